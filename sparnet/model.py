@@ -1,0 +1,298 @@
+"""The network.
+
+    face (B,3,S,S) -> stem -> encoder: S/2 ... smallest -> body: smallest -> decoder: ... S/2, S -> out -> restored
+                              every unit: f = F_feat(x), alpha = sigmoid(F_att(f)), x' = shortcut(x) + alpha * f
+
+"Learning Spatial Attention for Face Super-Resolution", Chen et al., IEEE TIP 2021, arXiv 2012.01211.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, fields
+from functools import partial
+from math import gcd
+from typing import Literal, get_args, get_origin
+
+import torch
+from huggingface_hub import PyTorchModelHubMixin
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+Attention = Literal["2d", "3d"]
+Norm = Literal["batch", "instance", "group"]
+Activation = Literal["leaky_relu", "prelu"]
+Edit = Callable[[str, Tensor], Tensor]
+"""edit(unit name, alpha) -> the alpha that gates the unit instead; same shape, or one that broadcasts to it."""
+
+_RANGE_TOLERANCE = 1e-3  # rounding of a face that went through another dtype
+
+
+@dataclass(frozen=True)
+class SPARNetConfig:
+    """One member of the SPARNet family; the defaults are the released SPARNet, 16x16 -> 128x128.
+
+    Sides are in pixels. `ValueError` names the value that cannot be and why.
+    """
+
+    size: int = 128  # side of the face, the same at input and output: degraded faces come in already enlarged
+    smallest: int = 16  # side of the smallest feature map, where the body works
+    min_channels: int = 32
+    max_channels: int = 128
+    base_channels: int | None = None  # width of the stem; None: max_channels // (scales + 1), as released
+    body_depth: int = 10  # the released scripts count three encoder units as the norm: see `body_units`
+    degraded_size: int | None = 16  # side faces were reduced to in training; None: no one size (blind restoration)
+    attention: Attention = "2d"  # one map a unit, or one map for each channel
+    bottleneck: int = 4  # side of the innermost hourglass map in the units that work on 64x64
+    hourglass_channels: int = 64
+    norm: Norm = "batch"
+    activation: Activation = "leaky_relu"  # released; the paper's text says PReLU
+
+    def __post_init__(self):
+        for field in fields(self):
+            value, allowed = getattr(self, field.name), get_args(field.type)
+            if get_origin(field.type) is Literal:
+                if value not in allowed:
+                    raise ValueError(f"{field.name} is {value!r}; it must be one of {', '.join(map(repr, allowed))}")
+            elif type(value) not in (allowed or (int,)) or (
+                value is not None and value < 1 and field.name != "body_depth"
+            ):
+                raise ValueError(f"{field.name} is {value!r}; it must be a positive whole number")
+        ratio = self.size // self.smallest
+        if ratio * self.smallest != self.size or ratio < 2 or ratio & (ratio - 1):
+            raise ValueError(
+                f"size {self.size} is not smallest {self.smallest} times 2, 4, 8, ...: "
+                "each encoder unit halves the map until it has the smallest side"
+            )
+        if self.min_channels > self.max_channels:
+            raise ValueError(f"min_channels {self.min_channels} is greater than max_channels {self.max_channels}")
+        if self.bottleneck > 64 or self.bottleneck & (self.bottleneck - 1):
+            raise ValueError(f"bottleneck is {self.bottleneck}; it must be a power of two, at most 64")
+        if self.body_units < 0:
+            raise ValueError(
+                f"body_depth {self.body_depth} leaves {self.body_units} body units after {self.scales} encoder units; "
+                f"it must be at least {self.scales - 3}"
+            )
+        for plan in self.units():
+            innermost = -(-plan.map_size // 2**plan.hourglass_depth)
+            if innermost < 2:
+                raise ValueError(
+                    f"the hourglass of {plan.name} would shrink its {plan.map_size}x{plan.map_size} map to "
+                    f"{innermost}x{innermost}, too small to pad by reflection; raise bottleneck (now {self.bottleneck})"
+                )
+
+    @property
+    def scales(self) -> int:
+        """Number of encoder units, and of decoder units: log2(size / smallest)."""
+        return (self.size // self.smallest).bit_length() - 1
+
+    @property
+    def body_units(self) -> int:
+        return self.body_depth + 3 - self.scales
+
+    @property
+    def stem_channels(self) -> int:
+        return self.base_channels or self.clip(self.max_channels // (self.scales + 1))
+
+    def clip(self, channels: int) -> int:
+        return max(self.min_channels, min(channels, self.max_channels))
+
+    def units(self) -> list["UnitPlan"]:
+        """Every Face Attention Unit in forward order."""
+        plans = []
+        width, depth, side = self.stem_channels, (64 // self.bottleneck).bit_length(), self.size
+        for i in range(self.scales):
+            depth, side = depth - 1, side // 2
+            c_in, width = self.clip(width), width * 2
+            plans.append(UnitPlan(f"encoder.{i}", "down", c_in, self.clip(width), side, max(depth, 0)))
+        for i in range(self.body_units):
+            plans.append(UnitPlan(f"body.{i}", "same", self.clip(width), self.clip(width), side, max(depth, 0)))
+        for i in range(self.scales):
+            depth, side = depth + 1, side * 2
+            c_in, width = self.clip(width), width // 2
+            plans.append(UnitPlan(f"decoder.{i}", "up", c_in, self.clip(width), side, max(depth, 0)))
+        return plans
+
+
+@dataclass(frozen=True)
+class UnitPlan:
+    """Where one Face Attention Unit stands and how large it is; `map_size` is the side of f and alpha in pixels."""
+
+    name: str
+    scale: Literal["down", "same", "up"]
+    c_in: int
+    c_out: int
+    map_size: int
+    hourglass_depth: int
+
+
+@dataclass(frozen=True)
+class Trace:
+    """What one forward pass did; keys are the units' names in forward order."""
+
+    restored: Tensor  # (B,3,S,S), not clamped
+    alphas: dict[str, Tensor]  # (B,1,h,w) or (B,C,h,w), raw, in (0,1); after `edit`, what really gated the unit
+    features: dict[str, Tensor] | None  # f, the branch that alpha gates: (B,C,h,w)
+
+
+class Convolution(nn.Conv2d):
+    """3x3 convolution padded by reflection: (B,c_in,h,w) -> (B,c_out,h',w'); down strides by 2, up enlarges first."""
+
+    def __init__(self, c_in: int, c_out: int, scale: str = "same", bias: bool = True):
+        stride = 2 if scale == "down" else 1
+        super().__init__(c_in, c_out, 3, stride, bias=bias)
+        self.up = scale == "up"
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.up:
+            x = F.interpolate(x, scale_factor=2.0, mode="nearest")
+        with torch.autocast(x.device.type, enabled=False):  # which would pad in float32 and double the copies
+            x = F.pad(x, (1, 1, 1, 1), mode="reflect")
+        return super().forward(x)
+
+
+class ConvolutionBlock(nn.Module):
+    """Convolution, norm, activation; the norm has the bias, so the convolution has none."""
+
+    def __init__(self, config: SPARNetConfig, c_in: int, c_out: int, scale: str = "same", activate: bool = True):
+        super().__init__()
+        self.convolution = Convolution(c_in, c_out, scale, bias=False)
+        self.norm = _norm(config, c_out)
+        self.activation = _activation(config, c_out) if activate else nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.activation(self.norm(self.convolution(x)))
+
+
+class Hourglass(nn.Module):
+    """F_att without its last convolution: f (B,c_in,h,w) -> (B,hourglass_channels,h,w), seen at `depth` + 1 scales.
+
+    Level `depth` works on the full map, level 1 on the smallest but one. Depth 0 is one convolution at a single scale.
+    """
+
+    def __init__(self, config: SPARNetConfig, c_in: int, depth: int):
+        super().__init__()
+        inner = config.hourglass_channels
+        levels = range(depth, 0, -1)
+        widths = [c_in if level == depth else inner for level in levels]
+        self.skip = nn.ModuleList(ConvolutionBlock(config, width, inner) for width in widths)
+        self.down = nn.ModuleList(ConvolutionBlock(config, width, inner, "down") for width in widths)
+        self.innermost = ConvolutionBlock(config, inner if depth else c_in, inner)
+        self.up = nn.ModuleList(ConvolutionBlock(config, inner, inner, "up") for _ in levels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        skips = []
+        for skip, down in zip(self.skip, self.down, strict=True):
+            skips.append(skip(x))
+            x = down(x)
+        x = self.innermost(x)
+        for skip, up in zip(reversed(skips), reversed(self.up), strict=True):
+            x = up(x)
+            if x.shape != skip.shape:  # an odd map: halving rounded up
+                x = F.interpolate(x, skip.shape[-2:], mode="nearest")
+            x = skip + x
+        return x
+
+
+class FaceAttentionUnit(nn.Module):
+    """x (B,c_in,h,w) -> (x', alpha, f): the paper's equations 2 and 3, with x' = shortcut(x) + alpha * f."""
+
+    def __init__(self, config: SPARNetConfig, plan: UnitPlan):
+        super().__init__()
+        unchanged = plan.scale == "same" and plan.c_in == plan.c_out
+        self.shortcut = nn.Identity() if unchanged else Convolution(plan.c_in, plan.c_out, plan.scale)
+        self.norm = _norm(config, plan.c_in)
+        self.activation = _activation(config, plan.c_in)
+        self.conv1 = ConvolutionBlock(config, plan.c_in, plan.c_out, "up" if plan.scale == "up" else "same")
+        self.conv2 = ConvolutionBlock(
+            config, plan.c_out, plan.c_out, "down" if plan.scale == "down" else "same", activate=False
+        )
+        self.hourglass = Hourglass(config, plan.c_out, plan.hourglass_depth)
+        self.attention = Convolution(config.hourglass_channels, 1 if config.attention == "2d" else plan.c_out)
+
+    def forward(self, x: Tensor, edit: Callable[[Tensor], Tensor] | None = None) -> tuple[Tensor, Tensor, Tensor]:
+        f = self.conv2(self.conv1(self.activation(self.norm(x))))
+        alpha = torch.sigmoid(self.attention(self.hourglass(f)))
+        if edit is not None:
+            alpha = edit(alpha).to(alpha).expand_as(alpha)
+        return self.shortcut(x) + alpha * f, alpha, f
+
+
+class SPARNet(
+    nn.Module,
+    PyTorchModelHubMixin,
+    library_name="sparnet",
+    paper_url="https://arxiv.org/abs/2012.01211",
+    pipeline_tag="image-to-image",
+    tags=["face-restoration", "face-super-resolution", "spatial-attention"],
+):
+    """Restores a degraded face; keeps every attention map that it used when asked with `trace`.
+
+    Face in and out: (B,3,S,S) float32 RGB in [-1,1], S = config.size; a smaller degraded face is enlarged first
+    (bicubic, `sparnet.images`). The output is not clamped. In eval mode a face of the wrong size, dtype or range
+    raises `ValueError`.
+    """
+
+    def __init__(self, config: SPARNetConfig):
+        super().__init__()
+        self.config = config
+        plans = config.units()
+        self.stem = Convolution(3, plans[0].c_in)
+        self.encoder, self.body, self.decoder = (
+            nn.ModuleList(FaceAttentionUnit(config, plan) for plan in plans if plan.name.startswith(part))
+            for part in ("encoder", "body", "decoder")
+        )
+        self.out = Convolution(plans[-1].c_out, 3)
+
+    def units(self) -> Iterator[tuple[str, FaceAttentionUnit]]:
+        """Every unit with its name, in forward order."""
+        for part in ("encoder", "body", "decoder"):
+            for i, unit in enumerate(getattr(self, part)):
+                yield f"{part}.{i}", unit
+
+    def forward(self, face: Tensor) -> Tensor:
+        self._check(face)
+        x = self.stem(face)
+        for _, unit in self.units():
+            x, _, _ = unit(x)
+        return self.out(x)
+
+    def trace(self, face: Tensor, edit: Edit | None = None, features: bool = False) -> Trace:
+        """Restore `face` and return every alpha, with every f too if `features`; nothing stays on the model.
+
+        `edit(name, alpha)` returns the alpha that gates the unit instead (1 opens it, 0 closes it).
+        """
+        self._check(face)
+        alphas, gated = {}, {}
+        x = self.stem(face)
+        for name, unit in self.units():
+            x, alphas[name], f = unit(x, partial(edit, name) if edit else None)
+            if features:
+                gated[name] = f
+        return Trace(self.out(x), alphas, gated if features else None)
+
+    def _check(self, face: Tensor) -> None:
+        side = self.config.size
+        if face.ndim != 4 or face.shape[1:] != (3, side, side):
+            raise ValueError(
+                f"face has shape {tuple(face.shape)}; this model takes (B, 3, {side}, {side}): enlarge it to "
+                f"{side}x{side} first, sparnet.images.to_tensor and sparnet.images.degrade do"
+            )
+        if not self.training:  # a trainer's loader vouches for its faces, and looking costs a wait on a GPU
+            if face.dtype != self.stem.weight.dtype:
+                raise ValueError(f"face is {face.dtype}, the model's weights are {self.stem.weight.dtype}: convert one")
+            if not face.detach().abs().amax() <= 1 + _RANGE_TOLERANCE:
+                raise ValueError(
+                    f"face has values from {face.min().item():.4g} to {face.max().item():.4g}; "
+                    "RGB in [-1, 1] is expected: (pixels / 255 - 0.5) / 0.5"
+                )
+
+
+def _norm(config: SPARNetConfig, channels: int) -> nn.Module:
+    if config.norm == "batch":
+        return nn.BatchNorm2d(channels)
+    if config.norm == "instance":
+        return nn.InstanceNorm2d(channels, affine=True)
+    return nn.GroupNorm(gcd(32, channels), channels)
+
+
+def _activation(config: SPARNetConfig, channels: int) -> nn.Module:
+    return nn.LeakyReLU(0.2) if config.activation == "leaky_relu" else nn.PReLU(channels, init=0.2)
