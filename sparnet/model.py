@@ -13,9 +13,10 @@ from math import gcd
 from typing import Literal, get_args, get_origin
 
 import torch
-from huggingface_hub import PyTorchModelHubMixin
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from sparnet.hub import StrictHubMixin
 
 Attention = Literal["2d", "3d"]
 Norm = Literal["batch", "instance", "group"]
@@ -64,6 +65,11 @@ class SPARNetConfig:
             )
         if self.min_channels > self.max_channels:
             raise ValueError(f"min_channels {self.min_channels} is greater than max_channels {self.max_channels}")
+        if self.base_channels and self.clip(self.base_channels) != self.base_channels:
+            raise ValueError(
+                f"base_channels {self.base_channels} is outside min_channels {self.min_channels} to "
+                f"max_channels {self.max_channels} and would be clipped"
+            )
         if self.bottleneck > 64 or self.bottleneck & (self.bottleneck - 1):
             raise ValueError(f"bottleneck is {self.bottleneck}; it must be a power of two, at most 64")
         if self.body_units < 0:
@@ -212,13 +218,13 @@ class FaceAttentionUnit(nn.Module):
         f = self.conv2(self.conv1(self.activation(self.norm(x))))
         alpha = torch.sigmoid(self.attention(self.hourglass(f)))
         if edit is not None:
-            alpha = edit(alpha).to(alpha).expand_as(alpha)
+            alpha = edit(alpha)
         return self.shortcut(x) + alpha * f, alpha, f
 
 
 class SPARNet(
     nn.Module,
-    PyTorchModelHubMixin,
+    StrictHubMixin,
     library_name="sparnet",
     paper_url="https://arxiv.org/abs/2012.01211",
     pipeline_tag="image-to-image",
@@ -230,6 +236,8 @@ class SPARNet(
     (bicubic, `sparnet.images`). The output is not clamped. In eval mode a face of the wrong size, dtype or range
     raises `ValueError`.
     """
+
+    config_class = SPARNetConfig
 
     def __init__(self, config: SPARNetConfig):
         super().__init__()
@@ -264,14 +272,14 @@ class SPARNet(
         alphas, gated = {}, {}
         x = self.stem(face)
         for name, unit in self.units():
-            x, alphas[name], f = unit(x, partial(edit, name) if edit else None)
+            x, alphas[name], f = unit(x, partial(_edited, edit, name) if edit else None)
             if features:
                 gated[name] = f
         return Trace(self.out(x), alphas, gated if features else None)
 
     def _check(self, face: Tensor) -> None:
         side = self.config.size
-        if face.ndim != 4 or face.shape[1:] != (3, side, side):
+        if face.ndim != 4 or face.shape[1:] != (3, side, side) or not len(face):
             raise ValueError(
                 f"face has shape {tuple(face.shape)}; this model takes (B, 3, {side}, {side}): enlarge it to "
                 f"{side}x{side} first, sparnet.images.to_tensor and sparnet.images.degrade do"
@@ -284,6 +292,17 @@ class SPARNet(
                     f"face has values from {face.min().item():.4g} to {face.max().item():.4g}; "
                     "RGB in [-1, 1] is expected: (pixels / 255 - 0.5) / 0.5"
                 )
+
+
+def _edited(edit: Edit, name: str, alpha: Tensor) -> Tensor:
+    edited = edit(name, alpha)
+    try:
+        return edited.to(alpha).expand_as(alpha)
+    except (AttributeError, RuntimeError) as error:
+        got = tuple(edited.shape) if isinstance(edited, Tensor) else type(edited).__name__
+        raise ValueError(
+            f"edit returned {got} for {name}; a tensor is needed that broadcasts to its alpha, {tuple(alpha.shape)}"
+        ) from error
 
 
 def _norm(config: SPARNetConfig, channels: int) -> nn.Module:

@@ -1,0 +1,64 @@
+"""The web app: assembles the tabs and launches. `python app.py [--host H] [--port P]`
+
+tabs -> gr.Blocks -> a page at http://HOST:PORT, with /restore and /attention for programs
+"""
+
+import argparse
+import os
+import sys
+
+os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # before Gradio is imported, which reads it
+
+import gradio as gr
+
+from viz.tabs import restore
+from viz.tabs.theme import CSS, theme
+
+TITLE = "Face SPARNet: restore a face, see its attention"
+HEAD = """<h1>Restore a face. See the network's attention.</h1>
+<p>SPARNet rebuilds faces from as little as 16x16 pixels. Drop in a photo, compare before and after, and look at every
+attention map inside the network.</p>"""
+UPLOAD_LIMIT = "40mb"
+KEEP_FILES = (600, 3600)  # look every ten minutes, delete uploads and results that are older than an hour
+SESSIONS = 50  # visitors whose last result is kept in memory
+
+
+def build() -> gr.Blocks:
+    """The whole page, not launched."""
+    with gr.Blocks(title=TITLE, analytics_enabled=False, delete_cache=KEEP_FILES, fill_width=True) as page:
+        gr.HTML(HEAD, elem_id="head")
+        restore.build()
+    return page
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Restore faces in the browser and see every attention map.")
+    parser.add_argument("--host", default=os.environ.get("GRADIO_SERVER_NAME", "127.0.0.1"), help="0.0.0.0 for all")
+    parser.add_argument("--port", type=int, default=int(os.environ.get("GRADIO_SERVER_PORT", "7860")))
+    options = parser.parse_args()
+    try:
+        build().launch(
+            server_name=options.host,
+            server_port=options.port,
+            theme=theme(),
+            css_paths=CSS,
+            footer_links=["api"],
+            max_file_size=UPLOAD_LIMIT,
+            state_session_capacity=SESSIONS,
+            run_history=False,
+            enable_monitoring=False,
+            ssr_mode=False,
+        )
+    except OSError as error:
+        if "port" not in str(error):
+            raise
+        print(
+            f"Port {options.port} on {options.host} cannot be used; another program may have it. "
+            f"Choose another: python app.py --port {options.port + 1}",
+            file=sys.stderr,
+        )
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,5 @@
+"""`python -m sparnet`: see `sparnet.cli`."""
+
+from sparnet.cli import main
+
+main()

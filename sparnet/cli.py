@@ -1,0 +1,244 @@
+"""The command line.
+
+    python -m sparnet restore IN OUT    photo -> PNG with its faces restored; folder -> folder
+    python -m sparnet models            what there is, what it is worth, where it is from
+    python -m sparnet convert | publish released .pth -> our format -> the Hub
+
+Exit 0 when done, 2 after one line on stderr when the user can put something right.
+"""
+
+import io
+import sys
+import time
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import httpx2
+import numpy as np
+import torch
+import typer
+from huggingface_hub import HfApi, get_token
+from huggingface_hub.errors import HFValidationError
+from tqdm import tqdm
+
+from sparnet import images
+from sparnet.checkpoints import DEFAULT_MODEL, MODELS, convert_released, load_model, read_released
+from sparnet.errors import UserError
+from sparnet.faces import find_detector
+from sparnet.hub import CONFIG, WEIGHTS
+from sparnet.model import SPARNet
+from sparnet.restorer import Mode, Restoration, RestoredFace, Restorer
+
+app = typer.Typer(
+    help="Restore faces with SPARNet and see the attention that did it.",
+    add_completion=False,
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line and exit."""
+    try:
+        app(arguments)
+    except UserError as error:
+        print("error:", " ".join(str(error).split()), file=sys.stderr)
+        sys.exit(2)
+
+
+@app.command()
+def restore(
+    source: Annotated[Path, typer.Argument(metavar="IN", help="A photo, or a folder of photos.")],
+    target: Annotated[Path, typer.Argument(metavar="OUT", help="The .png to write, or a folder for a folder.")],
+    model: Annotated[str, typer.Option(help="A name of `models`, folder, released .pth or Hub repo.")] = DEFAULT_MODEL,
+    attention: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Write each face's attention: atlas PNG and raw NPZ.")
+    ] = None,
+    simulate: Annotated[
+        bool | None,
+        typer.Option(
+            "--simulate/--as-is",
+            help="Reduce faces first to the size that the model enlarges, or do not. Without either: reduce if the "
+            "model has such a size.",
+        ),
+    ] = None,
+    whole: Annotated[bool, typer.Option("--whole", help="The picture is already a face.")] = False,
+    box: Annotated[
+        list[str] | None, typer.Option(metavar="X1,Y1,X2,Y2", help="Where a face is, instead of searching; repeatable.")
+    ] = None,
+    yunet: Annotated[Path | None, typer.Option(metavar="FILE", help="YuNet's .onnx, to find faces with.")] = None,
+    device: Annotated[str | None, typer.Option(help="cpu, cuda, ...; without it, cuda if there is one.")] = None,
+    revision: Annotated[str | None, typer.Option(help="Commit, tag or branch of a Hub repo.")] = None,
+) -> None:
+    """Restore every face of a photo, or of all photos of a folder."""
+    if whole and box:
+        raise UserError("--whole and --box exclude each other: give one of them.")
+    if not source.exists():
+        raise UserError(f"There is no {source}.")
+    pairs = _folder_pairs(source, target) if source.is_dir() else [_photo_pair(source, target)]
+    if box and source.is_dir():
+        raise UserError("--box is for one photo, not for a folder.")
+    if attention is not None:
+        _make_folder(attention)
+    faces = "whole" if whole else [_parse_box(text) for text in box] if box else None
+    mode: Mode | None = None if simulate is None else "simulate" if simulate else "as_is"
+
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    restorer = Restorer(load_model(model, device, revision), find_detector(yunet) if yunet else None)
+    print(f"Model {model} on {device}.")
+    failed = []
+    for photo, out in tqdm(pairs, unit="photo", disable=not source.is_dir()):
+        try:
+            started = time.perf_counter()
+            result = restorer(images.load(photo), mode, faces)
+            seconds = time.perf_counter() - started
+            if result.failed and not result.faces:
+                raise UserError(" ".join(result.notes))
+            images.save_png(result.photo, out)
+            if attention is not None:
+                for i, face in enumerate(result.faces):
+                    _save_attention(face, attention / f"{out.stem}_face{i + 1}")
+        except UserError as error:
+            if not source.is_dir():
+                raise
+            failed.append(photo.name)
+            tqdm.write(f"{photo.name}: {error}", file=sys.stderr)
+            continue
+        tqdm.write(_summary(photo, out, result, seconds))
+    if failed:
+        raise UserError(f"{len(failed)} of {len(pairs)} photos could not be restored: {', '.join(failed)}.")
+
+
+@app.command()
+def models() -> None:
+    """Print the models that can be named, with their scores, licences and where the weights are."""
+    print(f"{'name':<18}{'face':<10}{'attention':<11}{'units':<7}{'params':<9}restores")
+    for entry in MODELS.values():
+        config = entry.config
+        with torch.device("meta"):
+            params = sum(parameter.numel() for parameter in SPARNet(config).parameters())
+        kind = f"faces of {config.degraded_size}x{config.degraded_size}" if config.degraded_size else "any degradation"
+        size = f"{config.size}x{config.size}"
+        millions = f"{params / 1e6:.2f} M"
+        print(f"{entry.name:<18}{size:<10}{config.attention:<11}{len(config.units()):<7}{millions:<9}{kind}")
+        present = (entry.path / WEIGHTS if entry.bundled else entry.path).is_file()
+        weights = str(entry.path) if present else f"not here; download {entry.source} and save it as {entry.path}"
+        if entry.bundled and not present:
+            weights = f"missing; `git checkout -- {entry.path}` restores it"
+        lines = {"score": entry.scores, "licence": entry.licence, "weights": weights, "note": entry.note}
+        for label, text in lines.items():
+            if text:
+                print(f"    {label + ':':<10}{text}")
+
+
+@app.command()
+def convert(
+    source: Annotated[Path, typer.Argument(metavar="IN.pth", help="A released state dict.")],
+    target: Annotated[Path, typer.Argument(metavar="OUTDIR", help="The folder to write.")],
+) -> None:
+    """Convert released weights to safetensors and config.json."""
+    if not source.is_file():
+        raise UserError(f"There is no file {source}.")
+    config, state = convert_released(read_released(source))
+    model = SPARNet.from_weights(config, state, origin=str(source))
+    _make_folder(target)
+    try:
+        model.save_pretrained(target)
+    except OSError as error:
+        raise UserError(f"{target} cannot be written: {error.strerror or error}.") from error
+    print(f"{target}: {config}")
+    print("The licence of the weights is unchanged: the authors' are CC BY-NC-SA 4.0, non-commercial.")
+
+
+@app.command()
+def publish(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="A folder as `convert` or the trainer writes it.")],
+    repo: Annotated[str, typer.Option(help="user/name on the Hub.")],
+    private: Annotated[bool, typer.Option("--private", help="Only you can see it.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask first.")] = False,
+) -> None:
+    """Upload a model to the Hugging Face Hub, after checking that it loads."""
+    if not folder.is_dir():
+        raise UserError(f"There is no folder {folder}.")
+    config = load_model(folder).config
+    files = [folder / name for name in (CONFIG, WEIGHTS, "README.md") if (folder / name).is_file()]
+    print(f"{'Private' if private else 'Public'} repo {repo}: {config}")
+    for file in files:
+        print(f"    {file.name:<20}{file.stat().st_size / 1e6:.2f} MB")
+    if len(files) < 3:
+        raise UserError(f"{folder} has no README.md. Write a model card there: data, scores, limits, licence.")
+    if get_token() is None:
+        raise UserError("There is no Hub token. Log in with `hf auth login`, or set HF_TOKEN, and try again.")
+    if not yes and not typer.confirm("Upload?"):
+        raise UserError("Nothing was uploaded.")
+    try:
+        api = HfApi()
+        api.create_repo(repo, private=private, exist_ok=True)
+        commit = api.upload_folder(repo_id=repo, folder_path=folder, allow_patterns=[file.name for file in files])
+    except (HFValidationError, OSError, httpx2.TransportError) as error:
+        reason = str(error).strip().split("\n")[0]
+        raise UserError(f"The Hub did not take {repo}: {reason}. Check the name, the token and the network.") from error
+    print(f"Published: {commit.commit_url}")
+
+
+def _photo_pair(source: Path, target: Path) -> tuple[Path, Path]:
+    if target.suffix.lower() != ".png":
+        raise UserError(f"OUT is {target}; it must end in .png, because the result is written without loss.")
+    if target.is_dir():
+        raise UserError(f"OUT is {target}, a folder; give the name of a .png file.")
+    if not target.parent.is_dir():
+        raise UserError(f"There is no folder {target.parent} to write {target.name} into. Create it first.")
+    if target.exists() and target.samefile(source):
+        raise UserError(f"OUT is IN, {source}; give another name, the photo is not overwritten.")
+    return source, target
+
+
+def _folder_pairs(source: Path, target: Path) -> list[tuple[Path, Path]]:
+    photos = sorted(path for path in source.iterdir() if path.is_file() and path.suffix.lower() in images.SUFFIXES)
+    if not photos:
+        raise UserError(f"{source} has no photos, that is, no files ending in {', '.join(images.SUFFIXES)}.")
+    _make_folder(target)
+    if target.samefile(source):
+        raise UserError(f"OUT is IN, {source}; give another folder, photos are not overwritten.")
+    stems = Counter(path.stem for path in photos)
+    return [(path, target / f"{path.stem if stems[path.stem] == 1 else path.name}.png") for path in photos]
+
+
+def _make_folder(path: Path) -> None:
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"The folder {path} cannot be made: {error.strerror}.") from error
+
+
+def _parse_box(text: str) -> list[float]:
+    try:
+        box = [float(number) for number in text.split(",")]
+    except ValueError:
+        box = []
+    if len(box) != 4 or not np.isfinite(box).all():
+        raise UserError(f"--box is {text!r}; give four numbers, left,top,right,bottom in pixels, as in 40,30,120,140.")
+    return box
+
+
+def _summary(photo: Path, out: Path, result: Restoration, seconds: float) -> str:
+    faces = f"{len(result.faces)} face{'s' * (len(result.faces) != 1)} restored"
+    lines = [f"{photo} -> {out}: {faces} in {seconds:.2f} s; detector: {result.detector}"]
+    for i, face in enumerate(result.faces):
+        box = ", ".join(f"{value:.0f}" for value in face.face.box)
+        kind = "as it is" if face.degraded is face.crop else "reduced first, as in training"
+        lines.append(f"    face {i + 1}: box {box}; {kind}")
+    return "\n".join(lines + [f"    {note}" for note in result.notes])
+
+
+def _save_attention(face: RestoredFace, path: Path) -> None:
+    """Write PATH.npz, unit -> raw alpha (C,h,w) float32, and PATH.png, the atlas."""
+    from viz.atlas import atlas_figure, figure_png  # the one import of viz in sparnet: nothing else here needs pyplot
+
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, **{name: alpha.numpy() for name, alpha in face.alphas.items()})
+    images.save_bytes(buffer.getvalue(), path.with_name(f"{path.name}.npz"))
+    images.save_bytes(figure_png(atlas_figure(face.alphas)), path.with_name(f"{path.name}.png"))

@@ -1,0 +1,374 @@
+"""Faces: find them, cut them out upright, put them back.
+
+    photo -> Detector -> Face(box, landmarks) -> crop_transform -> to_crop (2,3) -> crop_face -> crop (S,S,3)
+    photo with the face restored <- paste_face <- soft mask <- restored (S,S,3) <-- network <-------'
+
+Points are xy in photo pixels; a whole number is the centre of a pixel.
+"""
+
+import functools
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from math import ceil, floor
+from pathlib import Path
+
+import cv2
+import httpx2
+import numpy as np
+import skimage.data
+from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url
+from huggingface_hub.errors import LocalEntryNotFoundError
+from skimage.feature import Cascade
+
+from sparnet.errors import UserError
+from sparnet.images import resize
+
+# Where FFHQ-aligned 512x512 faces have the eyes, the tip of the nose and the corners of the mouth, as widely published.
+TEMPLATE = np.array([(192.98, 239.95), (318.90, 240.19), (256.63, 314.02), (201.26, 371.41), (313.09, 371.15)])
+TEMPLATE_SIDE = 512
+
+# Centre x, y, width, height of boxes where the face lies on the template: medians over 30 aligned CelebA-HQ test faces
+# and scikit-image's astronaut, each at 3 sizes. `Face.box` always means the first, brow or hairline to chin.
+FACE_BOX = (256, 279, 276, 380)  # YuNet's boxes, 93 of them; sd 21, 7, 9, 14 pixels
+LBP_BOX = (257, 276, 285, 285)  # windows of the LBP cascade, 158 of them; sd 19, 21, 40, 40 pixels
+
+MIN_FACE = 4  # pixels; less is not a face but a mistake
+
+YUNET_REPO, YUNET_FILE = "opencv/face_detection_yunet", "face_detection_yunet_2023mar.onnx"
+YUNET_REVISION = None  # the newest: the file's name holds its version
+YUNET_SCORE = 0.8
+TIMEOUT = 3  # seconds for the Hub's first answer
+
+
+@dataclass(frozen=True, eq=False)
+class Face:
+    """One face in a photo; without landmarks it is taken to be upright and frontal."""
+
+    box: np.ndarray  # (4,) float: x1, y1, x2, y2, from brow or hairline to chin
+    landmarks: np.ndarray | None = None  # (5,2) float: the eyes, left in the photo first; nose; mouth corners
+    score: float = 1.0  # the detector's, higher is surer; 1 where a person gave the box
+
+
+@dataclass(frozen=True, eq=False)
+class Detector:
+    """Photo (H,W,3) uint8 RGB -> its faces, largest first; `note` tells the user which detector this is and why."""
+
+    name: str
+    note: str
+    find: Callable[[np.ndarray], list[Face]]
+    _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)  # cv2's networks are not thread-safe
+
+    def __call__(self, photo: np.ndarray) -> list[Face]:
+        with self._lock:
+            faces = self.find(photo)
+        return sorted(faces, key=lambda face: -_area(face.box))
+
+
+@functools.cache
+def find_detector(yunet: str | Path | None = None) -> Detector:
+    """YuNet from the given file, else from the Hub or its cache, else the LBP cascade that comes with scikit-image.
+
+    `UserError` if the given file is not a YuNet network. The choice is kept until the process ends.
+    """
+    if yunet is not None:
+        return Detector("YuNet", f"Faces were searched with YuNet from {yunet}.", _YuNet(yunet))
+    try:
+        path = _fetch_yunet()
+    except (OSError, httpx2.TransportError) as error:
+        # Absent or refused (all of huggingface_hub's errors are OSErrors), offline, no room or right to store it.
+        reason = str(error).strip().split("\n")[0].rstrip(".")
+        note = (
+            f"Faces were searched with scikit-image's LBP cascade, which sees frontal, upright faces only, because the "
+            f"better detector YuNet is not here: {reason}. With a network, `hf download {YUNET_REPO} {YUNET_FILE}` "
+            "fetches it for good; or give its file."
+        )
+        return Detector("LBP cascade", note, _LBPCascade())
+    return Detector("YuNet", f"Faces were searched with YuNet ({YUNET_REPO}).", _YuNet(path))
+
+
+def crop_transform(face: Face, size: int) -> np.ndarray:
+    """The similarity (2,3) that takes the face in the photo to the FFHQ template in a size x size crop.
+
+    Least squares over five points, or, of a box alone, shift and scale without rotation. `UserError` if the points or
+    the box do not span a face.
+    """
+    to_size = size / TEMPLATE_SIDE
+    if face.landmarks is not None:
+        points = np.asarray(face.landmarks, float)
+        if not np.ptp(points, axis=0).max() >= MIN_FACE / 2:
+            raise UserError(
+                "The five points of the face lie on one spot or are no numbers. Give a box around the face."
+            )
+        return _similarity(points, (TEMPLATE + 0.5) * to_size - 0.5)
+    x1, y1, x2, y2 = np.asarray(face.box, float)
+    if not (x2 - x1 >= MIN_FACE and y2 - y1 >= MIN_FACE):
+        raise UserError(
+            f"The face box {x1:g},{y1:g},{x2:g},{y2:g} is not at least {MIN_FACE} pixels wide and high. "
+            "Give it as left,top,right,bottom."
+        )
+    cx, cy, width, height = FACE_BOX
+    scale = to_size * np.sqrt(width * height / ((x2 - x1) * (y2 - y1)))
+    centre = (np.array([cx, cy]) + 0.5) * to_size - 0.5
+    return np.column_stack((np.eye(2) * scale, centre - scale * np.array([x1 + x2, y1 + y2]) / 2))
+
+
+def whole_transform(photo: np.ndarray, size: int) -> np.ndarray:
+    """The transform (2,3) for a picture that is already a face: its centred square fills the crop."""
+    height, width = photo.shape[:2]
+    side = min(height, width)
+    scale = size / side
+    corner = np.array([(width - side) // 2, (height - side) // 2])
+    return np.column_stack((np.eye(2) * scale, scale * (0.5 - corner) - 0.5))
+
+
+def crop_face(photo: np.ndarray, to_crop: np.ndarray, size: int) -> np.ndarray:
+    """Cut (size,size,3) uint8 out of the photo, antialiased; what lies outside the photo is its reflection."""
+    (x1, y1), (x2, y2) = _footprint(to_crop, size)
+    height, width = photo.shape[:2]
+    left, right = _with_reflection(x1, x2, width)
+    top, bottom = _with_reflection(y1, y2, height)
+    part = np.ascontiguousarray(photo[top:bottom, left:right])  # OpenCV does not warp sides of 32768 and more
+    return _warp(part, to_crop @ _shift(left, top), size, size, cv2.BORDER_REFLECT_101)
+
+
+def crop_whole(photo: np.ndarray, size: int) -> np.ndarray:
+    """The centred square of the photo at size x size, Pillow's bicubic as in training."""
+    height, width = photo.shape[:2]
+    side = min(height, width)
+    left, top = (width - side) // 2, (height - side) // 2
+    return resize(photo[top : top + side, left : left + side], size)
+
+
+def paste_face(
+    photo: np.ndarray,
+    restored: np.ndarray,
+    to_crop: np.ndarray,
+    crop: np.ndarray | None = None,
+    original: np.ndarray | None = None,
+    fade: tuple[bool, bool] = (True, True),
+) -> np.ndarray:
+    """The photo with the restored face (S,S,3) in its place under `soft_mask`, as a new array.
+
+    With `crop`, the face as it was cut out: what restoring changed is added to the photo, so that an unchanged face
+    changes nothing and detail too fine for the crop stays. Without: the pixels are replaced, nothing of the photo
+    shows through. `original` is the photo that was cut from, where `photo` has other faces pasted already.
+    """
+    size = len(restored)
+    (x1, y1), (x2, y2) = _footprint(to_crop, size)
+    height, width = photo.shape[:2]
+    left, right = np.clip((floor(x1), ceil(x2) + 1), 0, width)
+    top, bottom = np.clip((floor(y1), ceil(y2) + 1), 0, height)
+    result = photo.copy()
+    if left >= right or top >= bottom:
+        return result
+
+    mask = soft_mask(size, fade)[..., None]
+    face = restored.astype(np.float32) if crop is None else restored.astype(np.float32) - crop
+    to_photo = _shift(-left, -top) @ np.vstack((_inverse(to_crop), (0, 0, 1)))
+    # face and mask are warped as a product, so that where the mask ends no dark fringe comes in
+    warped = _warp(
+        np.concatenate((face * mask, mask), axis=2), to_photo[:2], right - left, bottom - top, cv2.BORDER_REPLICATE
+    )
+    face, mask = warped[..., :3], warped[..., 3:]
+    if crop is not None:
+        face = face + mask * (photo if original is None else original)[top:bottom, left:right]
+    under = photo[top:bottom, left:right] * (1 - mask) + face
+    result[top:bottom, left:right] = np.rint(under.clip(0, 255))
+    return result
+
+
+def soft_mask(size: int, fade: tuple[bool, bool] = (True, True)) -> np.ndarray:
+    """(size,size) float32: 1 over the face, falling smoothly to 0 at the border of a rounded square.
+
+    `fade` tells along which axes, x and y, it falls; where a crop ends with its photo there is nothing to fade into.
+    """
+    inside = 1 - 2 / size  # the outermost pixels are 0
+    centred = np.abs((np.arange(size) + 0.5) * 2 / size - 1)
+    x, y = (centred * axis for axis in fade)
+    radius = (x[None, :] ** 4 + y[:, None] ** 4) ** 0.25
+    ramp = ((inside - radius) / 0.3).clip(0, 1)
+    return (ramp * ramp * (3 - 2 * ramp)).astype(np.float32)
+
+
+class _YuNet:
+    """Finds faces from a dozen pixels up, with landmarks, by looking at reduced copies of the photo.
+
+    YuNet is surest of faces from 10 to 160 pixels, so each copy but the smallest is only asked for these. (Asked for
+    more, it takes large dogs for people; on the smallest copy degraded faces score 0.88 and up, dogs 0.73.)
+    """
+
+    SIDES = (320, 640, 1280)
+    LARGEST = 160
+
+    def __init__(self, path: str | Path):
+        if not Path(path).is_file():
+            raise UserError(f"There is no file {path}. Give the path of {YUNET_FILE} from the Hub's {YUNET_REPO}.")
+        level = cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_ERROR)  # OpenCV 5.0 warns of its own default
+        try:
+            self.network = cv2.FaceDetectorYN.create(str(path), "", (320, 320), YUNET_SCORE)
+            self._search(np.zeros((32, 32, 3), np.uint8))
+        except cv2.error as error:
+            raise UserError(
+                f"OpenCV cannot use {path} as a YuNet network. Fetch {YUNET_FILE} from the Hub's {YUNET_REPO} again."
+            ) from error
+        finally:
+            cv2.utils.logging.setLogLevel(level)
+
+    def __call__(self, photo: np.ndarray) -> list[Face]:
+        faces = []
+        for side in self.SIDES:
+            reduced, scale = _reduced(photo, side)
+            for box, landmarks, score in self._search(reduced):
+                if side == self.SIDES[0] or np.sqrt(_area(box)) <= self.LARGEST:
+                    faces.append(Face((box + 0.5) / scale - 0.5, (landmarks + 0.5) / scale - 0.5, score))
+            if scale == 1:
+                break
+        faces.sort(key=lambda face: -face.score)
+        apart: list[Face] = []
+        for face in faces:
+            if all(_intersection(face.box, other.box) < 0.4 * _union(face.box, other.box) for other in apart):
+                apart.append(face)
+        return apart
+
+    def _search(self, photo: np.ndarray) -> list[tuple[np.ndarray, np.ndarray, float]]:
+        self.network.setInputSize(photo.shape[1::-1])
+        _, rows = self.network.detect(cv2.cvtColor(photo, cv2.COLOR_RGB2BGR))
+        found = []
+        for row in np.asarray(rows if rows is not None else [], np.float64).reshape(-1, 15):
+            x, y, width, height = row[:4]
+            found.append((np.array([x, y, x + width, y + height]), row[4:14].reshape(5, 2), float(row[14])))
+        return found
+
+
+class _LBPCascade:
+    """Finds frontal, upright faces from 24 pixels up in a copy of at most 640, without landmarks.
+
+    A face must be found in the photo and in its mirror image, which halves the recall on difficult faces but takes
+    away four false alarms in five.
+    """
+
+    SIDE = 640
+    WINDOW = 24
+
+    def __init__(self):
+        self.cascade = Cascade(skimage.data.lbp_frontal_face_cascade_filename())
+
+    def __call__(self, photo: np.ndarray) -> list[Face]:
+        reduced, scale = _reduced(photo, self.SIDE)
+        width = reduced.shape[1]
+        windows = [(window, False) for window in self._search(reduced)]
+        mirrored = self._search(np.ascontiguousarray(reduced[:, ::-1]))
+        windows += [(np.array([width - x2, y1, width - x1, y2]), True) for x1, y1, x2, y2 in mirrored]
+        windows.sort(key=lambda pair: -_area(pair[0]))
+
+        groups: list[list[tuple[np.ndarray, bool]]] = []  # overlapping windows are one face
+        for window in windows:
+            for group in groups:
+                smaller = min(_area(window[0]), _area(group[0][0]))
+                if _intersection(window[0], group[0][0]) > 0.5 * smaller:
+                    group.append(window)
+                    break
+            else:
+                groups.append([window])
+        return [
+            Face(self._face_box(np.mean([window for window, _ in group], axis=0)) / scale - 0.5, None, 0.5)
+            for group in groups
+            if len({is_mirrored for _, is_mirrored in group}) == 2
+        ]
+
+    def _search(self, photo: np.ndarray) -> list[np.ndarray]:
+        height, width = photo.shape[:2]
+        if min(height, width) <= self.WINDOW:
+            return []
+        found = self.cascade.detect_multi_scale(
+            photo, scale_factor=1.2, step_ratio=1, min_size=(self.WINDOW,) * 2, max_size=(height, width)
+        )
+        return [np.array([w["c"], w["r"], w["c"] + w["width"], w["r"] + w["height"]], float) for w in found]
+
+    @staticmethod
+    def _face_box(window: np.ndarray) -> np.ndarray:
+        """The cascade's square window -> the box that YuNet would have drawn."""
+        x1, y1, x2, _ = window
+        scale = (x2 - x1) / LBP_BOX[2]
+        corner = np.array([x1, y1]) - scale * (np.array(LBP_BOX[:2]) - LBP_BOX[2] / 2)  # of the template, in the photo
+        centre, half = np.array(FACE_BOX[:2]), np.array(FACE_BOX[2:]) / 2
+        return np.concatenate((corner + scale * (centre - half), corner + scale * (centre + half)))
+
+
+def _fetch_yunet() -> str:
+    """The path of YuNet's file in the Hub's cache, filled if needed; at once, or within seconds, when offline."""
+    try:
+        return hf_hub_download(YUNET_REPO, YUNET_FILE, revision=YUNET_REVISION, local_files_only=True)
+    except LocalEntryNotFoundError:
+        # One question without the client's retries, which would last half a minute.
+        get_hf_file_metadata(hf_hub_url(YUNET_REPO, YUNET_FILE, revision=YUNET_REVISION), timeout=TIMEOUT)
+        return hf_hub_download(YUNET_REPO, YUNET_FILE, revision=YUNET_REVISION, etag_timeout=TIMEOUT)
+
+
+def _similarity(source: np.ndarray, target: np.ndarray) -> np.ndarray:
+    """Least-squares rotation, scale and shift (2,3) from points (N,2) to points (N,2), without reflection."""
+    x, y = (source - source.mean(axis=0)).T
+    u, v = (target - target.mean(axis=0)).T
+    spread = (x * x + y * y).sum()
+    a, b = (x * u + y * v).sum() / spread, (x * v - y * u).sum() / spread
+    turn = np.array([[a, -b], [b, a]])
+    return np.column_stack((turn, target.mean(axis=0) - turn @ source.mean(axis=0)))
+
+
+def _warp(image: np.ndarray, matrix: np.ndarray, width: int, height: int, border: int) -> np.ndarray:
+    """Affine warp without aliasing: sampled at least once for each pixel of `image`, then averaged."""
+    scale = np.sqrt(abs(np.linalg.det(matrix[:, :2])))
+    finer = max(1, ceil(1 / scale - 1e-6))
+    finer = min(finer, max(1, 4096 // max(width, height)))  # enough for a smooth average, and bounds the memory
+    matrix = finer * matrix + np.array([[0, 0, (finer - 1) / 2]] * 2)
+    flags = cv2.INTER_CUBIC if finer == 1 else cv2.INTER_LINEAR
+    warped = cv2.warpAffine(image, matrix, (width * finer, height * finer), flags=flags, borderMode=border)
+    if finer > 1:
+        warped = cv2.resize(warped, (width, height), interpolation=cv2.INTER_AREA)
+    return warped
+
+
+def _footprint(to_crop: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
+    """The smallest upright rectangle in the photo that holds the crop: its (x1, y1) and (x2, y2)."""
+    corners = np.array([(x, y, 1) for x in (-0.5, size - 0.5) for y in (-0.5, size - 0.5)])
+    corners = corners @ _inverse(to_crop).T
+    return corners.min(axis=0), corners.max(axis=0)
+
+
+def _with_reflection(low: float, high: float, length: int) -> tuple[int, int]:
+    """The part of a photo's axis that low .. high and its reflection at the photo's edges touch."""
+    first, last = min(low, 2 * length - high), max(high, -low)
+    start = min(max(floor(first) - 3, 0), length - 1)
+    return start, max(min(ceil(last) + 4, length), start + 1)
+
+
+def _inverse(affine: np.ndarray) -> np.ndarray:
+    return np.linalg.inv(np.vstack((affine, (0, 0, 1))))[:2]
+
+
+def _shift(x: float, y: float) -> np.ndarray:
+    return np.array([[1, 0, x], [0, 1, y], [0, 0, 1]], float)
+
+
+def _reduced(photo: np.ndarray, side: int) -> tuple[np.ndarray, float]:
+    """A copy with a longer side of at most `side`, and its scale."""
+    height, width = photo.shape[:2]
+    scale = min(1.0, side / max(height, width))
+    if scale == 1:
+        return photo, scale
+    shape = (max(1, round(width * scale)), max(1, round(height * scale)))
+    return cv2.resize(photo, shape, interpolation=cv2.INTER_AREA), scale
+
+
+def _area(box: np.ndarray) -> float:
+    return float((box[2] - box[0]) * (box[3] - box[1]))
+
+
+def _intersection(a: np.ndarray, b: np.ndarray) -> float:
+    width, height = np.minimum(a[2:], b[2:]) - np.maximum(a[:2], b[:2])
+    return float(max(width, 0) * max(height, 0))
+
+
+def _union(a: np.ndarray, b: np.ndarray) -> float:
+    return _area(a) + _area(b) - _intersection(a, b)

@@ -1,0 +1,191 @@
+"""The straight line from a photo to its restored faces and their attention.
+
+photo -> find faces -> crop -> degrade, or as it is -> SPARNet.trace -> restored, alphas -> paste -> Restoration
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sparnet.errors import UserError
+from sparnet.faces import (
+    Detector,
+    Face,
+    crop_face,
+    crop_transform,
+    crop_whole,
+    find_detector,
+    paste_face,
+    whole_transform,
+)
+from sparnet.images import degrade, to_image, to_tensor
+from sparnet.model import SPARNet
+
+Mode = Literal["simulate", "as_is"]
+MODES: tuple[Mode, ...] = ("simulate", "as_is")
+MIN_SIDE = 16  # pixels; the smallest photo that is taken
+Box = Sequence[float]
+Progress = Callable[[int, int, str], None]
+
+
+@dataclass(frozen=True, eq=False)
+class RestoredFace:
+    """One face on its way through; S is the model's size."""
+
+    face: Face
+    to_crop: np.ndarray  # (2,3), photo -> crop
+    crop: np.ndarray  # (S,S,3) uint8, cut from the photo
+    degraded: np.ndarray  # (S,S,3) uint8, what the network saw
+    restored: np.ndarray  # (S,S,3) uint8
+    alphas: dict[str, Tensor]  # unit -> (1,h,w) or (C,h,w) float32 on the CPU, raw, in (0,1)
+    features: dict[str, Tensor] | None  # unit -> (C,h,w) float32 on the CPU, what alpha gates; None: not asked for
+
+
+@dataclass(frozen=True, eq=False)
+class Restoration:
+    """A photo with its restored faces pasted; without a face it is the photo unchanged."""
+
+    photo: np.ndarray  # (H,W,3) uint8
+    faces: list[RestoredFace]  # in the order in which they were pasted
+    detector: str  # who found the faces
+    notes: list[str]  # sentences for the user: which detector, what fell back, what was not restored
+    failed: int = 0  # faces that were found but could not be restored; each has its note
+
+
+class Restorer:
+    """Restores every face of a photo; keeps nothing between calls.
+
+    Without a detector, `find_detector()` chooses one when a photo has to be searched.
+    """
+
+    def __init__(self, model: SPARNet, detector: Detector | None = None):
+        self.model = model
+        self.detector = detector
+
+    def __call__(
+        self,
+        photo: np.ndarray,
+        mode: Mode | None = None,
+        faces: Literal["whole"] | Sequence[Face | Box] | None = None,
+        progress: Progress | None = None,
+        features: bool = False,
+    ) -> Restoration:
+        """(H,W,3) uint8 RGB -> `Restoration`.
+
+        mode: "simulate" reduces each face to the size the model was trained to enlarge, "as_is" does not; None: the
+        first if the model has such a size. faces: None searches; "whole" takes the picture as one face; or faces, or
+        their boxes x1, y1, x2, y2. progress(done, total, text) is called around each face. A face that cannot be
+        restored is left out and noted; `UserError` if the photo or the mode cannot be used.
+        """
+        _check(photo)
+        mode = self._mode(mode)
+        found, detector, notes = self._find(photo, faces)
+        result, restored = photo.copy(), []
+        for i, face in enumerate(found):
+            if progress:
+                progress(i, len(found), f"Restoring face {i + 1} of {len(found)}")
+            try:
+                one = self.restore_face(photo, face, mode, features, whole=faces == "whole")
+            except UserError as error:
+                notes.append(f"Face {i + 1} was not restored. {error}")
+                continue
+            crop = one.crop if mode == "as_is" else None  # else the face's own detail would show through
+            result = paste_face(result, one.restored, one.to_crop, crop, photo, _fade(photo, faces))
+            restored.append(one)
+            notes += self._too_sharp(one, mode, i + 1)
+        if progress:
+            progress(len(found), len(found), "Done")
+        return Restoration(result, restored, detector, notes, failed=len(found) - len(restored))
+
+    def restore_face(
+        self, photo: np.ndarray, face: Face, mode: Mode, features: bool = False, whole: bool = False
+    ) -> RestoredFace:
+        """One face of the photo; `UserError` if it cannot be cut out or the network fails on it."""
+        size = self.model.config.size
+        to_crop = whole_transform(photo, size) if whole else crop_transform(face, size)
+        crop = crop_whole(photo, size) if whole else crop_face(photo, to_crop, size)
+        degraded = degrade(crop, self.model.config.degraded_size) if mode == "simulate" else crop
+        weight = next(self.model.parameters())
+        with torch.no_grad():
+            trace = self.model.trace(to_tensor(degraded).to(weight), features=features)
+        if not trace.restored.isfinite().all():
+            raise UserError("The network's answer is not a picture: its weights or its number format are not usable.")
+        return RestoredFace(
+            face, to_crop, crop, degraded, to_image(trace.restored), _first(trace.alphas), _first(trace.features)
+        )
+
+    def _too_sharp(self, face: RestoredFace, mode: Mode, number: int) -> list[str]:
+        """A note if a model that enlarges small faces was given a large one: it sharpens detail that is sharp."""
+        small, scale = self.model.config.degraded_size, np.hypot(*face.to_crop[:, 0])
+        in_photo = self.model.config.size / scale
+        if mode == "simulate" or small is None or in_photo < 2 * small:
+            return []
+        return [
+            f"Face {number} is about {in_photo:.0f} pixels large and was restored as it is, by a model for faces of "
+            f"{small}: unless it is very blurred, expect distortions, and rather simulate {small} x {small}."
+        ]
+
+    def _mode(self, mode: Mode | None) -> Mode:
+        reducible = self.model.config.degraded_size is not None
+        if mode is None:
+            return "simulate" if reducible else "as_is"
+        if mode not in MODES:
+            raise ValueError(f"mode is {mode!r}; it must be one of {', '.join(map(repr, MODES))} or None")
+        if mode == "simulate" and not reducible:
+            raise UserError(
+                "This model was trained on faces of all degrees of damage, so there is no one size to reduce faces to. "
+                "Restore them as they are."
+            )
+        return mode
+
+    def _find(self, photo: np.ndarray, faces) -> tuple[list[Face], str, list[str]]:
+        """The faces to restore, who found them, and the first notes."""
+        height, width = photo.shape[:2]
+        if isinstance(faces, str):
+            if faces != "whole":
+                raise ValueError(f"faces is {faces!r}; it must be None, 'whole', or a list of faces or boxes")
+            side = min(height, width)
+            left, top = (width - side) // 2, (height - side) // 2
+            notes = [] if height == width else ["The picture is not square: its centred square was taken as the face."]
+            return [Face(np.array([left, top, left + side, top + side], float))], "none: the whole picture", notes
+        if faces is not None:
+            given = [face if isinstance(face, Face) else Face(np.array(face, float)) for face in faces]
+            for face in given:
+                x1, y1, x2, y2 = face.box
+                if not (x1 < width and y1 < height and x2 > 0 and y2 > 0):
+                    raise UserError(
+                        f"The box {x1:g},{y1:g},{x2:g},{y2:g} lies outside the photo, which is {width} x {height} "
+                        "pixels. Give it as left,top,right,bottom."
+                    )
+            return given, "none: given by the caller", []
+        detector = self.detector or find_detector()
+        found = detector(photo)
+        notes = [detector.note]
+        if not found:
+            notes.append(
+                "No human face was found, so the photo is unchanged. If it shows one, give its box, or take the whole "
+                "picture as the face."
+            )
+        return found, detector.name, notes
+
+
+def _check(photo: np.ndarray) -> None:
+    if not isinstance(photo, np.ndarray) or photo.dtype != np.uint8 or photo.ndim != 3 or photo.shape[2] != 3:
+        raise ValueError("photo must be an (H, W, 3) uint8 RGB array; sparnet.images.load makes one of a file")
+    height, width = photo.shape[:2]
+    if min(height, width) < MIN_SIDE:
+        raise UserError(f"The picture is {width} x {height} pixels; at least {MIN_SIDE} x {MIN_SIDE} are needed.")
+
+
+def _fade(photo: np.ndarray, faces) -> tuple[bool, bool]:
+    """Along which axes a pasted face fades out: a whole picture has nothing beside it to fade into."""
+    height, width = photo.shape[:2]
+    return (width > height, height > width) if isinstance(faces, str) else (True, True)
+
+
+def _first(maps: dict[str, Tensor] | None) -> dict[str, Tensor] | None:
+    return None if maps is None else {name: value[0].float().cpu() for name, value in maps.items()}

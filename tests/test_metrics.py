@@ -1,0 +1,63 @@
+"""Scores against formulae written out in NumPy and SciPy."""
+
+import numpy as np
+import pytest
+from scipy.ndimage import gaussian_filter
+from skimage.data import astronaut
+
+from training.metrics import luma, psnr, ssim
+
+
+@pytest.fixture
+def pair() -> tuple[np.ndarray, np.ndarray]:
+    sharp = astronaut()[:96, 180:276]
+    noise = np.random.default_rng(0).normal(0, 12, sharp.shape)
+    return np.clip(sharp + noise, 0, 255).round().astype(np.uint8), sharp
+
+
+def studio_luma(image: np.ndarray) -> np.ndarray:
+    return 16 + image.astype(float) @ np.array([65.481, 128.553, 24.966]) / 255
+
+
+def gaussian_ssim(a: np.ndarray, b: np.ndarray) -> float:
+    """Wang et al. 2004, equation 13, 11x11 window, averaged where the window lies in the picture."""
+
+    def mean(x: np.ndarray) -> np.ndarray:
+        return gaussian_filter(x, 1.5, radius=5)
+
+    c1, c2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2
+    ma, mb = mean(a), mean(b)
+    va, vb, covariance = mean(a * a) - ma**2, mean(b * b) - mb**2, mean(a * b) - ma * mb
+    values = (2 * ma * mb + c1) * (2 * covariance + c2) / ((ma**2 + mb**2 + c1) * (va + vb + c2))
+    return float(values[5:-5, 5:-5].mean())
+
+
+@pytest.mark.parametrize(("rgb", "y"), [((0, 0, 0), 16), ((255, 255, 255), 235), ((255, 0, 0), 81.481)])
+def test_luma_has_the_studio_swing_of_bt601(rgb, y):
+    assert luma(np.full((2, 3, 3), rgb, np.uint8)) == pytest.approx(np.full((2, 3), y))
+
+
+def test_psnr_is_the_formula_on_luma(pair):
+    restored, sharp = pair
+    error = np.mean((studio_luma(restored) - studio_luma(sharp)) ** 2)
+    assert psnr(restored, sharp) == pytest.approx(10 * np.log10(255**2 / error), abs=1e-6)
+
+
+def test_ssim_is_the_formula_on_luma(pair):
+    restored, sharp = pair
+    assert ssim(restored, sharp) == pytest.approx(gaussian_ssim(studio_luma(restored), studio_luma(sharp)), abs=1e-6)
+
+
+def test_truncation_cuts_luma_to_whole_numbers_before_scoring(pair):
+    restored, sharp = pair
+    a, b = np.floor(studio_luma(restored)), np.floor(studio_luma(sharp))
+    assert psnr(restored, sharp, truncate=True) == pytest.approx(
+        10 * np.log10(255**2 / np.mean((a - b) ** 2)), abs=1e-6
+    )
+    assert ssim(restored, sharp, truncate=True) == pytest.approx(gaussian_ssim(a, b), abs=1e-6)
+    assert psnr(restored, sharp, truncate=True) != psnr(restored, sharp)
+
+
+def test_a_face_against_itself_has_no_error(pair):
+    assert psnr(pair[1], pair[1]) == np.inf
+    assert ssim(pair[1], pair[1]) == pytest.approx(1)

@@ -1,0 +1,451 @@
+"""The trainer: it learns, it survives being killed, and it says plainly what it will not do."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from accelerate.state import AcceleratorState
+from safetensors.torch import load_file
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from torch.nn import functional as F
+
+from sparnet import SPARNet, images, load_model
+from sparnet.errors import UserError
+from sparnet.model import SPARNetConfig
+from training import state
+from training.command import Diverged
+from training.data import FaceBatches, Faces, index_pictures, join
+from training.evaluate import score
+from training.metrics import psnr
+from training.recipes import RECIPES, Recipe
+from training.run import Job
+from training.train import train
+
+ROOT = Path(__file__).parents[1]
+SMALL = SPARNetConfig(
+    size=32,
+    smallest=16,
+    min_channels=8,
+    max_channels=16,
+    hourglass_channels=8,
+    body_depth=0,
+    bottleneck=32,
+    degraded_size=8,
+)
+RECIPE = Recipe(
+    "test",
+    published="none",
+    model=SMALL,
+    lr=2e-3,
+    batch_size=4,
+    steps=6,
+    schedule="cosine",
+    warmup=2,
+    precision="fp32",
+    validate_every=3,
+)
+ALONE = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}  # threads that wait for each other crawl
+
+
+@pytest.fixture(scope="module")
+def faces(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("data") / "faces"
+    folder.mkdir()
+    for i in range(12):
+        coarse = np.random.default_rng(i).integers(0, 256, (12, 12, 3), np.uint8)
+        images.save_png(images.resize(coarse, 36), folder / f"{i:02}.png")
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def _fresh_accelerator():
+    AcceleratorState._reset_state(reset_partial_state=True)  # one process trains at several precisions only in tests
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def job(faces: Path, out: Path, **changes) -> Job:
+    return replace(Job([faces], out, workers=0, log_every=2), **changes)
+
+
+def script(recipe: Recipe, job: Job) -> subprocess.Popen:
+    """Train in a process of its own, which can be killed."""
+    code = (
+        "from pathlib import Path, PosixPath\n"
+        "from sparnet.model import SPARNetConfig\n"
+        "from training.recipes import Recipe\n"
+        "from training.run import Job\n"
+        "from training.train import train\n"
+        f"train({recipe!r}, {job!r})\n"
+    )
+    return subprocess.Popen([sys.executable, "-c", code], env=ALONE, cwd=ROOT, stderr=subprocess.PIPE, text=True)
+
+
+def command(*arguments: object, module: str = "training.train") -> subprocess.CompletedProcess:
+    line = [sys.executable, "-m", module, *map(str, arguments)]
+    return subprocess.run(line, env=ALONE, cwd=ROOT, capture_output=True, text=True, check=False)
+
+
+def weights(folder: Path) -> bytes:
+    return (folder / "model" / "model.safetensors").read_bytes()
+
+
+def test_the_loss_falls_and_the_averaged_weights_beat_their_start(faces, tmp_path):
+    recipe = replace(RECIPE, steps=40, zoom=(1.0, 1.0), shift=0.0, flip=False, ema=0.8, validate_every=20)
+    train(recipe, job(faces, tmp_path / "run", validate=faces))
+    logs = EventAccumulator(str(tmp_path / "run" / "logs")).Reload()
+    losses = [entry.value for entry in logs.Scalars("train/loss")]
+    assert np.mean(losses[-5:]) < 0.7 * losses[0]
+    scores = [entry.value for entry in logs.Scalars("validation/psnr")]
+    assert scores[-1] > scores[0]
+    rates = [entry.value for entry in logs.Scalars("train/lr")]
+    assert rates[-1] < 0.01 * max(rates)
+    assert {"train/gradient_norm", "train/images_per_s", "validation/gain", "validation/ssim"} <= set(
+        logs.Tags()["scalars"]
+    )
+
+
+def test_a_step_is_plain_adam_on_the_clipped_gradient_with_the_stated_rate_and_average(faces, tmp_path):
+    recipe = replace(RECIPE, steps=3, ema=0.4, clip=0.05, schedule="constant", warmup=0, loss="l2")
+    folder = train(recipe, job(faces, tmp_path / "run"))
+    torch.manual_seed(0)
+    model = SPARNet(SMALL)
+    mean = {name: value.clone() for name, value in model.state_dict().items()}
+    adam = torch.optim.Adam(model.parameters(), recipe.lr, betas=recipe.betas)
+    items = index_pictures([faces]).items
+    data = Faces(items, recipe, 0)
+    for step, keys in enumerate(FaceBatches(len(items), 4, 0, 0, 3)):
+        batch = join([data[key] for key in keys])
+        adam.zero_grad()
+        F.mse_loss(model(batch["degraded"]), batch["sharp"]).backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 0.05)
+        adam.step()
+        decay = min(0.4, (1 + step) / (10 + step))
+        for name, value in model.state_dict().items():
+            mean[name] = value if value.dtype == torch.long else decay * mean[name] + (1 - decay) * value
+    trained = load_file(folder / "model.safetensors")
+    for name, value in mean.items():
+        torch.testing.assert_close(trained[name], value.clone(), rtol=1e-3, atol=2e-5)
+
+
+def test_a_run_killed_at_random_moments_and_resumed_ends_with_the_same_bytes(faces, tmp_path):
+    recipe = replace(RECIPE, steps=80, validate_every=20)
+    untouched = job(faces, tmp_path / "untouched", validate=faces)
+    train(recipe, untouched)
+    killed = job(faces, tmp_path / "killed", validate=faces, workers=1, save_minutes=0.0)
+    seed = time.time_ns()
+    moments = random.Random(seed)
+    for attempt in range(2):
+        process = script(recipe, replace(killed, resume=attempt > 0))
+        before = (killed.out / state.CHECKPOINT).stat().st_mtime_ns if attempt else 0
+        while not (killed.out / state.CHECKPOINT).exists() or (
+            (killed.out / state.CHECKPOINT).stat().st_mtime_ns == before
+        ):
+            assert process.poll() is None, process.stderr.read()
+            time.sleep(0.01)
+        time.sleep(moments.uniform(0, 0.5))
+        process.send_signal(signal.SIGKILL)
+        assert process.wait() == -signal.SIGKILL, "it ended before it was killed: give it more steps"
+        process.stderr.close()
+    assert state.load_checkpoint(killed.out, pytest.fail)["step"] < recipe.steps
+    AcceleratorState._reset_state(reset_partial_state=True)
+    train(recipe, replace(killed, resume=True, workers=0))
+    assert weights(killed.out) == weights(untouched.out), f"seed {seed}"
+    assert (killed.out / "best/model.safetensors").read_bytes() == (
+        untouched.out / "best/model.safetensors"
+    ).read_bytes()
+
+
+def test_a_kill_at_any_step_of_a_save_leaves_the_old_or_the_new_checkpoint(tmp_path, monkeypatch):
+    class Killed(BaseException):
+        pass
+
+    calls, deadly = 0, 0
+
+    def guarded(function):
+        def call(*arguments, **options):
+            nonlocal calls
+            calls += 1
+            if calls == deadly:
+                raise Killed
+            return function(*arguments, **options)
+
+        return call
+
+    for name in ("replace", "fsync", "open"):
+        monkeypatch.setattr(state.os, name, guarded(getattr(os, name)))
+    monkeypatch.setattr(state.torch, "save", guarded(torch.save))
+    state.save_checkpoint(tmp_path, {"step": 0})
+    state.save_checkpoint(tmp_path, {"step": 1})
+    calls, survived = 0, []
+    state.save_checkpoint(tmp_path, {"step": 2})
+    for deadly in range(1, calls + 1):  # the guard reads it
+        calls = 0
+        with pytest.raises(Killed):
+            state.save_checkpoint(tmp_path, {"step": 3})
+        survived.append(state.load_checkpoint(tmp_path, pytest.fail)["step"])
+        calls, deadly_now, deadly = 0, deadly, 0
+        state.save_checkpoint(tmp_path, {"step": 2})
+        deadly = deadly_now
+    assert set(survived) == {2, 3}
+
+
+def test_a_damaged_checkpoint_is_told_and_the_one_before_it_is_used(tmp_path):
+    state.save_checkpoint(tmp_path, {"step": 1})
+    state.save_checkpoint(tmp_path, {"step": 2})
+    (tmp_path / state.CHECKPOINT).write_bytes(b"PK damaged")
+    told = []
+    assert state.load_checkpoint(tmp_path, told.append) == {"step": 1}
+    assert "checkpoint.pt is damaged" in told[0]
+    (tmp_path / state.PREVIOUS).write_bytes(b"")
+    with pytest.raises(UserError, match="no readable checkpoint"):
+        state.load_checkpoint(tmp_path, told.append)
+
+
+def test_minutes_that_are_over_end_the_run_with_a_checkpoint_and_a_model(faces, tmp_path, capsys):
+    folder = train(replace(RECIPE, steps=1000), job(faces, tmp_path / "run", max_minutes=0.01))
+    step = state.load_checkpoint(tmp_path / "run", pytest.fail)["step"]
+    assert 1 <= step < 1000
+    assert f"stopped, go on with --resume: step {step}" in capsys.readouterr().err
+    assert SPARNet.from_pretrained(folder).config == SMALL
+    assert f"{step} of 1,000 steps" in (folder / "README.md").read_text()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_the_run_as_cleanly(faces, tmp_path, number):
+    handlers = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
+    signal.signal(signal.SIGALRM, lambda *_: os.kill(os.getpid(), number))
+    signal.setitimer(signal.ITIMER_REAL, 1.0)
+    train(replace(RECIPE, steps=100_000), job(faces, tmp_path / "run"))
+    assert 1 <= state.load_checkpoint(tmp_path / "run", pytest.fail)["step"] < 100_000
+    assert weights(tmp_path / "run")
+    assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == handlers
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"lr": 1e-4}, r"recipe\.lr was 0\.002 and is now 0\.0001"),
+        ({"model": replace(SMALL, body_depth=3)}, r"recipe\.model\.body_depth was 0 and is now 3"),
+        ({"seed": 5}, r"seed was 0 and is now 5"),
+        ({"data": 1}, r"data was '12 pictures.*now '11 pictures"),
+    ],
+)
+def test_a_resumed_run_that_would_differ_is_refused_by_the_name_of_the_difference(
+    faces, tmp_path, finished, change, told
+):
+    recipe, task = RECIPE, job(faces, finished, resume=True)
+    if "seed" in change:
+        task = replace(task, seed=5)
+    elif "data" in change:
+        fewer = tmp_path / "faces"
+        fewer.mkdir()
+        for path in sorted(faces.iterdir())[1:]:
+            (fewer / path.name).write_bytes(path.read_bytes())
+        task = replace(task, data=[fewer])
+    else:
+        recipe = replace(recipe, **change)
+    before = weights(finished)
+    with pytest.raises(UserError, match=told):
+        train(recipe, task)
+    assert weights(finished) == before
+
+
+@pytest.fixture(scope="module")
+def finished(faces, tmp_path_factory) -> Path:
+    AcceleratorState._reset_state(reset_partial_state=True)
+    out = tmp_path_factory.mktemp("finished") / "run"
+    train(RECIPE, job(faces, out, validate=faces))
+    return out
+
+
+def test_a_finished_run_resumed_has_nothing_to_do_and_changes_nothing(faces, finished):
+    before = weights(finished)
+    train(RECIPE, job(faces, finished, resume=True))
+    assert weights(finished) == before
+
+
+def test_nothing_is_overwritten_without_resume_and_nothing_resumed_where_nothing_is(faces, finished, tmp_path):
+    before = weights(finished)
+    with pytest.raises(UserError, match="already holds a run; go on with --resume"):
+        train(RECIPE, job(faces, finished))
+    assert weights(finished) == before
+    with pytest.raises(UserError, match="no run to resume"):
+        train(RECIPE, job(faces, tmp_path / "new", resume=True))
+    assert not (tmp_path / "new").exists()
+
+
+def test_the_sample_sheet_shows_degraded_restored_and_sharp_side_by_side(faces, finished):
+    sheet = images.load(finished / "samples" / "step-0000006.png")
+    assert sheet.shape == (8 * 32, 3 * 32, 3)
+    degraded, restored, sharp = np.hsplit(sheet[:32], 3)
+    assert np.array_equal(degraded, images.degrade(sharp, 8))
+    model = load_model(str(finished / "model"))
+    with torch.inference_mode():
+        assert np.abs(images.to_image(model(images.to_tensor(degraded))).astype(int) - restored).max() <= 1
+
+
+def test_init_starts_from_the_given_weights(faces, finished, tmp_path):
+    recipe = replace(RECIPE, steps=1, lr=1e-12, ema=0.0, warmup=0)
+    folder = train(recipe, job(faces, tmp_path / "run", init=str(finished / "model")))
+    there, here = load_file(finished / "model" / "model.safetensors"), load_file(folder / "model.safetensors")
+    for name, value in there.items():
+        if "running" not in name and "tracked" not in name:
+            torch.testing.assert_close(here[name], value, rtol=0, atol=1e-9)
+    assert f"started from {finished / 'model'}" in (folder / "README.md").read_text()
+
+
+def test_init_from_another_architecture_is_refused_by_the_field(faces, finished, tmp_path):
+    recipe = replace(RECIPE, model=replace(SMALL, activation="prelu"))
+    with pytest.raises(UserError, match="has activation 'leaky_relu', the recipe has 'prelu'"):
+        train(recipe, job(faces, tmp_path / "run", init=str(finished / "model")))
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_number_that_is_none_stops_the_run_and_the_last_good_checkpoint_stays(faces, tmp_path, monkeypatch):
+    from training import train as module
+
+    calls = 0
+
+    def poisoned(restored: torch.Tensor, sharp: torch.Tensor) -> torch.Tensor:
+        nonlocal calls
+        calls += 1
+        return F.l1_loss(restored, sharp) * (float("nan") if calls == 5 else 1.0)
+
+    monkeypatch.setitem(module.LOSSES, "l1", poisoned)
+    with pytest.raises(Diverged, match=r"at step 5; the last good checkpoint stays in .*--init"):
+        train(RECIPE, job(faces, tmp_path / "run", save_minutes=0.0))
+    kept = state.load_checkpoint(tmp_path / "run", pytest.fail)
+    assert kept["step"] == 4
+    for values in (kept["model"], kept["averaged"], load_file(tmp_path / "run/model/model.safetensors")):
+        assert all(value.isfinite().all() for value in values.values())
+
+
+def test_weights_blown_up_by_the_rate_are_neither_saved_nor_exported(faces, tmp_path):
+    recipe = replace(RECIPE, lr=float("inf"), warmup=0, steps=1, schedule="constant")
+    with pytest.raises(Diverged, match="no longer finite after step 1"):
+        train(recipe, job(faces, tmp_path / "run", validate=faces))
+    assert state.load_checkpoint(tmp_path / "run", pytest.fail)["step"] == 0
+    assert not (tmp_path / "run" / "model").exists()
+    assert not (tmp_path / "run" / "best").exists()
+
+
+def test_bfloat16_training_keeps_float32_weights_near_those_of_float32(faces, tmp_path):
+    folders = []
+    for precision in ("fp32", "bf16"):
+        AcceleratorState._reset_state(reset_partial_state=True)
+        folders.append(train(replace(RECIPE, precision=precision), job(faces, tmp_path / precision)))
+    a, b = (load_file(folder / "model.safetensors") for folder in folders)
+    assert {value.dtype for value in b.values()} == {torch.float32, torch.int64}
+    name = "decoder.0.conv1.convolution.weight"
+    assert not torch.equal(a[name], b[name])
+    assert F.cosine_similarity(a[name].flatten(), b[name].flatten(), dim=0) > 0.95
+
+
+def test_unreadable_pictures_are_named_once_and_counted_at_the_end(faces, tmp_path, capsys):
+    mixed = tmp_path / "mixed"
+    mixed.mkdir()
+    for path in faces.iterdir():
+        (mixed / path.name).write_bytes(path.read_bytes())
+    (mixed / "broken.jpg").write_text("not a photo")
+    (mixed / "readme.txt").write_text("a note")
+    train(replace(RECIPE, steps=10), job(mixed, tmp_path / "run"))
+    told = capsys.readouterr().err
+    assert told.count("broken.jpg") == 1
+    assert "1 unreadable pictures were skipped" in told
+    assert "1 files are no pictures by name and left out, like mixed/readme.txt" in told
+
+
+def test_data_without_any_readable_picture_stops_the_run(tmp_path):
+    for i in range(4):
+        (tmp_path / f"{i}.jpg").write_text("not a photo")
+    with pytest.raises(UserError, match="too many pictures in a row"):
+        train(RECIPE, job(tmp_path, tmp_path / "run"))
+
+
+def test_the_rate_rises_then_stays_or_falls_to_zero_along_a_cosine():
+    recipe = replace(RECIPE, lr=1.0, warmup=10)
+    rates = [recipe.lr_at(step, 110) for step in range(110)]
+    assert rates[:10] == pytest.approx(np.arange(1, 11) / 10)
+    assert rates[10:] == pytest.approx(0.5 + 0.5 * np.cos(np.pi * np.arange(100) / 100))
+    constant = replace(recipe, schedule="constant")
+    assert {constant.lr_at(step, 110) for step in range(10, 110)} == {1.0}
+
+
+def test_twenty_epochs_are_enough_steps_to_see_every_picture_twenty_times():
+    recipe = RECIPES["sparnet"]
+    assert recipe.length(1000) * recipe.batch_size >= 20 * 1000 > (recipe.length(1000) - 1) * recipe.batch_size
+
+
+@pytest.mark.parametrize("recipe", RECIPES.values(), ids=RECIPES)
+def test_every_recipe_describes_a_network_that_can_be_built(recipe):
+    with torch.device("meta"):
+        assert SPARNet(recipe.model)
+
+
+def test_the_paper_and_the_released_recipe_differ_as_the_facts_say():
+    paper, released = RECIPES["sparnet-paper"], RECIPES["sparnet"]
+    assert (paper.model.activation, paper.loss) == ("prelu", "l2")
+    assert (released.model, released.loss) == (SPARNetConfig(), "l1")
+    assert (released.lr, released.betas, released.batch_size, released.epochs) == (2e-4, (0.9, 0.99), 32, 20)
+    assert (released.zoom, released.flip) == ((1.0, 1.3), True)
+
+
+def test_score_measures_the_model_and_bicubic_on_the_same_faces(faces):
+    torch.manual_seed(0)
+    model = SPARNet(SMALL).eval()
+    seen = []
+    floor, ours = score(model, index_pictures([faces]).items, watch=lambda *faces: seen.append(faces))
+    assert (floor.faces, ours.faces, len(seen)) == (12, 12, 12)
+    assert floor.psnr == pytest.approx(np.mean([psnr(degraded, sharp) for degraded, _, sharp in seen]))
+    assert ours.psnr == pytest.approx(np.mean([psnr(restored, sharp) for _, restored, sharp in seen]))
+    assert ours.gain == pytest.approx(ours.psnr - floor.psnr)
+    assert seen[0][2].shape == (32, 32, 3)
+
+
+def test_training_needs_nothing_of_the_app():
+    code = (
+        "import sys, training.train, training.evaluate\n"
+        "print([name for name in ('gradio', 'plotly', 'matplotlib', 'viz', 'app', 'pandas') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], env=ALONE, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_the_command_lists_recipes_and_answers_mistakes_in_one_line(tmp_path):
+    listing = command("--list")
+    assert listing.returncode == 0
+    assert all(name in listing.stdout for name in RECIPES)
+    wrong = command("sparnet-huge", "--data", tmp_path, "--out", tmp_path / "run")
+    assert wrong.returncode == 2
+    assert wrong.stderr.startswith("error: there is no recipe 'sparnet-huge'")
+    assert len(wrong.stderr.strip().splitlines()) == 1
+
+
+def test_the_commands_train_a_shipped_recipe_and_score_what_came_out(tmp_path, faces):
+    done = command(
+        "sparnet-tiny", "--data", faces, "--out", tmp_path / "run", "--steps", 2, "--batch-size", 2, "--loss", "l2",
+        "--validate-every", 5,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "done: step 2 of 2" in done.stderr
+    recipe = json.loads((tmp_path / "run" / "run.json").read_text())["recipe"]
+    assert (recipe["name"], recipe["loss"], recipe["batch_size"], recipe["steps"]) == ("sparnet-tiny", "l2", 2, 2)
+    model, out = tmp_path / "run" / "model", tmp_path / "scores.json"
+    scored = command("--model", model, "--data", faces, "--json", out, module="training.evaluate")
+    assert scored.returncode == 0, scored.stderr
+    floor, ours = json.loads(out.read_text())["scores"]
+    assert f"{ours['psnr']:.3f}" in scored.stdout
+    assert "12 faces, 16x16 -> 128x128" in scored.stdout
+    assert ours["gain"] == pytest.approx(ours["psnr"] - floor["psnr"])

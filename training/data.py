@@ -1,0 +1,203 @@
+"""Face folders and tar shards -> (degraded, sharp) pairs.
+
+    paths -> index_pictures -> Item per picture
+    step -> FaceBatches -> keys (epoch, index) -> Faces: read, decode, draw a view, degrade -> pair -> join -> batch
+
+The draw of a key comes from a generator seeded by (seed, epoch, index) alone, and the keys of a step from (seed, step):
+any number of workers or processes, and a run resumed at any step, see the same faces. Nothing is held in memory.
+"""
+
+import tarfile
+from collections.abc import Iterable, Iterator
+from hashlib import sha256
+from math import exp, log
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy import ndarray
+from PIL import Image
+from torch.utils.data import Dataset, Sampler
+
+from sparnet import images
+from sparnet.errors import UserError
+from training.degradations import bicubic
+from training.recipes import Recipe
+
+TRIES = 50  # unreadable pictures in a row before a draw gives up
+
+FACE_SQUARES = {  # (width, height) of a picture -> x, y, side of the face's square at zoom 1
+    (178, 218): (25, 50, 128),  # CelebA's aligned photos; the square of the usual 128x128 test faces
+    (160, 160): (9, 18, 128),  # the same photos, cut at (16, 32)
+}
+
+
+class Item(NamedTuple):
+    """One picture: `size` bytes at `offset` of the file at `path`; `name` is what people are told."""
+
+    name: str
+    path: str
+    offset: int
+    size: int
+
+    def picture(self) -> ndarray:
+        """Read and decode, (H,W,3) uint8 RGB; `UserError` names the picture and says why it cannot be read."""
+        try:
+            with open(self.path, "rb") as file:
+                file.seek(self.offset)
+                return images.decode(file.read(self.size))
+        except OSError as error:
+            raise UserError(f"{self.name}: {error.strerror}") from error
+        except UserError as error:
+            raise UserError(f"{self.name}: {error}") from error
+
+
+class Index(NamedTuple):
+    """The pictures found, in a fixed order, and the names of files left out because they are no pictures by name."""
+
+    items: list[Item]
+    ignored: list[str]
+
+    def describe(self) -> str:
+        """Their number and a fingerprint: the same for the same names and sizes, wherever the data lies."""
+        digest = sha256()
+        for item in self.items:
+            digest.update(f"{item.name}\t{item.size}\n".encode())
+        return f"{len(self.items)} pictures, fingerprint {digest.hexdigest()[:12]}"
+
+
+def index_pictures(paths: Iterable[Path]) -> Index:
+    """Every picture in the folders (recursively) and tar shards, sorted by name; no picture is decoded here.
+
+    `UserError` if a path is missing, a shard is damaged or there is no picture at all.
+    """
+    index, paths = Index([], []), [Path(path) for path in paths]
+    for root in paths:
+        if not root.exists():
+            raise UserError(f"there is no {root}; --data takes a folder of pictures or of tar shards, or one shard")
+        files = sorted(path for path in root.rglob("*") if path.is_file()) if root.is_dir() else [root]
+        for file in files:
+            name = f"{root.name}/{file.relative_to(root).as_posix()}" if root.is_dir() else root.name
+            if file.suffix.lower() == ".tar":
+                _index_shard(file, name, index)
+            elif file.suffix.lower() in images.SUFFIXES:
+                index.items.append(Item(name, str(file), 0, file.stat().st_size))
+            else:
+                index.ignored.append(name)
+    if not index.items:
+        raise UserError(f"no pictures in {', '.join(map(str, paths))}; looked for {' '.join(images.SUFFIXES)} and .tar")
+    return index
+
+
+def _index_shard(path: Path, name: str, index: Index) -> None:
+    try:
+        with tarfile.open(path, "r:") as shard:
+            for member in shard:
+                if not member.isfile():
+                    continue
+                inside = f"{name}/{member.name}"
+                if Path(member.name).suffix.lower() in images.SUFFIXES:
+                    index.items.append(Item(inside, str(path), member.offset_data, member.size))
+                else:
+                    index.ignored.append(inside)
+    except (tarfile.TarError, OSError) as error:
+        raise UserError(f"the shard {path} cannot be read ({error}); copy it again or take it away") from error
+
+
+def face_square(width: int, height: int) -> tuple[float, float, float]:
+    """x, y, side in pixels of the square that holds the face: by the table, else the largest centred square."""
+    side = min(width, height)
+    return FACE_SQUARES.get((width, height), ((width - side) / 2, (height - side) / 2, side))
+
+
+def cut(picture: ndarray, x: float, y: float, side: float, size: int) -> ndarray:
+    """The square at (x, y) moved and shrunk as little as needed to lie in the picture, as (size,size,3) uint8."""
+    height, width = picture.shape[:2]
+    side = min(side, width, height)
+    x, y = min(max(x, 0), width - side), min(max(y, 0), height - side)
+    box = (x, y, x + side, y + side)
+    return np.asarray(Image.fromarray(picture).resize((size, size), Image.Resampling.BICUBIC, box=box))
+
+
+def centre_view(picture: ndarray, size: int) -> ndarray:
+    """The face as it is validated and scored: zoom 1, no shift, no flip; (size,size,3) uint8."""
+    return cut(picture, *face_square(picture.shape[1], picture.shape[0]), size)
+
+
+def random_view(picture: ndarray, recipe: Recipe, generator: np.random.Generator) -> ndarray:
+    """A zoomed, shifted, perhaps mirrored view of the face, as the recipe says; (S,S,3) uint8."""
+    x, y, side = face_square(picture.shape[1], picture.shape[0])
+    low, high = recipe.zoom
+    view = side / exp(generator.uniform(log(low), log(high)))
+    move_x, move_y = generator.uniform(-recipe.shift, recipe.shift, 2) * side
+    face = cut(picture, x + move_x + (side - view) / 2, y + move_y + (side - view) / 2, view, recipe.model.size)
+    return np.fliplr(face).copy() if recipe.flip and generator.random() < 0.5 else face
+
+
+class Faces(Dataset):
+    """(epoch, index) -> (degraded, sharp, one message for each unreadable picture passed over).
+
+    Degraded and sharp are (3,S,S) float32 in [-1,1]. An unreadable picture is replaced by another of the same draw;
+    after `TRIES` in a row both are None.
+    """
+
+    def __init__(self, items: list[Item], recipe: Recipe, seed: int):
+        self.items, self.recipe, self.seed = items, recipe, seed
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __getitem__(self, key: tuple[int, int]) -> tuple[torch.Tensor | None, torch.Tensor | None, list[str]]:
+        epoch, index = key
+        generator = np.random.default_rng((self.seed, epoch, index))
+        skipped = []
+        while len(skipped) < TRIES:
+            try:
+                picture = self.items[index].picture()
+            except UserError as error:
+                skipped.append(str(error))
+                index = int(generator.integers(len(self.items)))
+                continue
+            sharp = random_view(picture, self.recipe, generator)
+            degraded = bicubic(sharp, self.recipe.model.degraded_size)
+            return images.to_tensor(degraded)[0], images.to_tensor(sharp)[0], skipped
+        return None, None, skipped
+
+
+def join(samples: list[tuple]) -> dict:
+    """Samples -> {"degraded", "sharp": (B,3,S,S), "skipped": messages}; the faces are None if one draw gave up."""
+    degraded, sharp, skipped = zip(*samples, strict=True)
+    messages = [message for some in skipped for message in some]
+    if any(face is None for face in sharp):
+        return {"degraded": None, "sharp": None, "skipped": messages}
+    return {"degraded": torch.stack(degraded), "sharp": torch.stack(sharp), "skipped": messages}
+
+
+class FaceBatches(Sampler):
+    """Keys of the batch of every step from `start` on; each epoch is a new order of all pictures, none left out.
+
+    A batch may span two epochs. `batch_size` counts over all processes: Accelerate splits each batch between them.
+    """
+
+    def __init__(self, pictures: int, batch_size: int, seed: int, start: int, steps: int):
+        if pictures < batch_size:
+            raise UserError(
+                f"{pictures} pictures do not fill a batch of {batch_size}; give more or a smaller --batch-size"
+            )
+        self.pictures, self.batch_size, self.seed, self.start, self.steps = pictures, batch_size, seed, start, steps
+        self.drop_last = True
+
+    def __len__(self) -> int:
+        return self.steps - self.start
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        epoch, order = -1, None
+        for step in range(self.start, self.steps):
+            batch = []
+            for position in range(step * self.batch_size, (step + 1) * self.batch_size):
+                if position // self.pictures != epoch:
+                    epoch = position // self.pictures
+                    order = np.random.default_rng((self.seed, epoch)).permutation(self.pictures)
+                batch.append((epoch, int(order[position % self.pictures])))
+            yield batch

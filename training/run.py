@@ -1,0 +1,184 @@
+"""A run made ready: everything checked, built and, to resume, loaded, before the first step.
+
+    recipe, job -> prepare -> Run: model, averaged weights, optimiser, index of the faces, step, best score
+
+A run that cannot work, or would overwrite another, ends here with a `UserError`; nothing has been written then.
+"""
+
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from copy import deepcopy
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator, DataLoaderConfiguration
+from accelerate.utils import set_seed
+from torch import Tensor
+from tqdm import tqdm
+
+from sparnet.checkpoints import load_model
+from sparnet.errors import UserError
+from sparnet.model import SPARNet, SPARNetConfig
+from training.data import Index, index_pictures
+from training.recipes import Recipe
+from training.state import has_run, load_checkpoint, random_states, restore_random_states, save_checkpoint, write_whole
+
+
+@dataclass(frozen=True)
+class Job:
+    """How a recipe is run: nothing here decides the weights but the data, the seed and `init`."""
+
+    data: Sequence[Path]
+    out: Path
+    validate: Path | None = None
+    init: str | None = None  # a name, folder or Hub id: weights to start from
+    seed: int = 0
+    resume: bool = False
+    max_minutes: float | None = None
+    workers: int = 1
+    log_every: int = 50  # steps
+    save_minutes: float = 5.0
+
+
+@dataclass
+class Run:
+    """A training under way; `step` counts finished steps."""
+
+    recipe: Recipe
+    job: Job
+    accelerator: Accelerator
+    index: Index
+    held_out: Index | None
+    model: torch.nn.Module  # as Accelerate wrapped it
+    averaged: SPARNet
+    optimizer: torch.optim.Optimizer
+    record: dict  # what a resumed run must agree with
+    step: int = 0
+    best: float = float("-inf")  # PSNR of the averaged weights on the held-out faces
+    scores: str = "not validated yet"
+    unreadable: set[str] = field(default_factory=set)  # what was told of pictures that cannot be read
+    recent: list[tuple[float, float]] = field(default_factory=list)  # loss and gradient norm since the last log
+    bar: tqdm | None = None
+
+    def say(self, message: str) -> None:
+        """One line on stderr, from the main process."""
+        if self.accelerator.is_main_process:
+            tqdm.write(message, file=sys.stderr)
+
+
+def prepare(recipe: Recipe, job: Job) -> Run:
+    """Check that everything fits, build the model and its optimiser, and load the checkpoint to resume."""
+    if has_run(job.out) and not job.resume:
+        raise UserError(f"{job.out} already holds a run; go on with --resume, or choose another --out")
+    index = index_pictures(job.data)
+    held_out = index_pictures([job.validate]) if job.validate else None
+    recipe = replace(recipe, steps=recipe.length(len(index.items)))
+    accelerator = Accelerator(
+        mixed_precision="bf16" if recipe.precision == "bf16" else "no",
+        log_with="tensorboard",
+        project_dir=job.out,
+        dataloader_config=DataLoaderConfiguration(split_batches=True, even_batches=False),
+    )
+    if recipe.batch_size % accelerator.num_processes:
+        raise UserError(
+            f"a batch of {recipe.batch_size} cannot be split between {accelerator.num_processes} processes; "
+            "choose a --batch-size that can"
+        )
+    set_seed(job.seed)
+    model = SPARNet(recipe.model)
+    if job.init and not job.resume:
+        model.load_state_dict(initial_weights(job.init, recipe.model))
+    model.train().to(memory_format=torch.channels_last)
+    averaged = deepcopy(model).eval().requires_grad_(False).to(accelerator.device)
+    optimizer = torch.optim.Adam(model.parameters(), recipe.lr, recipe.betas, fused=True)
+    model, optimizer = accelerator.prepare(model, optimizer)
+    record = {"recipe": recipe.record(), "seed": job.seed, "data": index.describe(), "init": job.init}
+    run = Run(recipe, job, accelerator, index, held_out, model, averaged, optimizer, record)
+    if job.resume:
+        resume(run)
+    accelerator.wait_for_everyone()  # before the main process writes what the others looked for above
+    introduce(run)
+    return run
+
+
+def initial_weights(source: str, config: SPARNetConfig) -> dict[str, Tensor]:
+    """State dict of the model at `source`; `UserError` names the field in which it is not the recipe's."""
+    model = load_model(source)
+    for name in (entry.name for entry in fields(config)):
+        theirs, ours = getattr(model.config, name), getattr(config, name)
+        if theirs != ours:
+            raise UserError(f"{source} has {name} {theirs!r}, the recipe has {ours!r}; choose the recipe of that model")
+    return model.state_dict()
+
+
+def resume(run: Run) -> None:
+    """Put the checkpoint's state into the run; `UserError` names the first setting that differs from it."""
+    state = load_checkpoint(run.job.out, run.say)
+    for name, then, now in differences(state["record"], run.record):
+        raise UserError(
+            f"cannot resume {run.job.out}: {name} was {then!r} and is now {now!r}; "
+            "give the same again, or start another run with --init"
+        )
+    run.accelerator.unwrap_model(run.model).load_state_dict(state["model"])
+    run.averaged.load_state_dict(state["averaged"])
+    run.optimizer.load_state_dict(state["optimizer"])
+    restore_random_states(state["random"])
+    run.step, run.best, run.scores = state["step"], state["best"], state["scores"]
+    run.unreadable.update(state["unreadable"])
+
+
+def differences(then: dict, now: dict, prefix: str = "") -> Iterator[tuple[str, object, object]]:
+    """(dotted name, value then, value now) wherever two records of the same shape differ."""
+    for key in sorted(then.keys() | now.keys()):
+        a, b = then.get(key), now.get(key)
+        if isinstance(a, dict) and isinstance(b, dict):
+            yield from differences(a, b, f"{prefix}{key}.")
+        elif a != b:
+            yield f"{prefix}{key}", a, b
+
+
+def introduce(run: Run) -> None:
+    """Say what is about to happen, open the logs and the progress bar, and make sure that the folder can be written."""
+    recipe, job, count = run.recipe, run.job, len(run.index.items)
+    run.say(
+        f"{recipe.name}: {sum(p.numel() for p in run.averaged.parameters()):,} parameters, {count:,} pictures, "
+        f"batch {recipe.batch_size}, {recipe.steps:,} steps ({recipe.steps * recipe.batch_size / count:.1f} epochs), "
+        f"{recipe.loss} loss, rate {recipe.lr:g} {recipe.schedule}, {recipe.precision}, seed {job.seed}, "
+        f"{run.accelerator.num_processes} x {run.accelerator.device.type}"
+    )
+    if run.index.ignored:
+        run.say(f"{len(run.index.ignored)} files are no pictures by name and left out, like {run.index.ignored[0]}")
+    if job.resume:
+        run.say(f"resumed at step {run.step:,}")
+    elif run.accelerator.is_main_process:
+        make_folder(job.out)
+        settings = json.dumps(run.record | {"paths": [str(path) for path in job.data]}, indent=1)
+        write_whole(job.out / "run.json", lambda path: path.write_text(settings))
+        write_checkpoint(run)
+    run.accelerator.init_trackers("logs", init_kwargs={"tensorboard": {"purge_step": run.step + 1}})
+    quiet = not (run.accelerator.is_main_process and sys.stderr.isatty())
+    run.bar = tqdm(total=recipe.steps, initial=run.step, unit="step", disable=quiet, dynamic_ncols=True)
+
+
+def make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"{folder} cannot be made ({error.strerror}); choose another --out") from error
+
+
+def write_checkpoint(run: Run) -> None:
+    state = {
+        "model": run.accelerator.unwrap_model(run.model).state_dict(),
+        "averaged": run.averaged.state_dict(),
+        "optimizer": run.optimizer.state_dict(),
+        "random": random_states(),
+        "record": run.record,
+        "step": run.step,
+        "best": run.best,
+        "scores": run.scores,
+        "unreadable": sorted(run.unreadable),
+    }
+    save_checkpoint(run.job.out, state)

@@ -1,0 +1,109 @@
+"""What a run keeps on disk, so that it can be killed at any moment.
+
+    checkpoint.pt            everything needed to go on, replaced as a whole
+    checkpoint.previous.pt   the one before, should the disk damage the first
+    model/, best/            the averaged weights: latest, and best by validation; for SPARNet.from_pretrained
+
+Whatever is written is complete and on the disk before it gets its name.
+"""
+
+import os
+import random
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from sparnet.errors import UserError
+from sparnet.model import SPARNet
+
+CHECKPOINT, PREVIOUS = "checkpoint.pt", "checkpoint.previous.pt"
+
+
+def has_run(folder: Path) -> bool:
+    """Whether a run has left something to resume in the folder."""
+    return any((folder / name).exists() for name in (CHECKPOINT, PREVIOUS))
+
+
+def write_whole(path: Path, write: Callable[[Path], None]) -> None:
+    """Let `write` fill a temporary file beside `path`, put that in place: a kill leaves the old or the new."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    write(temporary)
+    _to_disk(temporary)
+    os.replace(temporary, path)
+    _to_disk(path.parent)
+
+
+def save_checkpoint(folder: Path, state: dict) -> None:
+    """Replace the checkpoint by `state`, keeping the one before."""
+    current = folder / CHECKPOINT
+
+    def put_in_place(temporary: Path) -> None:
+        torch.save(state, temporary)
+        if current.exists():
+            _to_disk(temporary)
+            os.replace(current, folder / PREVIOUS)
+
+    write_whole(current, put_in_place)
+
+
+def load_checkpoint(folder: Path, say: Callable[[str], None]) -> dict:
+    """The newest readable checkpoint; `say` hears of a damaged one. `UserError` if there is none."""
+    if not has_run(folder):
+        raise UserError(f"there is no run to resume in {folder}; start one without --resume")
+    for name in (CHECKPOINT, PREVIOUS):
+        path = folder / name
+        if not path.exists():
+            continue
+        try:
+            return torch.load(path, map_location="cpu", weights_only=True)
+        except Exception as error:  # torch.load raises many kinds for a damaged file; each is told
+            say(f"{path} is damaged ({type(error).__name__}: {error})")
+    raise UserError(f"no readable checkpoint in {folder}; start again in another folder, --init {folder}/model helps")
+
+
+def random_states() -> dict:
+    """States of Python's, NumPy's and PyTorch's generators, as values that `torch.load(weights_only=True)` takes."""
+    kind, keys, position, has_gauss, gauss = np.random.get_state()  # noqa: NPY002 - the global one is what must be kept
+    return {
+        "python": random.getstate(),
+        "numpy": (kind, torch.from_numpy(keys.astype(np.int64)), position, has_gauss, gauss),
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state_all(),
+    }
+
+
+def restore_random_states(states: dict) -> None:
+    kind, keys, *rest = states["numpy"]
+    random.setstate(states["python"])
+    np.random.set_state((kind, keys.numpy().astype(np.uint32), *rest))  # noqa: NPY002
+    torch.set_rng_state(states["torch"])
+    if len(states["cuda"]) == torch.cuda.device_count():
+        torch.cuda.set_rng_state_all(states["cuda"])
+
+
+def export(model: SPARNet, folder: Path, card: str) -> None:
+    """Write config.json, model.safetensors and a README, each replaced as a whole."""
+    copy = SPARNet(model.config)  # contiguous and on the CPU, whatever the trained one is
+    copy.load_state_dict(model.state_dict())
+    fresh = folder.with_name(f".{folder.name}.tmp")
+    fresh.mkdir(parents=True, exist_ok=True)
+    (fresh / "README.md").write_text(card)  # before save_pretrained, which would put its own
+    copy.save_pretrained(fresh)
+    folder.mkdir(exist_ok=True)
+    (fresh / "model.safetensors").chmod((fresh / "config.json").stat().st_mode)  # safetensors makes it private
+    for name in ("config.json", "README.md", "model.safetensors"):
+        _to_disk(fresh / name)
+        os.replace(fresh / name, folder / name)
+    shutil.rmtree(fresh)
+    _to_disk(folder)
+
+
+def _to_disk(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,0 +1,6 @@
+"""The app's tabs: widgets and wiring only, one file per tab, and what they share.
+
+restore.py   a photo in, its faces restored, every attention map
+serving.py   models kept loaded, files to download, mistakes told as sentences
+theme.py     how all of it looks, dark and light
+"""

@@ -1,0 +1,286 @@
+"""The first tab: a photo in, its faces restored, every attention map of the network that did it.
+
+photo, model, mode -> restore -> status, photo with numbered faces -> choose -> before | after, explorer, downloads
+"""
+
+import html
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import gradio as gr
+import numpy as np
+import skimage.data
+
+from sparnet.checkpoints import DEFAULT_MODEL
+from sparnet.errors import UserError
+from sparnet.images import encode_png, resize
+from sparnet.restorer import Restoration
+from viz.atlas import atlas_figure, figure_png, maps_npz
+from viz.explorer import color_tables, payload, photo_payload
+from viz.tabs.serving import (
+    ONE_AT_A_TIME,
+    device_name,
+    download,
+    explained,
+    model_choices,
+    photo_input,
+    read_photo,
+    restorer,
+    sentence,
+    timed_restoration,
+)
+
+STATIC = Path(__file__).parents[1] / "static"
+
+MODES = [
+    ("Simulate a tiny photo: reduce each face to 16x16 pixels first", "simulate"),
+    ("Restore the photo as it is", "as_is"),
+]
+WELCOME = """<div class="welcome"><ol>
+<li><b>Give it a photo.</b> Drop one on the left, paste it, take one, or choose an example.</li>
+<li><b>Compare.</b> Each face is found and restored. A slider shows it before and after.</li>
+<li><b>Look inside.</b> Every attention map of the network appears beneath: choose one and lay it over the face.</li>
+</ol><p>Your photo is read on this server, kept for an hour at most, and never shared or used for training.</p></div>"""
+ABOUT_MAPS = """<h2>Attention atlas</h2>
+<p>The network is a chain of units. Each computes features <i>f</i> and a map <i>&alpha;</i>, between 0 and 1, that
+gates them: <i>x</i>&#8242; = shortcut(<i>x</i>) + <i>&alpha;</i>&#8201;&middot;&#8201;<i>f</i>. <b>Bright</b>: the
+unit lets its features through here. <b>Dark</b>: it holds them back. Do <em>not</em> conclude that a bright place
+matters for the result: the features there may be weak, and later units may undo them.</p>"""
+NOT_YET = gr.update(value=None, interactive=False)
+GUESS = "A restored face is a plausible guess by a neural network. It is not evidence of who someone is."
+
+
+@dataclass(frozen=True, eq=False)
+class Shown:
+    """What one visitor is looking at."""
+
+    photo: np.ndarray
+    result: Restoration
+    model: str
+    mode: str
+    whole: bool
+
+
+def build() -> None:
+    """Put the tab into the Blocks that are open."""
+    shown, chosen = gr.State(None, time_to_live=3600), gr.State(0)
+    with gr.Row(elem_classes="bench"):
+        with gr.Column(scale=4, min_width=320):
+            photo = photo_input(label="Photo", height=330, elem_id="photo-input", placeholder="Drop a photo here")
+            mode = gr.Radio(MODES, value="simulate", label="What to do with the faces", elem_id="mode", render=False)
+            whole = gr.Checkbox(label="The picture is already a face: do not search", elem_id="whole", render=False)
+            gr.Examples(
+                [[str(path), *settings] for path, *settings in _examples()],
+                [photo, mode, whole],
+                label="Or try one: an astronaut, and her face in 16x16 pixels",
+                api_visibility="private",
+                visible_columns=[0],
+                elem_id="examples",
+            )
+            model = gr.Dropdown(
+                model_choices(),
+                value=DEFAULT_MODEL,
+                label="Model",
+                info="Or type a Hugging Face Hub id: owner/name",
+                allow_custom_value=True,
+                filterable=True,
+                elem_id="model",
+            )
+            mode.render()
+            whole.render()
+            run = gr.Button("Restore", variant="primary", elem_id="restore")
+        with gr.Column(scale=8, min_width=320):
+            status = gr.HTML(_ready(), elem_id="status")
+            welcome = gr.HTML(WELCOME, elem_id="welcome")
+            with gr.Row(visible=False) as result:
+                with gr.Column(min_width=300, elem_id="face-column"):
+                    slider = gr.ImageSlider(
+                        label="Before (bicubic) | after (restored)",
+                        format="png",
+                        type="numpy",
+                        interactive=False,
+                        buttons=["fullscreen"],
+                        max_height=460,
+                        elem_id="slider",
+                    )
+                with gr.Column(min_width=300):
+                    faces = gr.HTML(None, html_template="", js_on_load=_script("photo.js"), elem_id="faces")
+            with gr.Row(visible=False, elem_id="downloads") as downloads:
+                files = [
+                    gr.DownloadButton(label, size="sm", elem_id=f"download-{name}", interactive=False)
+                    for name, label in [
+                        ("photo", "Restored photo"),
+                        ("face", "Restored face"),
+                        ("maps", "Maps (NPZ)"),
+                        ("atlas", "Atlas (PNG)"),
+                    ]
+                ]
+            gr.HTML(f"<p class='guess'>{GUESS}</p>")
+    with gr.Column(visible=False, elem_id="atlas-section") as atlas:
+        gr.HTML(ABOUT_MAPS, elem_classes="about")
+        explorer = gr.HTML(
+            None, html_template="", js_on_load=_script("explorer.js"), tables=color_tables(), elem_id="explorer"
+        )
+
+    _endpoints(photo, model, mode, whole)  # first, or the handlers below would take their names
+
+    def view(told: str, now: Shown | None = None) -> dict:
+        """Every output at once, so that nothing of an earlier photo stays beside a later one."""
+        found = bool(now and now.result.faces)
+        before_after, maps = _face_views(now, 0) if found else (None, None)
+        return {
+            status: told,
+            shown: now if found else None,
+            chosen: 0,
+            welcome: gr.update(visible=not found),
+            result: gr.update(visible=found),
+            faces: _photo_view(now) if found else None,
+            slider: before_after,
+            downloads: gr.update(visible=found),
+            atlas: gr.update(visible=found),
+            explorer: maps,
+            **dict.fromkeys(files, NOT_YET),
+        }
+
+    def restore(upload, model, mode, whole, progress=gr.Progress()):  # noqa: B008  Gradio looks for this default
+        try:
+            pixels = read_photo(upload)
+        except Exception as error:  # told on the page; `sentence` logs what is not the visitor's mistake
+            return view(_ready() + _notice(sentence(error))) | {photo: None}
+        try:
+            done, facts = timed_restoration(pixels, model, mode, whole, progress)
+            return view(_status(facts), Shown(pixels, done, model, mode, whole))
+        except Exception as error:  # the same
+            return view(_ready() + _notice(sentence(error)))
+
+    def restore_if_given(upload, model, mode, whole, progress=gr.Progress()):  # noqa: B008
+        return restore(upload, model, mode, whole, progress) if upload else gr.skip()
+
+    def choose(now: Shown, event: gr.EventData):
+        return event.index, *_face_views(now, event.index), *[NOT_YET] * len(files)
+
+    def write_files(now: Shown | None, index: int):
+        if now is None or not now.result.faces:
+            return [NOT_YET] * len(files)
+        return [gr.update(value=path, interactive=True) for path in _files(now, index)]
+
+    outputs = [photo, status, shown, chosen, welcome, result, faces, slider, downloads, atlas, explorer, *files]
+    hidden = {"api_visibility": "private"}
+    for event, handler in [(run.click, restore), (photo.change, restore_if_given), (mode.input, restore_if_given),
+                           (whole.input, restore_if_given), (model.input, restore_if_given)]:  # fmt: skip
+        event(handler, [photo, model, mode, whole], outputs, show_progress_on=status, **ONE_AT_A_TIME, **hidden).then(
+            write_files, [shown, chosen], files, show_progress="hidden", **ONE_AT_A_TIME, **hidden
+        )
+    photo.clear(lambda: view(_ready()), None, outputs, show_progress="hidden", **hidden)
+    faces.select(
+        explained(choose), shown, [chosen, slider, explorer, *files], show_progress_on=slider, **ONE_AT_A_TIME, **hidden
+    ).then(write_files, [shown, chosen], files, show_progress="hidden", **ONE_AT_A_TIME, **hidden)
+
+
+def _endpoints(photo: gr.Image, model: gr.Dropdown, mode: gr.Radio, whole: gr.Checkbox) -> None:
+    """/restore and /attention for programs; the parameters' names are those of the functions."""
+    face = gr.Number(1, precision=0, minimum=1, label="Face, counted from 1", visible=False)
+    facts = gr.JSON(visible=False, label="How it was done")
+    picture, atlas, maps = (
+        gr.File(visible=False, label=label) for label in ("Restored photo, PNG", "Atlas, PNG", "Maps, NPZ")
+    )
+
+    def restore(photo, model, mode, whole=False, progress=gr.Progress()):  # noqa: B008
+        """Restore every face of a photo. Returns the photo as PNG, and model, device, seconds, detector, faces, notes.
+
+        mode: "simulate" reduces each face to the size the model was trained on first; "as_is" does not. whole: the
+        picture is already a face.
+        """
+        done, facts = timed_restoration(read_photo(photo), model, mode, whole, progress)
+        return download(encode_png(done.photo), "restored.png"), facts
+
+    def attention(photo, model, mode, face=1, whole=False, progress=gr.Progress()):  # noqa: B008
+        """Every attention map of one face. Returns the atlas as PNG and the raw maps as NPZ, unit -> (C,h,w) float32.
+
+        face: which one, counted from 1, largest first. The rest is as in /restore.
+        """
+        pixels = read_photo(photo)
+        done, _ = timed_restoration(pixels, model, mode, whole, progress)
+        if not 1 <= face <= len(done.faces):
+            note = "" if done.faces else done.notes[-1]
+            raise UserError(f"There is no face {face}; {len(done.faces)} found. {note}".strip())
+        return _files(Shown(pixels, done, model, mode, whole), face - 1, only=("atlas", "maps"))
+
+    settings = {"api_visibility": "public", **ONE_AT_A_TIME}
+    inputs = [photo, model, mode]
+    gr.Button(visible=False).click(
+        explained(restore), [*inputs, whole], [picture, facts], api_name="restore", **settings
+    )
+    gr.Button(visible=False).click(
+        explained(attention), [*inputs, face, whole], [atlas, maps], api_name="attention", **settings
+    )
+
+
+def _face_views(now: Shown, index: int) -> tuple[tuple[np.ndarray, np.ndarray], dict]:
+    """(before, after) and the explorer's payload; one more pass for this face alone, as features are large."""
+    face = now.result.faces[index].face
+    one = restorer(now.model).restore_face(now.photo, face, now.mode, features=True, whole=now.whole)
+    return (one.degraded, one.restored), payload(one.degraded, one.restored, one.alphas, one.features)
+
+
+def _photo_view(now: Shown) -> dict:
+    return photo_payload(now.photo, now.result.photo, [one.face.box for one in now.result.faces])
+
+
+def _files(now: Shown, index: int, only: tuple[str, ...] = ("photo", "face", "maps", "atlas")) -> list[str]:
+    """Paths of the files to download, in the order asked for."""
+    one, name = now.result.faces[index], f"face-{index + 1}"
+    write = {
+        "photo": lambda: download(encode_png(now.result.photo), "restored.png"),
+        "face": lambda: download(encode_png(one.restored), f"{name}.png"),
+        "maps": lambda: download(maps_npz(one.alphas), f"{name}-attention.npz"),
+        "atlas": lambda: download(
+            figure_png(atlas_figure(one.alphas, title=f"{now.model}, face {index + 1}")), f"{name}-atlas.png"
+        ),
+    }
+    return [write[kind]() for kind in only]
+
+
+def _ready() -> str:
+    return _facts({"status": "ready", "model": DEFAULT_MODEL, "device": device_name()})
+
+
+def _status(facts: dict) -> str:
+    """One line of facts; under it, what the visitor should know."""
+    count = len(facts["faces"])
+    line = _facts(
+        {
+            "faces": str(count),
+            "model": facts["model"],
+            "device": facts["device"],
+            "time": f"{facts['seconds']:.1f} s",
+            "detector": facts["detector"],
+        }
+    )
+    if not count:
+        line += _notice(f"{facts['notes'][-1]} For that, tick “The picture is already a face”.")
+    notes = facts["notes"] if count else facts["notes"][:-1]
+    return line + "<ul>" + "".join(f"<li>{html.escape(note)}</li>" for note in notes) + "</ul>"
+
+
+def _facts(values: dict[str, str]) -> str:
+    return "<dl>" + "".join(f"<div><dt>{k}</dt><dd>{html.escape(v)}</dd></div>" for k, v in values.items()) + "</dl>"
+
+
+def _notice(text: str) -> str:
+    return f"<div class='notice' role='alert'>{html.escape(text)}</div>"
+
+
+@cache
+def _examples() -> list[tuple[Path, str, bool]]:
+    """(file, mode, already a face): NASA's portrait of Eileen Collins, public domain, and her face in 256 pixels."""
+    astronaut = skimage.data.astronaut()
+    folder = Path(download(encode_png(astronaut), "astronaut.png")).parent
+    tiny = folder / "astronaut-16x16.png"
+    tiny.write_bytes(encode_png(resize(astronaut[8:216, 120:328], 16)))
+    return [(folder / "astronaut.png", "simulate", False), (tiny, "as_is", True)]
+
+
+def _script(name: str) -> str:
+    return (STATIC / name).read_text(encoding="utf-8")

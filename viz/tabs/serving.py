@@ -1,0 +1,140 @@
+"""What every tab needs: uploads to photos, names to loaded models, errors to sentences, results to files.
+
+upload -> read_photo -> (H,W,3) uint8        model name -> restorer -> Restorer, kept loaded
+handler -> explained -> a sentence on the page, the traceback in the log
+"""
+
+import functools
+import html
+import logging
+import re
+import secrets
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from time import perf_counter
+
+import gradio as gr
+import numpy as np
+import torch
+from gradio.data_classes import ImageData
+from gradio.utils import get_upload_folder
+
+from sparnet import Restorer, load_model
+from sparnet.checkpoints import MODELS
+from sparnet.errors import UserError
+from sparnet.images import decode
+from sparnet.restorer import Restoration
+
+log = logging.getLogger(__name__)
+
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+ONE_AT_A_TIME = {"concurrency_id": "model", "concurrency_limit": 1}  # for every event that runs a network
+BUG = "Something went wrong on our side. The server's log has the details; please try another photo or model."
+
+_KEPT_MODELS = 2  # a SPARNetHD takes 350 MB
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+_loading = threading.Lock()
+
+
+def photo_input(**options) -> gr.Image:
+    """An upload that hands its file to `read_photo` unopened: our decoder checks the header before any pixel."""
+    photo = gr.Image(type="filepath", sources=["upload", "clipboard", "webcam"], **options)
+    photo.preprocess = _path_of  # Gradio's own opens the file with every format that Pillow knows
+    return photo
+
+
+def read_photo(path: str | None) -> np.ndarray:
+    """What `photo_input` gave -> (H,W,3) uint8 RGB; `UserError` in words if it is not a photo."""
+    if path is None:
+        raise UserError("Choose a photo first: drop one on the left, paste it, or take a picture.")
+    return decode(Path(path).read_bytes())
+
+
+def model_choices() -> list[tuple[str, str]]:
+    """(label, name) of the known models, those whose weights are here first."""
+    here = {name: (entry.path / "config.json").is_file() or entry.path.is_file() for name, entry in MODELS.items()}
+    return [
+        (name if here[name] else f"{name} (weights not here yet)", name)
+        for name in sorted(MODELS, key=lambda name: not here[name])
+    ]
+
+
+def restorer(name: str | None) -> Restorer:
+    """A name in the table or a Hub id -> its restorer, kept loaded; never a path: visitors have no files here."""
+    name = (name or "").strip()
+    if name not in MODELS and (not _HUB_ID.fullmatch(name) or Path(name).exists()):
+        raise UserError(
+            f"{name!r} is not a model. Choose one of {', '.join(MODELS)}, or type a Hugging Face Hub id: owner/name."
+        )
+    with _loading:
+        return _load(name)
+
+
+@functools.lru_cache(_KEPT_MODELS)
+def _load(name: str) -> Restorer:
+    return Restorer(load_model(name, DEVICE))
+
+
+def device_name() -> str:
+    return torch.cuda.get_device_name() if DEVICE == "cuda" else "CPU"
+
+
+def timed_restoration(
+    photo: np.ndarray, model: str, mode: str, whole: bool, progress: gr.Progress
+) -> tuple[Restoration, dict]:
+    """Restore a photo; with it, what a person wants to know about how it was done, ready for JSON."""
+    progress(0, desc=f"Loading {model}")
+    restore = restorer(model)
+    progress(0.1, desc="Looking for faces")
+    start = perf_counter()
+    result = restore(
+        photo,
+        mode=mode,
+        faces="whole" if whole else None,
+        progress=lambda done, total, text: progress(0.1 + 0.9 * done / max(total, 1), desc=text),
+    )
+    return result, {
+        "model": model,
+        "device": device_name(),
+        "mode": mode,
+        "seconds": round(perf_counter() - start, 2),
+        "detector": result.detector,
+        "faces": [[round(float(edge), 1) for edge in face.face.box] for face in result.faces],
+        "notes": result.notes,
+    }
+
+
+def download(data: bytes, name: str) -> str:
+    """Write a result where Gradio serves it from and later deletes it; a folder of its own that cannot be guessed."""
+    folder = Path(get_upload_folder()) / secrets.token_hex(16)
+    folder.mkdir(parents=True)
+    (folder / name).write_bytes(data)
+    return str(folder / name)
+
+
+def sentence(error: Exception) -> str:
+    """What to tell a person about an error; a bug goes to the log with its traceback."""
+    if isinstance(error, UserError):
+        return str(error)
+    log.error("A request failed", exc_info=error)
+    return BUG
+
+
+def explained(handler: Callable) -> Callable:
+    """The handler for Gradio, with any error told as a sentence."""
+
+    @functools.wraps(handler)
+    def run(*args, **kwargs):
+        try:
+            return handler(*args, **kwargs)
+        except gr.Error:
+            raise
+        except Exception as error:
+            raise gr.Error(html.escape(sentence(error), quote=False), print_exception=False) from error
+
+    return run
+
+
+def _path_of(upload: ImageData | None) -> str | None:
+    return upload.path if upload else None
