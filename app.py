@@ -5,7 +5,9 @@ tabs -> gr.Blocks -> a page at http://HOST:PORT, with /restore and /attention fo
 
 import argparse
 import os
+import signal
 import sys
+from tempfile import TemporaryDirectory
 
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # before Gradio is imported, which reads it
 
@@ -19,7 +21,7 @@ HEAD = """<h1>Restore a face. See the network's attention.</h1>
 <p>SPARNet rebuilds faces from as little as 16x16 pixels. Drop in a photo, compare before and after, and look at every
 attention map inside the network.</p>"""
 UPLOAD_LIMIT = "40mb"
-KEEP_FILES = (600, 3600)  # look every ten minutes, delete uploads and results that are older than an hour
+KEEP_FILES = (600, 3000)  # look every ten minutes for files of 50: uploads and results live an hour at most
 SESSIONS = 50  # visitors whose last result is kept in memory
 
 
@@ -36,10 +38,24 @@ def main() -> None:
     parser.add_argument("--host", default=os.environ.get("GRADIO_SERVER_NAME", "127.0.0.1"), help="0.0.0.0 for all")
     parser.add_argument("--port", type=int, default=int(os.environ.get("GRADIO_SERVER_PORT", "7860")))
     options = parser.parse_args()
+    signal.signal(signal.SIGTERM, stop)
+    with TemporaryDirectory(prefix="sparnet-", dir=os.environ.get("GRADIO_TEMP_DIR")) as files:
+        os.environ["GRADIO_TEMP_DIR"] = files  # uploads and results of this server alone, gone when it ends
+        serve(options.host, options.port)
+
+
+def stop(*_) -> None:
+    """On SIGTERM leave as on an error, so that the temporary files go; a second signal must not cut that short."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    sys.exit()
+
+
+def serve(host: str, port: int) -> None:
+    """Until interrupted; exit code 2 and a sentence if the port cannot be had."""
     try:
         build().launch(
-            server_name=options.host,
-            server_port=options.port,
+            server_name=host,
+            server_port=port,
             theme=theme(),
             css_paths=CSS,
             footer_links=["api"],
@@ -53,8 +69,8 @@ def main() -> None:
         if "port" not in str(error):
             raise
         print(
-            f"Port {options.port} on {options.host} cannot be used; another program may have it. "
-            f"Choose another: python app.py --port {options.port + 1}",
+            f"Port {port} on {host} cannot be used; another program may have it. "
+            f"Choose another: python app.py --port {port + 1}",
             file=sys.stderr,
         )
         sys.exit(2)

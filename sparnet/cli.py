@@ -24,7 +24,7 @@ from huggingface_hub.errors import HFValidationError
 from tqdm import tqdm
 
 from sparnet import images
-from sparnet.checkpoints import DEFAULT_MODEL, MODELS, convert_released, load_model, read_released
+from sparnet.checkpoints import DEFAULT_MODEL, MODELS, load_model
 from sparnet.errors import UserError
 from sparnet.faces import find_detector
 from sparnet.hub import CONFIG, WEIGHTS
@@ -136,21 +136,24 @@ def models() -> None:
 
 @app.command()
 def convert(
-    source: Annotated[Path, typer.Argument(metavar="IN.pth", help="A released state dict.")],
+    source: Annotated[str, typer.Argument(metavar="IN", help="A released .pth, or anything else `restore` loads.")],
     target: Annotated[Path, typer.Argument(metavar="OUTDIR", help="The folder to write.")],
+    half: Annotated[bool, typer.Option("--half", help="Store float16, half the size; loaded as float32.")] = False,
 ) -> None:
-    """Convert released weights to safetensors and config.json."""
-    if not source.is_file():
-        raise UserError(f"There is no file {source}.")
-    config, state = convert_released(read_released(source))
-    model = SPARNet.from_weights(config, state, origin=str(source))
+    """Write a model as safetensors and config.json, the format that `publish` uploads."""
+    model = load_model(source)
+    if half:
+        model.half()
+        if not all(value.isfinite().all() for value in model.state_dict().values()):
+            raise UserError(f"{source} has values that float16 cannot hold. Convert it without --half.")
     _make_folder(target)
     try:
         model.save_pretrained(target)
+        (target / WEIGHTS).chmod((target / CONFIG).stat().st_mode)  # safetensors makes it private
     except OSError as error:
         raise UserError(f"{target} cannot be written: {error.strerror or error}.") from error
-    print(f"{target}: {config}")
-    print("The licence of the weights is unchanged: the authors' are CC BY-NC-SA 4.0, non-commercial.")
+    print(f"{target}: {model.config}")
+    print("Converting does not change the licence of the weights: the authors' are CC BY-NC-SA 4.0, non-commercial.")
 
 
 @app.command()
@@ -241,4 +244,6 @@ def _save_attention(face: RestoredFace, path: Path) -> None:
     buffer = io.BytesIO()
     np.savez_compressed(buffer, **{name: alpha.numpy() for name, alpha in face.alphas.items()})
     images.save_bytes(buffer.getvalue(), path.with_name(f"{path.name}.npz"))
-    images.save_bytes(figure_png(atlas_figure(face.alphas)), path.with_name(f"{path.name}.png"))
+    pictures = {"network input": face.degraded, "restored": face.restored, "cut from photo": face.crop}
+    figure = atlas_figure(face.alphas, pictures=pictures, title=path.name)
+    images.save_bytes(figure_png(figure), path.with_name(f"{path.name}.png"))

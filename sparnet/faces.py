@@ -244,8 +244,8 @@ class _YuNet:
 class _LBPCascade:
     """Finds frontal, upright faces from 24 pixels up in a copy of at most 640, without landmarks.
 
-    A face must be found in the photo and in its mirror image, which halves the recall on difficult faces but takes
-    away four false alarms in five.
+    A face must be found in the photo and in its mirror image, and be at least half as wide as the largest: that halves
+    the recall on difficult faces but takes away nearly all false alarms.
     """
 
     SIDE = 640
@@ -271,11 +271,13 @@ class _LBPCascade:
                     break
             else:
                 groups.append([window])
-        return [
-            Face(self._face_box(np.mean([window for window, _ in group], axis=0)) / scale - 0.5, None, 0.5)
+        merged = [
+            np.mean([window for window, _ in group], axis=0)
             for group in groups
             if len({is_mirrored for _, is_mirrored in group}) == 2
         ]
+        smallest = max(map(_area, merged), default=0) / 4
+        return [Face(self._face_box(window) / scale - 0.5, None, 0.5) for window in merged if _area(window) >= smallest]
 
     def _search(self, photo: np.ndarray) -> list[np.ndarray]:
         height, width = photo.shape[:2]

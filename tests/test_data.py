@@ -102,6 +102,13 @@ def test_a_resumed_stream_and_any_number_of_workers_give_the_same_faces(tmp_path
     assert not torch.equal(whole[0]["sharp"], whole[1]["sharp"])
 
 
+def test_a_picture_is_seen_in_another_view_in_the_next_epoch(tmp_path):
+    faces = Faces(index_pictures([write_folder(tmp_path, 1)]).items, replace(RECIPE, flip=False), seed=3)
+    views = [faces[epoch, 0][1] for epoch in (0, 1, 0)]
+    assert not torch.equal(views[0], views[1])
+    assert torch.equal(views[0], views[2])
+
+
 def test_every_epoch_takes_every_picture_once_in_a_new_order():
     keys = [key for batch in FaceBatches(10, 4, seed=0, start=0, steps=5) for key in batch]
     orders = [[index for epoch, index in keys if epoch == wanted] for wanted in (0, 1)]

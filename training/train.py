@@ -3,7 +3,8 @@
     recipe, data -> prepare -> [ fetch -> step -> log -> evaluate -> save ] x steps -> checkpoint.pt, model/, best/
 
 `python -m training.train RECIPE --data PATH --out DIR`; the same under `accelerate launch` for several processes,
-which share each batch; batch norm then sees each process's share, as usual under data parallelism.
+which share each batch; batch norm then sees each process's share, as usual under data parallelism. Accelerate's own
+launcher starts several processes on a CPU only with MPI; there, `torchrun --nproc_per_node N -m training.train` does.
 """
 
 import signal

@@ -66,9 +66,15 @@ def group_units(names: list[str]) -> dict[str, list[str]]:
 
 
 def atlas_figure(
-    alphas: dict[str, Tensor], stretch: bool = False, title: str | None = None, colormap: str = "viridis"
+    alphas: dict[str, Tensor],
+    stretch: bool = False,
+    title: str | None = None,
+    colormap: str = "viridis",
+    pictures: dict[str, np.ndarray] | None = None,
 ) -> Figure:
-    """Every map in forward order, encoder | body | decoder, on one scale 0..1.
+    """Every map in forward order, encoder | body | decoder, on one scale 0..1; before them, `pictures` of the face.
+
+    `pictures` maps a caption to (S,S,3) uint8, such as what the network saw and what it made of it.
 
     `stretch` gives each map the whole colour range from its own min to its own max, and says so: colours then compare
     places of one map, never two maps. Maps of 3D attention are averaged over their channels.
@@ -76,8 +82,8 @@ def atlas_figure(
     if not alphas:
         raise ValueError("there are no attention maps to draw")
     maps = {name: mean_map(alpha) for name, alpha in alphas.items()}
-    groups = group_units(list(maps))
-    rows = max([len(names) for group, names in groups.items() if group != "body"] or [1])
+    groups = ({"face": list(pictures)} if pictures else {}) | group_units(list(maps))
+    rows = max([len(names) for group, names in groups.items() if group not in ("face", "body")] or [1])
     columns = {group: -(-len(names) // rows) for group, names in groups.items()}
 
     blocks = sum(count * _PITCH + _BLOCK_GAP for count in columns.values())
@@ -94,7 +100,10 @@ def atlas_figure(
         for i, name in enumerate(names):
             row, column = divmod(i, columns[group])
             axes = axes_at(x + column * _PITCH, _HEAD + row * _ROW, _MAP, _MAP)
-            _draw(axes, name, maps[name], alphas[name].shape[-3], stretch, colormap)
+            if group == "face":
+                _draw_picture(axes, name, pictures[name])
+            else:
+                _draw(axes, name, maps[name], alphas[name].shape[-3], stretch, colormap)
         span = columns[group] * _PITCH - (_PITCH - _MAP)
         line = axes_at(x, _HEAD - 0.45, span, 0)
         line.axis("off")
@@ -129,6 +138,12 @@ def maps_npz(alphas: dict[str, Tensor]) -> bytes:
     file = BytesIO()
     np.savez_compressed(file, **{name: alpha.detach().float().cpu().numpy() for name, alpha in alphas.items()})
     return file.getvalue()
+
+
+def _draw_picture(axes, caption: str, picture: np.ndarray) -> None:
+    axes.imshow(picture, interpolation="nearest")
+    axes.axis("off")
+    axes.set_title(caption, fontsize=8, loc="left", pad=11, weight="bold")
 
 
 def _draw(axes, name: str, alpha: np.ndarray, channels: int, stretch: bool, colormap: str) -> None:

@@ -148,7 +148,7 @@ function draw() {
   element.querySelector("[data-low]").textContent = view.stretch ? "its min" : "0";
   element.querySelector("[data-high]").textContent = view.stretch ? "its max" : "1";
   element.querySelector("[data-scale]").textContent = view.stretch
-    ? "stretched: compare places of one map, not maps"
+    ? "stretched: do not compare maps"
     : "one scale for all maps";
   drawLarge();
 }

@@ -20,11 +20,11 @@ from viz.atlas import atlas_figure, figure_png, maps_npz
 from viz.explorer import color_tables, payload, photo_payload
 from viz.tabs.serving import (
     ONE_AT_A_TIME,
+    UNOPENED,
     device_name,
     download,
     explained,
     model_choices,
-    photo_input,
     read_photo,
     restorer,
     sentence,
@@ -33,7 +33,7 @@ from viz.tabs.serving import (
 
 STATIC = Path(__file__).parents[1] / "static"
 
-MODES = [
+MODE_CHOICES = [
     ("Simulate a tiny photo: reduce each face to 16x16 pixels first", "simulate"),
     ("Restore the photo as it is", "as_is"),
 ]
@@ -67,8 +67,8 @@ def build() -> None:
     shown, chosen = gr.State(None, time_to_live=3600), gr.State(0)
     with gr.Row(elem_classes="bench"):
         with gr.Column(scale=4, min_width=320):
-            photo = photo_input(label="Photo", height=330, elem_id="photo-input", placeholder="Drop a photo here")
-            mode = gr.Radio(MODES, value="simulate", label="What to do with the faces", elem_id="mode", render=False)
+            photo = gr.Image(label="Photo", height=330, placeholder="Drop a photo here", elem_id="photo-input")
+            mode = gr.Radio(MODE_CHOICES, value="simulate", label="What to do with faces", elem_id="mode", render=False)
             whole = gr.Checkbox(label="The picture is already a face: do not search", elem_id="whole", render=False)
             gr.Examples(
                 [[str(path), *settings] for path, *settings in _examples()],
@@ -157,7 +157,9 @@ def build() -> None:
     def restore_if_given(upload, model, mode, whole, progress=gr.Progress()):  # noqa: B008
         return restore(upload, model, mode, whole, progress) if upload else gr.skip()
 
-    def choose(now: Shown, event: gr.EventData):
+    def choose(now: Shown | None, event: gr.EventData):
+        if now is None:
+            raise UserError("This result was deleted after an hour. Restore the photo again.")
         return event.index, *_face_views(now, event.index), *[NOT_YET] * len(files)
 
     def write_files(now: Shown | None, index: int):
@@ -165,17 +167,18 @@ def build() -> None:
             return [NOT_YET] * len(files)
         return [gr.update(value=path, interactive=True) for path in _files(now, index)]
 
+    inputs = [photo, model, mode, whole]
     outputs = [photo, status, shown, chosen, welcome, result, faces, slider, downloads, atlas, explorer, *files]
-    hidden = {"api_visibility": "private"}
-    for event, handler in [(run.click, restore), (photo.change, restore_if_given), (mode.input, restore_if_given),
-                           (whole.input, restore_if_given), (model.input, restore_if_given)]:  # fmt: skip
-        event(handler, [photo, model, mode, whole], outputs, show_progress_on=status, **ONE_AT_A_TIME, **hidden).then(
-            write_files, [shown, chosen], files, show_progress="hidden", **ONE_AT_A_TIME, **hidden
-        )
-    photo.clear(lambda: view(_ready()), None, outputs, show_progress="hidden", **hidden)
-    faces.select(
-        explained(choose), shown, [chosen, slider, explorer, *files], show_progress_on=slider, **ONE_AT_A_TIME, **hidden
-    ).then(write_files, [shown, chosen], files, show_progress="hidden", **ONE_AT_A_TIME, **hidden)
+    settings = {"api_visibility": "private", **ONE_AT_A_TIME}
+    changes = [event(restore_if_given, inputs, outputs, show_progress_on=status, **UNOPENED, **settings)
+               for event in (photo.change, model.input, mode.input, whole.input)]  # fmt: skip
+    asked = run.click(restore, inputs, outputs, show_progress_on=status, **UNOPENED, **settings)
+    picked = faces.select(
+        explained(choose), shown, [chosen, slider, explorer, *files], show_progress_on=slider, **settings
+    )
+    for event in (*changes, asked, picked):
+        event.then(explained(write_files), [shown, chosen], files, show_progress="hidden", **settings)
+    photo.clear(lambda: view(_ready()), None, outputs, show_progress="hidden", api_visibility="private")
 
 
 def _endpoints(photo: gr.Image, model: gr.Dropdown, mode: gr.Radio, whole: gr.Checkbox) -> None:
@@ -200,14 +203,14 @@ def _endpoints(photo: gr.Image, model: gr.Dropdown, mode: gr.Radio, whole: gr.Ch
 
         face: which one, counted from 1, largest first. The rest is as in /restore.
         """
-        pixels = read_photo(photo)
+        face, pixels = int(face or 0), read_photo(photo)
         done, _ = timed_restoration(pixels, model, mode, whole, progress)
         if not 1 <= face <= len(done.faces):
             note = "" if done.faces else done.notes[-1]
             raise UserError(f"There is no face {face}; {len(done.faces)} found. {note}".strip())
         return _files(Shown(pixels, done, model, mode, whole), face - 1, only=("atlas", "maps"))
 
-    settings = {"api_visibility": "public", **ONE_AT_A_TIME}
+    settings = {"api_visibility": "public", **ONE_AT_A_TIME, **UNOPENED}
     inputs = [photo, model, mode]
     gr.Button(visible=False).click(
         explained(restore), [*inputs, whole], [picture, facts], api_name="restore", **settings

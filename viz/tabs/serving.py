@@ -17,19 +17,19 @@ from time import perf_counter
 import gradio as gr
 import numpy as np
 import torch
-from gradio.data_classes import ImageData
 from gradio.utils import get_upload_folder
 
 from sparnet import Restorer, load_model
 from sparnet.checkpoints import MODELS
 from sparnet.errors import UserError
 from sparnet.images import decode
-from sparnet.restorer import Restoration
+from sparnet.restorer import MODES, Restoration
 
 log = logging.getLogger(__name__)
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 ONE_AT_A_TIME = {"concurrency_id": "model", "concurrency_limit": 1}  # for every event that runs a network
+UNOPENED = {"preprocess": False}  # for every event with a photo: Gradio's own preprocessing opens it with any format
 BUG = "Something went wrong on our side. The server's log has the details; please try another photo or model."
 
 _KEPT_MODELS = 2  # a SPARNetHD takes 350 MB
@@ -37,18 +37,11 @@ _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 _loading = threading.Lock()
 
 
-def photo_input(**options) -> gr.Image:
-    """An upload that hands its file to `read_photo` unopened: our decoder checks the header before any pixel."""
-    photo = gr.Image(type="filepath", sources=["upload", "clipboard", "webcam"], **options)
-    photo.preprocess = _path_of  # Gradio's own opens the file with every format that Pillow knows
-    return photo
-
-
-def read_photo(path: str | None) -> np.ndarray:
-    """What `photo_input` gave -> (H,W,3) uint8 RGB; `UserError` in words if it is not a photo."""
-    if path is None:
+def read_photo(upload: dict | None) -> np.ndarray:
+    """A gr.Image's value as the browser sent it -> (H,W,3) uint8 RGB; `UserError` in words if it is not a photo."""
+    if not upload or not upload.get("path"):
         raise UserError("Choose a photo first: drop one on the left, paste it, or take a picture.")
-    return decode(Path(path).read_bytes())
+    return decode(Path(upload["path"]).read_bytes())
 
 
 def model_choices() -> list[tuple[str, str]]:
@@ -62,7 +55,7 @@ def model_choices() -> list[tuple[str, str]]:
 
 def restorer(name: str | None) -> Restorer:
     """A name in the table or a Hub id -> its restorer, kept loaded; never a path: visitors have no files here."""
-    name = (name or "").strip()
+    name = str(name or "").strip()
     if name not in MODELS and (not _HUB_ID.fullmatch(name) or Path(name).exists()):
         raise UserError(
             f"{name!r} is not a model. Choose one of {', '.join(MODELS)}, or type a Hugging Face Hub id: owner/name."
@@ -84,6 +77,8 @@ def timed_restoration(
     photo: np.ndarray, model: str, mode: str, whole: bool, progress: gr.Progress
 ) -> tuple[Restoration, dict]:
     """Restore a photo; with it, what a person wants to know about how it was done, ready for JSON."""
+    if mode not in MODES:
+        raise UserError(f"{mode!r} is not a mode. Choose one of {', '.join(MODES)}.")
     progress(0, desc=f"Loading {model}")
     restore = restorer(model)
     progress(0.1, desc="Looking for faces")
@@ -134,7 +129,3 @@ def explained(handler: Callable) -> Callable:
             raise gr.Error(html.escape(sentence(error), quote=False), print_exception=False) from error
 
     return run
-
-
-def _path_of(upload: ImageData | None) -> str | None:
-    return upload.path if upload else None

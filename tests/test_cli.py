@@ -1,0 +1,225 @@
+"""The command line, run as a user runs it."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import released
+import skimage.data
+import torch
+from PIL import Image
+
+from sparnet import SPARNet, SPARNetConfig, cli, images
+from sparnet.checkpoints import MODELS
+from sparnet.faces import Detector
+
+ROOT = Path(__file__).parents[1]
+BOX = "170,60,270,190"
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A model so small that a test can wait for it."""
+    torch.manual_seed(0)
+    config = SPARNetConfig(
+        size=32, smallest=8, min_channels=8, max_channels=16, body_depth=2, bottleneck=16, hourglass_channels=8
+    )
+    path = tmp_path_factory.mktemp("model")
+    SPARNet(config).save_pretrained(path)
+    return path
+
+
+@pytest.fixture
+def photo(tmp_path):
+    path = tmp_path / "astronaut.png"
+    images.save_png(skimage.data.astronaut(), path)
+    return path
+
+
+@pytest.fixture
+def run(capsys):
+    """run(*arguments) -> (exit code, stdout, stderr)"""
+
+    def run(*arguments):
+        with pytest.raises(SystemExit) as caught:
+            cli.main([str(argument) for argument in arguments])
+        out, err = capsys.readouterr()
+        return caught.value.code, out, err
+
+    return run
+
+
+def assert_one_line(code, err, words):
+    assert code == 2
+    assert re.search(words, err)
+    assert err.startswith("error: ")
+    assert err.count("\n") == 1
+
+
+def test_a_photo_is_restored_and_its_attention_written(run, photo, folder, tmp_path):
+    code, out, _ = run(
+        "restore", photo, tmp_path / "out.png", "--model", folder, "--box", BOX, "--attention", tmp_path / "maps"
+    )
+    assert code == 0
+    assert "1 face restored" in out
+    restored = images.load(tmp_path / "out.png")
+    original = images.load(photo)
+    assert restored.shape == original.shape
+    assert not np.array_equal(restored, original)
+    assert np.array_equal(restored[400:], original[400:])
+    with np.load(tmp_path / "maps" / "out_face1.npz") as maps:
+        plans = SPARNet.from_pretrained(folder).config.units()
+        assert maps.files == [plan.name for plan in plans]
+        for plan in plans:
+            assert maps[plan.name].shape == (1, plan.map_size, plan.map_size)
+            assert maps[plan.name].dtype == np.float32
+            assert (maps[plan.name] > 0).all()
+            assert (maps[plan.name] < 1).all()
+    assert Image.open(tmp_path / "maps" / "out_face1.png").width > 200
+
+
+def test_the_module_runs_as_a_program_and_exits_with_2_after_one_line(tmp_path):
+    environment = os.environ | {"HF_HUB_OFFLINE": "1"}
+    done = subprocess.run(
+        [sys.executable, "-m", "sparnet", "restore", "missing.jpg", tmp_path / "out.png"],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
+    assert_one_line(done.returncode, done.stderr, "There is no missing.jpg")
+
+
+def test_without_a_face_the_photo_is_written_unchanged_and_the_user_told(run, folder, tmp_path, monkeypatch):
+    nobody = Detector("a stub", "Faces were searched with a stub.", lambda photo: [])
+    monkeypatch.setattr("sparnet.restorer.find_detector", lambda: nobody)
+    images.save_png(skimage.data.coffee(), tmp_path / "coffee.png")
+    code, out, _ = run("restore", tmp_path / "coffee.png", tmp_path / "out.png", "--model", folder)
+    assert code == 0
+    assert "No human face was found" in out
+    assert np.array_equal(images.load(tmp_path / "out.png"), skimage.data.coffee())
+
+
+def test_modes_and_whole_pictures_can_be_chosen(run, photo, folder, tmp_path):
+    results = []
+    for options in (["--simulate"], ["--as-is"], []):
+        code, _, _ = run("restore", photo, tmp_path / "out.png", "--model", folder, "--whole", *options)
+        assert code == 0
+        results.append(images.load(tmp_path / "out.png"))
+    assert not np.array_equal(results[0], results[1])
+    assert np.array_equal(results[0], results[2])
+
+
+def test_a_folder_is_restored_and_what_is_unreadable_named(run, photo, folder, tmp_path):
+    source = tmp_path / "in"
+    source.mkdir()
+    face = images.resize(images.load(photo)[40:190, 150:300], 48)
+    images.save_png(face, source / "a.png")
+    Image.fromarray(face).save(source / "a.JPG")
+    images.save_png(face, source / "b.png")
+    (source / "c.jpg").write_text("not a photo")
+    (source / "notes.txt").write_text("not meant")
+    code, out, err = run("restore", source, tmp_path / "out", "--model", folder, "--whole")
+    assert code == 2
+    assert "1 of 4 photos could not be restored: c.jpg" in err
+    assert out.count("1 face restored") == 3
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["a.JPG.png", "a.png.png", "b.png"]
+    (source / "c.jpg").unlink()
+    code, _, _ = run("restore", source, tmp_path / "out", "--model", folder, "--whole")
+    assert code == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["missing.jpg", "{tmp}/out.png"], "There is no missing.jpg"),
+        (["{photo}", "{tmp}/out.jpg"], "must end in .png"),
+        (["{photo}", "{tmp}"], "must end in .png"),
+        (["{photo}", "{tmp}/nowhere/out.png"], "There is no folder"),
+        (["{photo}", "{photo}"], "OUT is IN"),
+        (["{tmp}", "{tmp}"], "OUT is IN"),
+        (["{tmp}", "{photo}"], "cannot be made"),
+        (["{tmp}/empty", "{tmp}/out"], "has no photos"),
+        (["{photo}", "{tmp}/out.png", "--box", "1,2,3"], "four numbers"),
+        (["{photo}", "{tmp}/out.png", "--box", "1,2,3,x"], "four numbers"),
+        (["{photo}", "{tmp}/out.png", "--box", "900,900,990,990"], "outside the photo"),
+        (["{photo}", "{tmp}/out.png", "--box", "50,50,40,40"], "at least 4 pixels"),
+        (["{photo}", "{tmp}/out.png", "--box", "1,2,30,40", "--whole"], "exclude each other"),
+        (["{photo}", "{tmp}/out.png", "--model", "no-such"], "no-such"),
+        (["{photo}", "{tmp}/out.png", "--device", "abacus"], "abacus"),
+        (["{photo}", "{tmp}/out.png", "--yunet", "{photo}"], "cannot use"),
+        (["{photo}", "{tmp}/out.png", "--attention", "{photo}"], "cannot be made"),
+        (["{tmp}/text.jpg", "{tmp}/out.png"], "a text, not a photo"),
+    ],
+)
+def test_a_users_mistake_is_one_clear_line_and_nothing_is_written(run, photo, folder, tmp_path, arguments, words):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "text.jpg").write_text("not a photo")
+    before = photo.read_bytes()
+    arguments = [argument.format(tmp=tmp_path, photo=photo) for argument in arguments]
+    if "--model" not in arguments:
+        arguments += ["--model", folder]
+    code, _, err = run("restore", *arguments)
+    assert_one_line(code, err, words)
+    assert photo.read_bytes() == before
+    assert not (tmp_path / "out.png").exists()
+
+
+def test_the_table_shows_every_model_with_its_licence_and_where_it_is(run):
+    code, out, _ = run("models")
+    assert code == 0
+    for entry in MODELS.values():
+        assert entry.name in out
+        assert entry.licence in out
+        assert entry.scores in out
+    for count in ("10.52 M", "5.24 M", "85.79 M", "90.09 M"):
+        assert count in out
+
+
+def test_a_model_without_a_card_or_a_token_is_not_published(run, folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(cli, "get_token", lambda: None)
+    copy = tmp_path / "model"
+    SPARNet.from_pretrained(folder).save_pretrained(copy)
+    (copy / "README.md").unlink(missing_ok=True)
+    code, out, err = run("publish", copy, "--repo", "me/mine")
+    assert_one_line(code, err, "model card")
+    (copy / "README.md").write_text("# Mine")
+    code, out, err = run("publish", copy, "--repo", "me/mine")
+    assert_one_line(code, err, "hf auth login")
+    for name in ("config.json", "model.safetensors", "README.md", "Public repo me/mine"):
+        assert name in out
+    (copy / "model.safetensors").write_bytes(b"cut short")
+    code, _, err = run("publish", copy, "--repo", "me/mine")
+    assert_one_line(code, err, "safetensors")
+
+
+def test_released_weights_are_converted_to_a_folder_that_loads(run, photo, tmp_path):
+    torch.save(released.random_state(released.LIGHT_3D), tmp_path / "light.pth")
+    code, out, _ = run("convert", tmp_path / "light.pth", tmp_path / "light")
+    assert code == 0
+    assert "non-commercial" in out
+    assert SPARNet.from_pretrained(tmp_path / "light").config == MODELS["sparnet-light-3d"].config
+
+
+def test_what_cannot_be_converted_is_a_user_error(run, tmp_path):
+    (tmp_path / "page.pth").write_text("<html>Not found</html>")
+    assert_one_line(*run("convert", tmp_path / "page.pth", tmp_path / "model")[::2], "web page")
+    assert_one_line(*run("convert", tmp_path / "missing.pth", tmp_path / "model")[::2], "There is no model")
+    assert not (tmp_path / "model").exists()
+
+
+def test_half_precision_halves_the_file_and_hardly_changes_the_weights(run, tmp_path):
+    config = SPARNetConfig(size=32, smallest=8, min_channels=8, max_channels=32, hourglass_channels=16, bottleneck=16)
+    SPARNet(config).save_pretrained(tmp_path / "full")
+    code, _, _ = run("convert", tmp_path / "full", tmp_path / "half", "--half")
+    assert code == 0
+    sizes = [(tmp_path / name / "model.safetensors").stat().st_size for name in ("full", "half")]
+    assert sizes[1] < 0.6 * sizes[0]
+    full, half = (SPARNet.from_pretrained(tmp_path / name).state_dict() for name in ("full", "half"))
+    for name, value in full.items():
+        assert half[name].dtype == value.dtype
+        torch.testing.assert_close(half[name], value, rtol=2**-10, atol=1e-7)
