@@ -27,7 +27,7 @@ from sparnet import images
 from sparnet.checkpoints import DEFAULT_MODEL, MODELS, load_model
 from sparnet.errors import UserError
 from sparnet.faces import find_detector
-from sparnet.hub import CONFIG, WEIGHTS
+from sparnet.hub import CONFIG, UNFINISHED, WEIGHTS
 from sparnet.model import SPARNet
 from sparnet.restorer import Mode, Restoration, RestoredFace, Restorer
 
@@ -147,7 +147,10 @@ def convert(
         if not all(value.isfinite().all() for value in model.state_dict().values()):
             raise UserError(f"{source} has values that float16 cannot hold. Convert it without --half.")
     _make_folder(target)
+    card = Path(source) / "README.md"
     try:
+        if card.is_file():
+            (target / "README.md").write_bytes(card.read_bytes())
         model.save_pretrained(target)
         (target / WEIGHTS).chmod((target / CONFIG).stat().st_mode)  # safetensors makes it private
     except OSError as error:
@@ -171,8 +174,8 @@ def publish(
     print(f"{'Private' if private else 'Public'} repo {repo}: {config}")
     for file in files:
         print(f"    {file.name:<20}{file.stat().st_size / 1e6:.2f} MB")
-    if len(files) < 3:
-        raise UserError(f"{folder} has no README.md. Write a model card there: data, scores, limits, licence.")
+    if len(files) < 3 or UNFINISHED in files[-1].read_text(encoding="utf-8"):
+        raise UserError(f"{folder / 'README.md'} is missing or unfinished. Say there: data, scores, limits, licence.")
     if get_token() is None:
         raise UserError("There is no Hub token. Log in with `hf auth login`, or set HF_TOKEN, and try again.")
     if not yes and not typer.confirm("Upload?"):

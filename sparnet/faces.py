@@ -7,6 +7,7 @@ Points are xy in photo pixels; a whole number is the centre of a pixel.
 """
 
 import functools
+import logging
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -23,6 +24,8 @@ from skimage.feature import Cascade
 
 from sparnet.errors import UserError
 from sparnet.images import resize
+
+log = logging.getLogger(__name__)
 
 # Where FFHQ-aligned 512x512 faces have the eyes, the tip of the nose and the corners of the mouth, as widely published.
 TEMPLATE = np.array([(192.98, 239.95), (318.90, 240.19), (256.63, 314.02), (201.26, 371.41), (313.09, 371.15)])
@@ -77,11 +80,10 @@ def find_detector(yunet: str | Path | None = None) -> Detector:
         path = _fetch_yunet()
     except (OSError, httpx2.TransportError) as error:
         # Absent or refused (all of huggingface_hub's errors are OSErrors), offline, no room or right to store it.
-        reason = str(error).strip().split("\n")[0].rstrip(".")
+        log.warning("YuNet could not be fetched from the Hub: %s", error)
         note = (
-            f"Faces were searched with scikit-image's LBP cascade, which sees frontal, upright faces only, because the "
-            f"better detector YuNet is not here: {reason}. With a network, `hf download {YUNET_REPO} {YUNET_FILE}` "
-            "fetches it for good; or give its file."
+            "Faces were searched with scikit-image's LBP cascade, which sees only frontal, upright faces: the better "
+            f"detector, YuNet, is not here. With a network, this fetches it: hf download {YUNET_REPO} {YUNET_FILE}"
         )
         return Detector("LBP cascade", note, _LBPCascade())
     return Detector("YuNet", f"Faces were searched with YuNet ({YUNET_REPO}).", _YuNet(path))

@@ -41,6 +41,19 @@ from torch import Tensor
 from sparnet.errors import UserError
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
+UNFINISHED = (
+    "Before it is published, this card needs the data, the scores with their protocol, the limits and the licence."
+)
+CARD = f"""---
+{{{{ card_data }}}}
+---
+
+# A face restoration network of the SPARNet family
+
+Paper: https://arxiv.org/abs/2012.01211. Load this folder with `sparnet.load_model`.
+
+{UNFINISHED}
+"""
 TIMEOUT = 5  # seconds for the Hub's first answer; the client's own rule is six tries of up to a minute
 
 

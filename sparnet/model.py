@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from sparnet.hub import StrictHubMixin
+from sparnet.hub import CARD, StrictHubMixin
 
 Attention = Literal["2d", "3d"]
 Norm = Literal["batch", "instance", "group"]
@@ -226,7 +226,7 @@ class SPARNet(
     nn.Module,
     StrictHubMixin,
     library_name="sparnet",
-    paper_url="https://arxiv.org/abs/2012.01211",
+    model_card_template=CARD,
     pipeline_tag="image-to-image",
     tags=["face-restoration", "face-super-resolution", "spatial-attention"],
 ):

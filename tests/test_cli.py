@@ -184,9 +184,11 @@ def test_a_model_without_a_card_or_a_token_is_not_published(run, folder, tmp_pat
     monkeypatch.setattr(cli, "get_token", lambda: None)
     copy = tmp_path / "model"
     SPARNet.from_pretrained(folder).save_pretrained(copy)
-    (copy / "README.md").unlink(missing_ok=True)
+    code, out, err = run("publish", copy, "--repo", "me/mine")  # the card that save_pretrained writes says nothing yet
+    assert_one_line(code, err, "unfinished")
+    (copy / "README.md").unlink()
     code, out, err = run("publish", copy, "--repo", "me/mine")
-    assert_one_line(code, err, "model card")
+    assert_one_line(code, err, "missing")
     (copy / "README.md").write_text("# Mine")
     code, out, err = run("publish", copy, "--repo", "me/mine")
     assert_one_line(code, err, "hf auth login")

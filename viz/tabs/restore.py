@@ -223,7 +223,8 @@ def _endpoints(photo: gr.Image, model: gr.Dropdown, mode: gr.Radio, whole: gr.Ch
 def _face_views(now: Shown, index: int) -> tuple[tuple[np.ndarray, np.ndarray], dict]:
     """(before, after) and the explorer's payload; one more pass for this face alone, as features are large."""
     face = now.result.faces[index].face
-    one = restorer(now.model).restore_face(now.photo, face, now.mode, features=True, whole=now.whole)
+    restore, _ = restorer(now.model)
+    one = restore.restore_face(now.photo, face, now.mode, features=True, whole=now.whole)
     return (one.degraded, one.restored), payload(one.degraded, one.restored, one.alphas, one.features)
 
 
@@ -234,12 +235,14 @@ def _photo_view(now: Shown) -> dict:
 def _files(now: Shown, index: int, only: tuple[str, ...] = ("photo", "face", "maps", "atlas")) -> list[str]:
     """Paths of the files to download, in the order asked for."""
     one, name = now.result.faces[index], f"face-{index + 1}"
+    pictures = {"network input": one.degraded, "restored": one.restored, "cut from photo": one.crop}
     write = {
         "photo": lambda: download(encode_png(now.result.photo), "restored.png"),
         "face": lambda: download(encode_png(one.restored), f"{name}.png"),
         "maps": lambda: download(maps_npz(one.alphas), f"{name}-attention.npz"),
         "atlas": lambda: download(
-            figure_png(atlas_figure(one.alphas, title=f"{now.model}, face {index + 1}")), f"{name}-atlas.png"
+            figure_png(atlas_figure(one.alphas, title=f"{now.model}, face {index + 1}", pictures=pictures)),
+            f"{name}-atlas.png",
         ),
     }
     return [write[kind]() for kind in only]

@@ -10,6 +10,7 @@ import logging
 import re
 import secrets
 import threading
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from time import perf_counter
@@ -53,8 +54,11 @@ def model_choices() -> list[tuple[str, str]]:
     ]
 
 
-def restorer(name: str | None) -> Restorer:
-    """A name in the table or a Hub id -> its restorer, kept loaded; never a path: visitors have no files here."""
+def restorer(name: str | None) -> tuple[Restorer, list[str]]:
+    """A name in the table or a Hub id -> its restorer, kept loaded, and what fell back while loading it.
+
+    Never a path: visitors have no files here.
+    """
     name = str(name or "").strip()
     if name not in MODELS and (not _HUB_ID.fullmatch(name) or Path(name).exists()):
         raise UserError(
@@ -65,8 +69,11 @@ def restorer(name: str | None) -> Restorer:
 
 
 @functools.lru_cache(_KEPT_MODELS)
-def _load(name: str) -> Restorer:
-    return Restorer(load_model(name, DEVICE))
+def _load(name: str) -> tuple[Restorer, list[str]]:
+    with warnings.catch_warnings(record=True) as caught:  # not for many threads at once: `restorer` holds a lock
+        warnings.simplefilter("always", UserWarning)
+        loaded = Restorer(load_model(name, DEVICE))
+    return loaded, [str(warning.message) for warning in caught if warning.category is UserWarning]
 
 
 def device_name() -> str:
@@ -80,7 +87,7 @@ def timed_restoration(
     if mode not in MODES:
         raise UserError(f"{mode!r} is not a mode. Choose one of {', '.join(MODES)}.")
     progress(0, desc=f"Loading {model}")
-    restore = restorer(model)
+    restore, notes = restorer(model)
     progress(0.1, desc="Looking for faces")
     start = perf_counter()
     result = restore(
@@ -96,7 +103,7 @@ def timed_restoration(
         "seconds": round(perf_counter() - start, 2),
         "detector": result.detector,
         "faces": [[round(float(edge), 1) for edge in face.face.box] for face in result.faces],
-        "notes": result.notes,
+        "notes": notes + result.notes,
     }
 
 
