@@ -21,6 +21,7 @@ from gradio_client import Client, handle_file
 from PIL import Image
 from playwright.sync_api import Page, expect, sync_playwright
 
+from sparnet import SPARNet, SPARNetConfig
 from sparnet.checkpoints import DEFAULT_MODEL, MODELS
 from sparnet.errors import UserError
 from viz.overlay import overlay
@@ -367,6 +368,27 @@ def test_models_whose_weights_are_here_are_offered_first():
     names = [name for _, name in serving.model_choices()]
     assert names[0] == DEFAULT_MODEL
     assert set(names) == set(MODELS)
+
+
+def test_a_model_of_the_hosts_own_comes_first_and_nothing_else_on_the_disk_can_be_named(tmp_path, monkeypatch):
+    monkeypatch.setattr(serving, "_offered", [])
+    config = SPARNetConfig(size=32, smallest=8, min_channels=8, max_channels=16, hourglass_channels=8, bottleneck=16)
+    for name in ("mine", "other"):
+        SPARNet(config).save_pretrained(tmp_path / name)
+    serving.offer(str(tmp_path / "mine"))
+    assert serving.model_choices()[0] == (str(tmp_path / "mine"),) * 2
+    restore, _ = serving.restorer(serving.first_model())
+    assert restore.model.config == config
+    with pytest.raises(UserError, match="is not a model"):
+        serving.restorer(str(tmp_path / "other"))
+
+
+def test_an_own_model_that_cannot_be_loaded_ends_the_start_with_one_line(tmp_path):
+    command = [sys.executable, ROOT / "app.py", "--model", str(tmp_path / "missing")]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert ended.returncode == 2
+    assert "There is no model" in ended.stderr
+    assert "Traceback" not in ended.stderr
 
 
 def test_when_the_server_stops_no_photo_and_no_result_is_left(server, client):

@@ -12,7 +12,6 @@ import gradio as gr
 import numpy as np
 import skimage.data
 
-from sparnet.checkpoints import DEFAULT_MODEL
 from sparnet.errors import UserError
 from sparnet.images import encode_png, resize
 from sparnet.restorer import Restoration
@@ -24,6 +23,7 @@ from viz.tabs.serving import (
     device_name,
     download,
     explained,
+    first_model,
     model_choices,
     read_photo,
     restorer,
@@ -80,7 +80,7 @@ def build() -> None:
             )
             model = gr.Dropdown(
                 model_choices(),
-                value=DEFAULT_MODEL,
+                value=first_model(),
                 label="Model",
                 info="Or type a Hugging Face Hub id: owner/name",
                 allow_custom_value=True,
@@ -249,7 +249,7 @@ def _files(now: Shown, index: int, only: tuple[str, ...] = ("photo", "face", "ma
 
 
 def _ready() -> str:
-    return _facts({"status": "ready", "model": DEFAULT_MODEL, "device": device_name()})
+    return _facts({"status": "ready", "model": first_model(), "device": device_name()})
 
 
 def _status(facts: dict) -> str:

@@ -21,8 +21,9 @@ import torch
 from gradio.utils import get_upload_folder
 
 from sparnet import Restorer, load_model
-from sparnet.checkpoints import MODELS
+from sparnet.checkpoints import DEFAULT_MODEL, MODELS
 from sparnet.errors import UserError
+from sparnet.faces import Detector, find_detector
 from sparnet.images import decode
 from sparnet.restorer import MODES, Restoration
 
@@ -36,6 +37,24 @@ BUG = "Something went wrong on our side. The server's log has the details; pleas
 _KEPT_MODELS = 2  # a SPARNetHD takes 350 MB
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 _loading = threading.Lock()
+_offered: list[str] = []  # folders and .pth files that whoever runs the server offers by name
+_detectors: list[Detector] = []  # the one that they chose, if they did
+
+
+def offer(source: str) -> None:
+    """Put a model of the host's own, a folder or .pth file, before those of the table; `UserError` if it is not one."""
+    load_model(source)
+    _offered.append(source)
+
+
+def find_faces_with(yunet: str) -> None:
+    """Use this YuNet file from now on; `UserError` if it is not one."""
+    _detectors[:] = [find_detector(yunet)]
+
+
+def first_model() -> str:
+    """The name of the model that the page starts with."""
+    return (*_offered, DEFAULT_MODEL)[0]
 
 
 def read_photo(upload: dict | None) -> np.ndarray:
@@ -46,21 +65,21 @@ def read_photo(upload: dict | None) -> np.ndarray:
 
 
 def model_choices() -> list[tuple[str, str]]:
-    """(label, name) of the known models, those whose weights are here first."""
+    """(label, name) of the host's own models, then of the known ones, those whose weights are here first."""
     here = {name: (entry.path / "config.json").is_file() or entry.path.is_file() for name, entry in MODELS.items()}
-    return [
+    return [(name, name) for name in _offered] + [
         (name if here[name] else f"{name} (weights not here yet)", name)
         for name in sorted(MODELS, key=lambda name: not here[name])
     ]
 
 
 def restorer(name: str | None) -> tuple[Restorer, list[str]]:
-    """A name in the table or a Hub id -> its restorer, kept loaded, and what fell back while loading it.
+    """A name on the page or a Hub id -> its restorer, kept loaded, and what fell back while loading it.
 
-    Never a path: visitors have no files here.
+    Never a path that the host did not offer: visitors have no files here.
     """
     name = str(name or "").strip()
-    if name not in MODELS and (not _HUB_ID.fullmatch(name) or Path(name).exists()):
+    if name not in (*_offered, *MODELS) and (not _HUB_ID.fullmatch(name) or Path(name).exists()):
         raise UserError(
             f"{name!r} is not a model. Choose one of {', '.join(MODELS)}, or type a Hugging Face Hub id: owner/name."
         )
@@ -72,7 +91,7 @@ def restorer(name: str | None) -> tuple[Restorer, list[str]]:
 def _load(name: str) -> tuple[Restorer, list[str]]:
     with warnings.catch_warnings(record=True) as caught:  # not for many threads at once: `restorer` holds a lock
         warnings.simplefilter("always", UserWarning)
-        loaded = Restorer(load_model(name, DEVICE))
+        loaded = Restorer(load_model(name, DEVICE), *_detectors)
     return loaded, [str(warning.message) for warning in caught if warning.category is UserWarning]
 
 
