@@ -13,7 +13,7 @@ import skimage.data
 import torch
 from PIL import Image
 
-from sparnet import SPARNet, SPARNetConfig, cli, images
+from sparnet import SPARNet, SPARNetConfig, cli, images, load_model
 from sparnet.checkpoints import MODELS
 from sparnet.faces import Detector
 
@@ -197,6 +197,24 @@ def test_a_model_without_a_card_or_a_token_is_not_published(run, folder, tmp_pat
     (copy / "model.safetensors").write_bytes(b"cut short")
     code, _, err = run("publish", copy, "--repo", "me/mine")
     assert_one_line(code, err, "safetensors")
+
+
+def test_a_published_model_is_loaded_from_the_hub_as_it_was(run, local_hub, folder, tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_TOKEN", "hf_token")
+    model = SPARNet.from_pretrained(folder)
+    model.save_pretrained(tmp_path / "model")
+    (tmp_path / "model" / "README.md").write_text("# Mine: data, scores, limits, licence")
+    (tmp_path / "model" / "photo.jpg").write_bytes(b"not for the Hub")
+    code, out, _ = run("publish", tmp_path / "model", "--repo", "me/published", "--yes")
+    assert code == 0
+    assert "Published" in out
+    repo = local_hub.repos["me/published"]
+    uploaded = repo.commits[repo.branches["main"]]
+    assert b"# Mine" in uploaded["README.md"]
+    assert "photo.jpg" not in uploaded
+    back = load_model("me/published").state_dict()
+    for name, value in model.state_dict().items():
+        assert torch.equal(back[name], value)
 
 
 def test_released_weights_are_converted_to_a_folder_that_loads(run, photo, tmp_path):

@@ -96,7 +96,7 @@ def build() -> None:
             with gr.Row(visible=False) as result:
                 with gr.Column(min_width=300, elem_id="face-column"):
                     slider = gr.ImageSlider(
-                        label="Before (bicubic) | after (restored)",
+                        label="Before | restored",
                         format="png",
                         type="numpy",
                         interactive=False,
@@ -220,12 +220,15 @@ def _endpoints(photo: gr.Image, model: gr.Dropdown, mode: gr.Radio, whole: gr.Ch
     )
 
 
-def _face_views(now: Shown, index: int) -> tuple[tuple[np.ndarray, np.ndarray], dict]:
-    """(before, after) and the explorer's payload; one more pass for this face alone, as features are large."""
+def _face_views(now: Shown, index: int) -> tuple[dict, dict]:
+    """The slider's update and the explorer's payload; one more pass for this face alone, as features are large."""
     face = now.result.faces[index].face
     restore, _ = restorer(now.model)
     one = restore.restore_face(now.photo, face, now.mode, features=True, whole=now.whole)
-    return (one.degraded, one.restored), payload(one.degraded, one.restored, one.alphas, one.features)
+    small = restore.model.config.degraded_size
+    before = f"Bicubic from {small}x{small}" if now.mode == "simulate" else "As it was"
+    slider = gr.update(value=(one.degraded, one.restored), label=f"{before} | restored")
+    return slider, payload(one.degraded, one.restored, one.alphas, one.features)
 
 
 def _photo_view(now: Shown) -> dict:
