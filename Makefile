@@ -10,8 +10,9 @@ SHELL := /bin/bash
 app: $(VENV)/app-installed
 	$(BIN)/python app.py $(ARGS)
 
+# One thread a process: on the tests' small networks more would only wait for each other.
 test: $(VENV)/dev-installed browser lint
-	$(BIN)/python -m pytest $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(ARGS)
 
 bench: $(VENV)/dev-installed
 	$(BIN)/python tests/benchmark.py $(ARGS)

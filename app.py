@@ -28,6 +28,7 @@ SESSIONS = 50  # visitors whose last result is kept in memory
 
 def build() -> gr.Blocks:
     """The whole page, not launched."""
+    serving.keep_uploads_apart()
     with gr.Blocks(title=TITLE, analytics_enabled=False, delete_cache=KEEP_FILES, fill_width=True) as page:
         gr.HTML(HEAD, elem_id="head")
         restore.build()

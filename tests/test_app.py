@@ -14,6 +14,7 @@ from pathlib import Path
 
 import gradio as gr
 import gradio_client.exceptions
+import httpx2
 import numpy as np
 import pytest
 import skimage.data
@@ -389,6 +390,14 @@ def test_an_own_model_that_cannot_be_loaded_ends_the_start_with_one_line(tmp_pat
     assert ended.returncode == 2
     assert "There is no model" in ended.stderr
     assert "Traceback" not in ended.stderr
+
+
+def test_equal_photos_of_two_visitors_do_not_share_a_path(server):
+    with ASTRONAUT.open("rb") as one, ASTRONAUT.open("rb") as other:
+        answers = [httpx2.post(f"{server[0]}/gradio_api/upload", files={"files": file}) for file in (one, other)]
+    paths = [Path(answer.raise_for_status().json()[0]) for answer in answers]
+    assert paths[0].parent != paths[1].parent
+    assert paths[0].read_bytes() == paths[1].read_bytes() == ASTRONAUT.read_bytes()
 
 
 def test_when_the_server_stops_no_photo_and_no_result_is_left(server, client):

@@ -446,6 +446,7 @@ def test_the_command_lists_recipes_and_answers_mistakes_in_one_line(tmp_path, ca
     main(listing=True)
     listing = capsys.readouterr().out
     assert all(f"{name} " in listing and recipe.published in listing for name, recipe in RECIPES.items())
+    assert "10.52 M parameters    14.3 GFLOP" in listing
     wrong = command("sparnet-huge", "--data", tmp_path, "--out", tmp_path / "run")
     assert wrong.returncode == 2
     assert wrong.stderr.startswith("error: there is no recipe 'sparnet-huge'")

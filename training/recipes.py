@@ -9,8 +9,12 @@ from dataclasses import asdict, dataclass
 from math import ceil, cos, pi
 from typing import Literal
 
+import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils.flop_counter import FlopCounterMode
+
 from sparnet.errors import UserError
-from sparnet.model import SPARNetConfig
+from sparnet.model import SPARNet, SPARNetConfig
 
 Loss = Literal["l1", "l2"]
 Precision = Literal["bf16", "fp32"]
@@ -27,6 +31,7 @@ class Recipe:
 
     name: str
     published: str  # score of the published weights of this model, with its protocol
+    ours: str = "not trained yet"  # score of weights that this project trained by it, with its protocol
     model: SPARNetConfig = RELEASED
     zoom: tuple[float, float] = (1.0, 1.3)  # drawn log-uniformly; below 1 the face is smaller than the crop
     shift: float = 1 / 16
@@ -69,8 +74,8 @@ class Recipe:
         return min(self.ema, (1 + step) / (10 + step))
 
     def record(self) -> dict:
-        """Everything in it as plain values, for files and comparison."""
-        return asdict(self)
+        """Everything that decides the weights, as plain values, for files and comparison."""
+        return {name: value for name, value in asdict(self).items() if name not in ("published", "ours")}
 
 
 RECIPES: dict[str, Recipe] = {
@@ -92,6 +97,7 @@ RECIPES: dict[str, Recipe] = {
         Recipe(
             "sparnet-tiny",  # ours, for CPUs and live video
             published="none: our own design",
+            ours="OURS_HERE",
             model=TINY,
             zoom=(0.83, 1.3),  # faces aligned to the FFHQ template are smaller in the crop than CelebA's
             lr=1e-3,
@@ -102,6 +108,14 @@ RECIPES: dict[str, Recipe] = {
         ),
     )
 }
+
+
+def size_of(config: SPARNetConfig) -> tuple[float, float]:
+    """Million parameters, and GFLOP for one face (a multiplication and an addition are two); nothing is computed."""
+    with FakeTensorMode(), FlopCounterMode(display=False) as counter:
+        model = SPARNet(config)
+        model(torch.empty(1, 3, config.size, config.size))
+    return sum(parameter.numel() for parameter in model.parameters()) / 1e6, counter.get_total_flops() / 1e9
 
 
 def find_recipe(name: str) -> Recipe:

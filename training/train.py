@@ -30,7 +30,7 @@ from sparnet.model import SPARNet
 from training.command import Diverged, run_command
 from training.data import FaceBatches, Faces, join
 from training.evaluate import Score, score
-from training.recipes import RECIPES, Loss, Precision, Recipe, Schedule, find_recipe
+from training.recipes import RECIPES, Loss, Precision, Recipe, Schedule, find_recipe, size_of
 from training.run import Job, Run, prepare, write_checkpoint
 from training.state import CHECKPOINT, export
 
@@ -243,6 +243,16 @@ def _leave_signals_to_the_trainer(worker: int) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
+def print_recipes() -> None:
+    for recipe in RECIPES.values():
+        millions, gflop = size_of(recipe.model)
+        print(
+            f"{recipe.name:18}{millions:6.2f} M parameters {gflop:7.1f} GFLOP a face  "
+            f"{recipe.loss} loss, batch {recipe.batch_size}, rate {recipe.lr:g} {recipe.schedule}"
+        )
+        print(f"    published  {recipe.published}\n    ours       {recipe.ours}")
+
+
 def main(
     name: Annotated[str, typer.Argument(metavar="RECIPE", help="What to train; --list shows the choice.")] = "",
     data: Annotated[list[Path], typer.Option(help="Folder of pictures or tar shards, or one shard; repeatable.")] = [],  # noqa: B006
@@ -265,8 +275,7 @@ def main(
 ) -> None:
     """Train a recipe of the SPARNet family on sharp faces; the options given last change the recipe."""
     if listing:
-        for recipe in RECIPES.values():
-            print(f"{recipe.name:18} {recipe.loss}  batch {recipe.batch_size}  rate {recipe.lr:g}  {recipe.published}")
+        print_recipes()
         return
     recipe = find_recipe(name)
     if not data or out is None:

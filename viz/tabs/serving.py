@@ -18,6 +18,7 @@ from time import perf_counter
 import gradio as gr
 import numpy as np
 import torch
+from gradio import route_utils
 from gradio.utils import get_upload_folder
 
 from sparnet import Restorer, load_model
@@ -55,6 +56,19 @@ def find_faces_with(yunet: str) -> None:
 def first_model() -> str:
     """The name of the model that the page starts with."""
     return (*_offered, DEFAULT_MODEL)[0]
+
+
+class _PrivateUpload(route_utils.GradioUploadFile):
+    """An upload whose folder nobody else gets: Gradio names it by the content, so equal photos would share one."""
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.sha.update(secrets.token_bytes(32))
+
+
+def keep_uploads_apart() -> None:
+    """From now on, never one path for two uploads."""
+    route_utils.GradioUploadFile = _PrivateUpload
 
 
 def read_photo(upload: dict | None) -> np.ndarray:
