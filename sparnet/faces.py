@@ -1,6 +1,7 @@
 """Faces: find them, cut them out upright, put them back.
 
     photo -> Detector -> Face(box, landmarks) -> crop_transform -> to_crop (2,3) -> crop_face -> crop (S,S,3)
+             (YuNet, or LBP cascade and refine)
     photo with the face restored <- paste_face <- soft mask <- restored (S,S,3) <-- network <-------'
 
 Points are xy in photo pixels; a whole number is the centre of a pixel.
@@ -24,6 +25,7 @@ from skimage.feature import Cascade
 
 from sparnet.errors import UserError
 from sparnet.images import resize
+from sparnet.landmarks import LandmarkNet
 
 log = logging.getLogger(__name__)
 
@@ -35,6 +37,9 @@ TEMPLATE_SIDE = 512
 # and scikit-image's astronaut, each at 3 sizes. `Face.box` always means the first, brow or hairline to chin.
 FACE_BOX = (256, 279, 276, 380)  # YuNet's boxes, 93 of them; sd 21, 7, 9, 14 pixels
 LBP_BOX = (257, 276, 285, 285)  # windows of the LBP cascade, 158 of them; sd 19, 21, 40, 40 pixels
+
+LANDMARKS = Path(__file__).parents[1] / "checkpoints" / "landmarks5"  # bundled: trained by this project
+LOOKS = 2  # of the landmark net: the second sees the face as the first aligned it
 
 MIN_FACE = 4  # pixels; less is not a face but a mistake
 
@@ -72,7 +77,8 @@ class Detector:
 def find_detector(yunet: str | Path | None = None) -> Detector:
     """YuNet from the given file, else from the Hub or its cache, else the LBP cascade that comes with scikit-image.
 
-    `UserError` if the given file is not a YuNet network. The choice is kept until the process ends.
+    The cascade gives boxes only; the bundled landmark net adds the points. `UserError` if the given file is not a YuNet
+    network or the bundled one is damaged. The choice is kept until the process ends.
     """
     if yunet is not None:
         return Detector("YuNet", f"Faces were searched with YuNet from {yunet}.", _YuNet(yunet))
@@ -81,11 +87,14 @@ def find_detector(yunet: str | Path | None = None) -> Detector:
     except (OSError, httpx2.TransportError) as error:
         # Absent or refused (all of huggingface_hub's errors are OSErrors), offline, no room or right to store it.
         log.warning("YuNet could not be fetched from the Hub: %s", error)
+        net = LandmarkNet.from_pretrained(LANDMARKS) if LANDMARKS.is_dir() else None
+        aligned = f"aligned by our landmark net {LANDMARKS.name} (upright where it is unsure)" if net else "not aligned"
         note = (
-            "Faces were searched with scikit-image's LBP cascade, which sees only frontal, upright faces: the better "
-            f"detector, YuNet, is not here. With a network, this fetches it: hf download {YUNET_REPO} {YUNET_FILE}"
+            "Faces were searched with scikit-image's LBP cascade, which sees only frontal, nearly upright faces, and "
+            f"{aligned}: the better detector, YuNet, is not here. With a network, this fetches it: "
+            f"hf download {YUNET_REPO} {YUNET_FILE}"
         )
-        return Detector("LBP cascade", note, _LBPCascade())
+        return Detector("LBP cascade", note, LBPCascade(net))
     return Detector("YuNet", f"Faces were searched with YuNet ({YUNET_REPO}).", _YuNet(path))
 
 
@@ -113,6 +122,21 @@ def crop_transform(face: Face, size: int) -> np.ndarray:
     scale = to_size * np.sqrt(width * height / ((x2 - x1) * (y2 - y1)))
     centre = (np.array([cx, cy]) + 0.5) * to_size - 0.5
     return np.column_stack((np.eye(2) * scale, centre - scale * np.array([x1 + x2, y1 + y2]) / 2))
+
+
+def refine(photo: np.ndarray, box: np.ndarray, net: LandmarkNet) -> np.ndarray | None:
+    """Where the net sees the five points (5,2) of the face in the box, in photo pixels; None if that cannot be.
+
+    Points that cannot be: no face's, or of a face that is not where the box has it, not of its size, or not upright.
+    """
+    size = net.config.size
+    to_crop = box_to_crop = crop_transform(Face(box), size)
+    for _ in range(LOOKS):
+        landmarks = transform_points(inverse_transform(to_crop), net.locate(crop_face(photo, to_crop, size)))
+        if not _plausible((transform_points(box_to_crop, landmarks) + 0.5) * TEMPLATE_SIDE / size - 0.5):
+            return None
+        to_crop = crop_transform(Face(box, landmarks), size)
+    return landmarks
 
 
 def whole_transform(photo: np.ndarray, size: int) -> np.ndarray:
@@ -167,7 +191,7 @@ def paste_face(
 
     mask = soft_mask(size, fade)[..., None]
     face = restored.astype(np.float32) if crop is None else restored.astype(np.float32) - crop
-    to_photo = _shift(-left, -top) @ np.vstack((_inverse(to_crop), (0, 0, 1)))
+    to_photo = _shift(-left, -top) @ np.vstack((inverse_transform(to_crop), (0, 0, 1)))
     # face and mask are warped as a product, so that where the mask ends no dark fringe comes in
     warped = _warp(
         np.concatenate((face * mask, mask), axis=2), to_photo[:2], right - left, bottom - top, cv2.BORDER_REPLICATE
@@ -243,8 +267,8 @@ class _YuNet:
         return found
 
 
-class _LBPCascade:
-    """Finds frontal, upright faces from 24 pixels up in a copy of at most 640, without landmarks.
+class LBPCascade:
+    """Finds frontal, upright faces from 24 pixels up in a copy of at most 640; their landmarks only with a net.
 
     A face must be found in the photo and in its mirror image, and be at least half as wide as the largest: that halves
     the recall on difficult faces but takes away nearly all false alarms.
@@ -253,7 +277,8 @@ class _LBPCascade:
     SIDE = 640
     WINDOW = 24
 
-    def __init__(self):
+    def __init__(self, net: LandmarkNet | None = None):
+        self.net = net
         self.cascade = Cascade(skimage.data.lbp_frontal_face_cascade_filename())
 
     def __call__(self, photo: np.ndarray) -> list[Face]:
@@ -279,7 +304,8 @@ class _LBPCascade:
             if len({is_mirrored for _, is_mirrored in group}) == 2
         ]
         smallest = max(map(_area, merged), default=0) / 4
-        return [Face(self._face_box(window) / scale - 0.5, None, 0.5) for window in merged if _area(window) >= smallest]
+        boxes = [self._face_box(window) / scale - 0.5 for window in merged if _area(window) >= smallest]
+        return [Face(box, None if self.net is None else refine(photo, box, self.net), 0.5) for box in boxes]
 
     def _search(self, photo: np.ndarray) -> list[np.ndarray]:
         height, width = photo.shape[:2]
@@ -336,7 +362,7 @@ def _warp(image: np.ndarray, matrix: np.ndarray, width: int, height: int, border
 def _footprint(to_crop: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
     """The smallest upright rectangle in the photo that holds the crop: its (x1, y1) and (x2, y2)."""
     corners = np.array([(x, y, 1) for x in (-0.5, size - 0.5) for y in (-0.5, size - 0.5)])
-    corners = corners @ _inverse(to_crop).T
+    corners = corners @ inverse_transform(to_crop).T
     return corners.min(axis=0), corners.max(axis=0)
 
 
@@ -347,7 +373,24 @@ def _with_reflection(low: float, high: float, length: int) -> tuple[int, int]:
     return start, max(min(ceil(last) + 4, length), start + 1)
 
 
-def _inverse(affine: np.ndarray) -> np.ndarray:
+def _plausible(points: np.ndarray) -> bool:
+    """Whether five points in a box's own 512x512 crop are a face that the box may well have meant."""
+    to_points = _similarity(TEMPLATE, points)
+    scale = np.hypot(*to_points[:, 0])
+    degrees = np.degrees(np.arctan2(to_points[1, 0], to_points[0, 0]))
+    shift = np.linalg.norm(points.mean(axis=0) - TEMPLATE.mean(axis=0))
+    misfit = np.linalg.norm(transform_points(to_points, TEMPLATE) - points, axis=1).mean()
+    eyes = np.linalg.norm(TEMPLATE[1] - TEMPLATE[0])
+    return 1 / 1.6 < scale < 1.6 and abs(degrees) < 45 and shift < eyes and misfit < 0.25 * eyes * scale
+
+
+def transform_points(affine: np.ndarray, points: np.ndarray) -> np.ndarray:
+    """Points (N,2) xy through an affine (2,3)."""
+    return points @ affine[:, :2].T + affine[:, 2]
+
+
+def inverse_transform(affine: np.ndarray) -> np.ndarray:
+    """The affine (2,3) that undoes an affine (2,3)."""
     return np.linalg.inv(np.vstack((affine, (0, 0, 1))))[:2]
 
 

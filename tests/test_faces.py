@@ -39,7 +39,7 @@ def astronaut():
 
 @pytest.fixture(scope="module")
 def lbp():
-    return faces.Detector("LBP cascade", "", faces._LBPCascade())
+    return faces.Detector("LBP cascade", "", faces.LBPCascade())
 
 
 @pytest.fixture
@@ -280,7 +280,21 @@ def test_without_network_and_cache_the_cascade_takes_over_and_says_so(fresh, mon
     assert detector.name == "LBP cascade"
     assert "Name or service not known" in caplog.text
     assert "hf download opencv/face_detection_yunet" in detector.note
-    assert len(detector(astronaut)) == 1
+    assert "aligned by our landmark net landmarks5" in detector.note
+    (face,) = detector(astronaut)
+    assert np.abs(face.landmarks[:2] - ASTRONAUT_EYES).max() < 8
+
+
+def test_without_the_landmark_net_too_the_user_hears_that_faces_are_not_aligned(
+    fresh, monkeypatch, tmp_path, astronaut
+):
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(faces, "LANDMARKS", tmp_path / "landmarks5")
+    detector = find_detector()
+    assert "not aligned" in detector.note
+    (face,) = detector(astronaut)
+    assert face.landmarks is None
 
 
 def test_offline_mode_is_respected(fresh, monkeypatch, tmp_path, caplog):

@@ -1,0 +1,231 @@
+"""The landmark net: where it sees the points, what it is used for, how it is trained."""
+
+import json
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import skimage.data
+import torch
+from PIL import Image
+from skimage.transform import AffineTransform
+
+from sparnet import faces
+from sparnet.errors import UserError
+from sparnet.faces import LANDMARKS, Face, crop_transform, refine
+from sparnet.hub import read_weights
+from sparnet.landmarks import LandmarkConfig, LandmarkNet
+from training.data import index_pictures
+from training.landmarks import CELEBA, aligned, degraded, warped
+from training.landmarks import main as train
+from training.landmarks_score import Score, shaken, true_box, true_points
+
+SHARED = Path(__file__).parents[2] / "shared"
+EYES = np.array([(205.0, 104), (246, 104)])  # of the astronaut, read off the picture
+BOX = np.array([177.0, 68, 273, 190])  # her face, brow to chin
+
+
+@pytest.fixture(scope="module")
+def net():
+    return LandmarkNet.from_pretrained(LANDMARKS)
+
+
+@pytest.fixture
+def rng():
+    return np.random.default_rng(0)
+
+
+def turned(degrees):
+    """The astronaut turned about her face, and where her eyes went."""
+    turn = cv2.getRotationMatrix2D((225, 125), degrees, 1)
+    picture = cv2.warpAffine(skimage.data.astronaut(), turn, (512, 512), borderMode=cv2.BORDER_REFLECT_101)
+    return picture, AffineTransform(np.vstack((turn, (0, 0, 1))))(EYES)
+
+
+def roll(points):
+    dx, dy = points[1] - points[0]
+    return np.degrees(np.arctan2(dy, dx))
+
+
+@pytest.mark.parametrize("degrees", [-30, -15, 0, 15, 30])
+def test_a_turned_face_is_cut_out_upright_where_its_box_alone_leaves_it_turned(net, degrees):
+    picture, eyes = turned(degrees)
+    landmarks = refine(picture, BOX, net)
+    assert np.linalg.norm(landmarks[:2] - eyes, axis=1).max() < 0.15 * 41  # of the distance of her eyes
+    in_crop = [
+        AffineTransform(np.vstack((crop_transform(face, 512), (0, 0, 1))))(eyes)
+        for face in (Face(BOX), Face(BOX, landmarks))
+    ]
+    assert abs(roll(in_crop[0]) + degrees) < 0.1
+    assert abs(roll(in_crop[1])) < 6
+
+
+def test_a_box_that_is_off_is_put_right(net, rng):
+    picture, _ = turned(0)
+    for _ in range(4):
+        moved = shaken(BOX, rng)
+        landmarks = refine(picture, moved, net)
+        assert np.linalg.norm(landmarks[:2] - EYES, axis=1).max() < 0.2 * 41, moved
+
+
+def test_points_follow_the_photo_s_size(net):
+    picture, _ = turned(10)
+    large = cv2.resize(picture, (2048, 2048), interpolation=cv2.INTER_CUBIC)
+    box = (BOX + 0.5) * 4 - 0.5
+    assert np.abs((refine(large, box, net) + 0.5) / 4 - 0.5 - refine(picture, BOX, net)).max() < 1.5
+
+
+class Says:
+    """A net that always says the same points of a 512x512 crop."""
+
+    config = LandmarkConfig(size=512)
+
+    def __init__(self, points):
+        self.points = np.asarray(points, float)
+
+    def locate(self, crop):
+        assert crop.shape == (512, 512, 3)
+        return self.points
+
+
+CENTRE = faces.TEMPLATE.mean(axis=0)
+
+
+@pytest.mark.parametrize(
+    "points",
+    [
+        np.full((5, 2), 256.0),
+        faces.TEMPLATE + 200,
+        (faces.TEMPLATE - CENTRE) * 2 + CENTRE,
+        (faces.TEMPLATE - CENTRE) / 2 + CENTRE,
+        (faces.TEMPLATE - CENTRE) * -1 + CENTRE,
+        faces.TEMPLATE[[3, 4, 2, 0, 1]],
+        np.full((5, 2), np.nan),
+    ],
+    ids=["one spot", "outside", "large", "small", "upside down", "eyes below mouth", "no numbers"],
+)
+def test_points_that_cannot_be_the_box_s_face_are_refused(points):
+    assert refine(np.zeros((300, 300, 3), np.uint8), np.array([50.0, 50, 150, 190]), Says(points)) is None
+
+
+def test_points_where_the_box_has_them_are_kept():
+    box = np.array([50.0, 50, 150, 190])
+    landmarks = refine(np.zeros((300, 300, 3), np.uint8), box, Says(faces.TEMPLATE))
+    assert np.allclose(crop_transform(Face(box, landmarks), 128), crop_transform(Face(box), 128))
+
+
+def test_the_offline_detector_s_faces_have_the_net_s_points(net):
+    picture, eyes = turned(12)
+    (face,) = faces.LBPCascade(net)(picture)
+    assert np.abs(face.landmarks[:2] - eyes).max() < 0.15 * 41
+    (alone,) = faces.LBPCascade()(picture)
+    assert alone.landmarks is None
+    assert np.array_equal(alone.box, face.box)
+
+
+def test_where_the_net_is_unsure_the_box_is_kept():
+    (face,) = faces.LBPCascade(Says(np.full((5, 2), 9.0)))(turned(0)[0])
+    assert face.landmarks is None
+
+
+def test_the_bundled_net_is_small_and_its_card_states_data_scores_and_licence():
+    assert (LANDMARKS / "model.safetensors").stat().st_size < 1_000_000
+    assert all(tensor.dtype in (torch.float16, torch.int64) for tensor in read_weights(LANDMARKS).values())
+    card = (LANDMARKS / "README.md").read_text()
+    assert all(word in card for word in ("CelebA", "Non-commercial", "helen128", "%", "Limits"))
+
+
+def test_the_net_s_output_is_the_mean_place_under_its_maps():
+    net = LandmarkNet(LandmarkConfig(32, (4, 4, 4, 4))).eval()
+    maps = torch.full((1, 5, 8, 8), -50.0)
+    for point, (x, y) in enumerate([(0, 0), (7, 0), (3, 4), (0, 7), (7, 7)]):
+        maps[0, point, y, x] = 50
+    maps[0, 2, 4, 4] = 50  # halfway between two places
+    net.maps.register_forward_hook(lambda *_: maps)
+    points = net(torch.zeros(1, 3, 32, 32))[0]
+    assert points.tolist() == [[1.5, 1.5], [29.5, 1.5], [15.5, 17.5], [1.5, 29.5], [29.5, 29.5]]
+
+
+@pytest.mark.parametrize("config", [{"size": 40}, {"channels": (1, 2, 3)}, {"channels": (0, 1, 1, 1)}])
+def test_a_configuration_that_cannot_be_is_a_value_error(config):
+    with pytest.raises(ValueError, match="multiple of 16"):
+        LandmarkConfig(**config)
+
+
+def test_the_points_of_a_warped_picture_are_where_its_content_went():
+    """Witness: a dot painted on one point alone is seen there, and the points of the others stay dark."""
+    points = CELEBA - (16, 32)
+    for seed in range(4):
+        views = []
+        for x, y in points:
+            picture = np.zeros((160, 160, 3), np.uint8)
+            cv2.circle(picture, (round(x * 16), round(y * 16)), 5 * 16, (255, 255, 255), -1, cv2.LINE_AA, 4)
+            view, there = warped(picture, points, 64, np.random.default_rng(seed))
+            views.append(view[..., 0])
+        inside = (there > 1).all(axis=1) & (there < 62).all(axis=1)
+        assert inside.any()
+        columns, rows = np.rint(there[inside]).astype(int).T
+        lit = np.array(views)[:, rows, columns] > 100
+        mirrored = lit[[1, 0, 2, 4, 3]]  # a view may be
+        assert np.array_equal(lit, np.eye(5, dtype=bool)[:, inside]) or np.array_equal(
+            mirrored, np.eye(5, dtype=bool)[:, inside]
+        )
+
+
+def test_a_mirrored_face_has_its_left_eye_left():
+    picture = np.zeros((160, 160, 3), np.uint8)
+    for seed in range(10):
+        _, points = warped(picture, CELEBA - (16, 32), 64, np.random.default_rng(seed))
+        assert points[0, 0] < points[1, 0]
+
+
+def test_views_are_drawn_from_the_seed_alone(rng):
+    picture = rng.integers(0, 256, (160, 160, 3), np.uint8)
+
+    def view(seed):
+        generator = np.random.default_rng(seed)
+        return degraded(warped(picture, CELEBA - (16, 32), 64, generator)[0], generator)
+
+    assert np.array_equal(view(1), view(1))
+    assert not np.array_equal(view(1), view(2))
+    assert view(1).dtype == np.uint8
+    assert view(1).shape == (64, 64, 3)
+
+
+def test_faces_of_an_unknown_alignment_are_a_user_error(tmp_path):
+    Image.fromarray(np.zeros((100, 100, 3), np.uint8)).save(tmp_path / "face.png")
+    with pytest.raises(UserError, match=r"face\.png is 100 x 100"):
+        aligned(index_pictures([tmp_path]).items[0])
+
+
+def test_training_writes_a_net_that_loads_the_same_for_the_same_seed(tmp_path, rng):
+    for number in range(4):
+        Image.fromarray(rng.integers(0, 256, (160, 160, 3), np.uint8)).save(tmp_path / f"{number}.png")
+    for out, seed in (("a", 0), ("b", 0), ("c", 1)):
+        train([tmp_path], tmp_path / out, steps=2, batch_size=4, seed=seed)
+    first, same, other = ((tmp_path / out / "model.safetensors").read_bytes() for out in "abc")
+    assert first == same
+    assert first != other
+    assert LandmarkNet.from_pretrained(tmp_path / "a").locate(np.zeros((64, 64, 3), np.uint8)).shape == (5, 2)
+
+
+def test_on_labelled_faces_the_net_s_alignment_is_several_times_better_than_the_box_s(net, rng):
+    folder = SHARED / "faces" / "test" / "helen128"
+    if not folder.exists():
+        pytest.skip("shared/faces/test/helen128 is not here")
+    score = Score(net)
+    for path in sorted(folder.glob("*.png")):
+        truth = true_points(np.array(json.loads(path.with_suffix(".json").read_text())["landmarks68"]))
+        score.add(np.asarray(Image.open(path).convert("RGB")), shaken(true_box(truth), rng), truth)
+    assert len(score.alone) == 50
+    alone, refined = np.mean(score.alone, axis=0), np.mean(score.refined, axis=0)
+    assert refined[:5].mean() < 0.1  # of the distance of the eyes
+    assert refined[:2].mean() < 0.08
+    assert refined[5] < alone[5] / 2.5
+
+
+def test_a_mirrored_crop_has_mirrored_points(net, rng):
+    crop = rng.integers(0, 256, (64, 64, 3), np.uint8)
+    mirrored = net.locate(np.ascontiguousarray(crop[:, ::-1]))
+    assert np.allclose(net.locate(crop), mirrored[[1, 0, 2, 4, 3]] * (-1, 1) + (63, 0), atol=1e-3)
