@@ -100,7 +100,7 @@ def restore(
             images.save_png(result.photo, out)
             if attention is not None:
                 for i, face in enumerate(result.faces):
-                    _save_attention(face, attention / f"{out.stem}_face{i + 1}")
+                    _save_attention(face, attention / f"{out.stem}_face{i + 1}", f"{photo.name}, face {i + 1}, {model}")
         except UserError as error:
             if not source.is_dir():
                 raise
@@ -240,7 +240,7 @@ def _summary(photo: Path, out: Path, result: Restoration, seconds: float) -> str
     return "\n".join(lines + [f"    {note}" for note in result.notes])
 
 
-def _save_attention(face: RestoredFace, path: Path) -> None:
+def _save_attention(face: RestoredFace, path: Path, title: str) -> None:
     """Write PATH.npz, unit -> raw alpha (C,h,w) float32, and PATH.png, the atlas."""
     from viz.atlas import atlas_figure, figure_png  # the one import of viz in sparnet: nothing else here needs pyplot
 
@@ -248,5 +248,5 @@ def _save_attention(face: RestoredFace, path: Path) -> None:
     np.savez_compressed(buffer, **{name: alpha.numpy() for name, alpha in face.alphas.items()})
     images.save_bytes(buffer.getvalue(), path.with_name(f"{path.name}.npz"))
     pictures = {"network input": face.degraded, "restored": face.restored, "cut from photo": face.crop}
-    figure = atlas_figure(face.alphas, pictures=pictures, title=path.name)
+    figure = atlas_figure(face.alphas, pictures=pictures, title=title)
     images.save_bytes(figure_png(figure), path.with_name(f"{path.name}.png"))
