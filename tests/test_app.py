@@ -171,6 +171,10 @@ def test_unit_opacity_colours_base_and_range_act_at_once_without_the_server(rest
         seen = now
         return now.astype(int)
 
+    first = max(maps.values(), key=lambda alpha: alpha.mean(0).std())
+    assert np.abs(seen.astype(int) - overlay(after, first.mean(0), "viridis", 0.6)).max() <= 1
+    restored.locator("[data-unit='body.3']").click()
+    look()
     restored.locator("[data-unit='decoder.1']").click()
     alpha = maps["decoder.1"].mean(0)
     assert np.abs(look() - overlay(after, alpha, "viridis", 0.6)).max() <= 1

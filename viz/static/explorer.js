@@ -33,7 +33,9 @@ function load() {
     features: unit.features ? bytes(unit.features) : null,
   }));
   face = { side: value.side, units, pictures: {} };
-  if (!units.some((unit) => unit.name === view.unit)) view.unit = units[units.length - 1].name;
+  if (!units.some((unit) => unit.name === view.unit)) {  // begin with the map of the most contrast
+    view.unit = units.reduce((best, unit) => (unit.numbers.std > best.numbers.std ? unit : best)).name;
+  }
   build();
   for (const name of ["degraded", "restored"]) {
     const picture = new Image();
