@@ -51,6 +51,11 @@ class ModelEntry:
         """A folder of our format if bundled, otherwise the released .pth, which has to be put there."""
         return BUNDLED / self.name if self.bundled else BUNDLED / "released" / self.source.rsplit("/", 1)[-1]
 
+    @property
+    def weights(self) -> Path:
+        """The file that has to be there."""
+        return self.path / WEIGHTS if self.bundled else self.path
+
 
 _LIGHT = SPARNetConfig(body_depth=1, attention="3d")
 _HD = SPARNetConfig(size=512, smallest=32, max_channels=512, norm="instance", degraded_size=None)
@@ -129,7 +134,7 @@ def load_model(source: str | Path, device: str | torch.device = "cpu", revision:
 
 
 def _load_entry(entry: ModelEntry, device: torch.device) -> SPARNet:
-    weights = entry.path / WEIGHTS if entry.bundled else entry.path
+    weights = entry.weights
     if not weights.is_file():
         if entry.bundled:
             raise UserError(

@@ -7,7 +7,6 @@
 Exit 0 when done, 2 after one line on stderr when the user can put something right.
 """
 
-import io
 import sys
 import time
 from collections import Counter
@@ -82,7 +81,7 @@ def restore(
     if box and source.is_dir():
         raise UserError("--box is for one photo, not for a folder.")
     if attention is not None:
-        _make_folder(attention)
+        images.make_folder(attention)
     faces = "whole" if whole else [_parse_box(text) for text in box] if box else None
     mode: Mode | None = None if simulate is None else "simulate" if simulate else "as_is"
 
@@ -124,7 +123,7 @@ def models() -> None:
         size = f"{config.size}x{config.size}"
         millions = f"{params / 1e6:.2f} M"
         print(f"{entry.name:<18}{size:<10}{config.attention:<11}{len(config.units()):<7}{millions:<9}{kind}")
-        present = (entry.path / WEIGHTS if entry.bundled else entry.path).is_file()
+        present = entry.weights.is_file()
         weights = str(entry.path) if present else f"not here; download {entry.source} and save it as {entry.path}"
         if entry.bundled and not present:
             weights = f"missing; `git checkout -- {entry.path}` restores it"
@@ -146,7 +145,7 @@ def convert(
         model.half()
         if not all(value.isfinite().all() for value in model.state_dict().values()):
             raise UserError(f"{source} has values that float16 cannot hold. Convert it without --half.")
-    _make_folder(target)
+    images.make_folder(target)
     card = Path(source) / "README.md"
     try:
         if card.is_file():
@@ -206,18 +205,11 @@ def _folder_pairs(source: Path, target: Path) -> list[tuple[Path, Path]]:
     photos = sorted(path for path in source.iterdir() if path.is_file() and path.suffix.lower() in images.SUFFIXES)
     if not photos:
         raise UserError(f"{source} has no photos, that is, no files ending in {', '.join(images.SUFFIXES)}.")
-    _make_folder(target)
+    images.make_folder(target)
     if target.samefile(source):
         raise UserError(f"OUT is IN, {source}; give another folder, photos are not overwritten.")
     stems = Counter(path.stem for path in photos)
     return [(path, target / f"{path.stem if stems[path.stem] == 1 else path.name}.png") for path in photos]
-
-
-def _make_folder(path: Path) -> None:
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"The folder {path} cannot be made: {error.strerror}.") from error
 
 
 def _parse_box(text: str) -> list[float]:
@@ -242,11 +234,7 @@ def _summary(photo: Path, out: Path, result: Restoration, seconds: float) -> str
 
 def _save_attention(face: RestoredFace, path: Path, title: str) -> None:
     """Write PATH.npz, unit -> raw alpha (C,h,w) float32, and PATH.png, the atlas."""
-    from viz.atlas import atlas_figure, figure_png  # the one import of viz in sparnet: nothing else here needs pyplot
+    from viz.atlas import face_atlas, maps_npz  # the one import of viz in sparnet: nothing else here needs Matplotlib
 
-    buffer = io.BytesIO()
-    np.savez_compressed(buffer, **{name: alpha.numpy() for name, alpha in face.alphas.items()})
-    images.save_bytes(buffer.getvalue(), path.with_name(f"{path.name}.npz"))
-    pictures = {"network input": face.degraded, "restored": face.restored, "cut from photo": face.crop}
-    figure = atlas_figure(face.alphas, pictures=pictures, title=title)
-    images.save_bytes(figure_png(figure), path.with_name(f"{path.name}.png"))
+    images.save_bytes(maps_npz(face.alphas), path.with_name(f"{path.name}.npz"))
+    images.save_bytes(face_atlas(face, title), path.with_name(f"{path.name}.png"))

@@ -139,13 +139,18 @@ def refine(photo: np.ndarray, box: np.ndarray, net: LandmarkNet) -> np.ndarray |
     return landmarks
 
 
-def whole_transform(photo: np.ndarray, size: int) -> np.ndarray:
-    """The transform (2,3) for a picture that is already a face: its centred square fills the crop."""
+def centred_square(photo: np.ndarray) -> tuple[int, int, int]:
+    """Left, top and side in pixels of the largest square in the middle of the photo."""
     height, width = photo.shape[:2]
     side = min(height, width)
+    return (width - side) // 2, (height - side) // 2, side
+
+
+def whole_transform(photo: np.ndarray, size: int) -> np.ndarray:
+    """The transform (2,3) for a picture that is already a face: its centred square fills the crop."""
+    left, top, side = centred_square(photo)
     scale = size / side
-    corner = np.array([(width - side) // 2, (height - side) // 2])
-    return np.column_stack((np.eye(2) * scale, scale * (0.5 - corner) - 0.5))
+    return np.column_stack((np.eye(2) * scale, scale * (0.5 - np.array([left, top])) - 0.5))
 
 
 def crop_face(photo: np.ndarray, to_crop: np.ndarray, size: int) -> np.ndarray:
@@ -160,9 +165,7 @@ def crop_face(photo: np.ndarray, to_crop: np.ndarray, size: int) -> np.ndarray:
 
 def crop_whole(photo: np.ndarray, size: int) -> np.ndarray:
     """The centred square of the photo at size x size, Pillow's bicubic as in training."""
-    height, width = photo.shape[:2]
-    side = min(height, width)
-    left, top = (width - side) // 2, (height - side) // 2
+    left, top, side = centred_square(photo)
     return resize(photo[top : top + side, left : left + side], size)
 
 

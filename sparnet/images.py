@@ -81,7 +81,7 @@ def load(path: str | Path) -> np.ndarray:
 def encode_png(image: np.ndarray) -> bytes:
     """(H,W,3) uint8 RGB -> a PNG file's content, without metadata."""
     buffer = io.BytesIO()
-    Image.fromarray(_checked(image)).save(buffer, "PNG")
+    Image.fromarray(check_image(image)).save(buffer, "PNG")
     return buffer.getvalue()
 
 
@@ -108,14 +108,22 @@ def save_bytes(data: bytes, path: str | Path) -> None:
         raise UserError(f"{path} cannot be written: {error.strerror}.") from error
 
 
+def make_folder(path: Path) -> None:
+    """Make the folder and those above it; `UserError` if that is impossible."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"The folder {path} cannot be made: {error.strerror}. Choose another.") from error
+
+
 def resize(image: np.ndarray, side: int) -> np.ndarray:
     """(H,W,3) uint8 -> (side,side,3) uint8, Pillow's bicubic, antialiased when it reduces."""
-    return np.array(Image.fromarray(_checked(image)).resize((side, side), Image.Resampling.BICUBIC))
+    return np.array(Image.fromarray(check_image(image)).resize((side, side), Image.Resampling.BICUBIC))
 
 
 def degrade(image: np.ndarray, small: int) -> np.ndarray:
     """(S,S,3) uint8 -> (S,S,3) uint8 with the detail of small x small pixels: bicubic down, then up, as in training."""
-    height, width, _ = _checked(image).shape
+    height, width, _ = check_image(image).shape
     if height != width:
         raise ValueError(f"the face is {width}x{height}, not square")
     return resize(resize(image, small), width)
@@ -123,7 +131,7 @@ def degrade(image: np.ndarray, small: int) -> np.ndarray:
 
 def to_tensor(image: np.ndarray) -> Tensor:
     """(H,W,3) uint8 RGB -> (1,3,H,W) float32 in [-1,1]."""
-    pixels = torch.from_numpy(_checked(image).copy())  # a view may have negative strides, which torch has not
+    pixels = torch.from_numpy(check_image(image).copy())  # a view may have negative strides, which torch has not
     return pixels.permute(2, 0, 1)[None].float().contiguous() / 127.5 - 1
 
 
@@ -174,8 +182,9 @@ def _is_text(data: bytes) -> bool:
     return all(character.isprintable() or character.isspace() for character in text)
 
 
-def _checked(image: np.ndarray) -> np.ndarray:
+def check_image(image: np.ndarray) -> np.ndarray:
+    """The image itself; `ValueError` if it is not (H,W,3) uint8 RGB."""
     if not isinstance(image, np.ndarray) or image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
         got = f"{image.dtype} {image.shape}" if isinstance(image, np.ndarray) else type(image).__name__
-        raise ValueError(f"an image is (H, W, 3) uint8 RGB, not {got}")
+        raise ValueError(f"an image is (H, W, 3) uint8 RGB, not {got}; sparnet.images.load makes one of a file")
     return image

@@ -15,6 +15,7 @@ from sparnet.errors import UserError
 from sparnet.faces import (
     Detector,
     Face,
+    centred_square,
     crop_face,
     crop_transform,
     crop_whole,
@@ -22,7 +23,7 @@ from sparnet.faces import (
     paste_face,
     whole_transform,
 )
-from sparnet.images import degrade, to_image, to_tensor
+from sparnet.images import check_image, degrade, to_image, to_tensor
 from sparnet.model import SPARNet
 
 Mode = Literal["simulate", "as_is"]
@@ -148,8 +149,7 @@ class Restorer:
         if isinstance(faces, str):
             if faces != "whole":
                 raise ValueError(f"faces is {faces!r}; it must be None, 'whole', or a list of faces or boxes")
-            side = min(height, width)
-            left, top = (width - side) // 2, (height - side) // 2
+            left, top, side = centred_square(photo)
             notes = [] if height == width else ["The picture is not square: its centred square was taken as the face."]
             return [Face(np.array([left, top, left + side, top + side], float))], "none: the whole picture", notes
         if faces is not None:
@@ -174,9 +174,7 @@ class Restorer:
 
 
 def _check(photo: np.ndarray) -> None:
-    if not isinstance(photo, np.ndarray) or photo.dtype != np.uint8 or photo.ndim != 3 or photo.shape[2] != 3:
-        raise ValueError("photo must be an (H, W, 3) uint8 RGB array; sparnet.images.load makes one of a file")
-    height, width = photo.shape[:2]
+    height, width = check_image(photo).shape[:2]
     if min(height, width) < MIN_SIDE:
         raise UserError(f"The picture is {width} x {height} pixels; at least {MIN_SIDE} x {MIN_SIDE} are needed.")
 

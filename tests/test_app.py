@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 import urllib.request
+import warnings
 from pathlib import Path
 
 import gradio as gr
@@ -22,7 +23,7 @@ from gradio_client import Client, handle_file
 from PIL import Image
 from playwright.sync_api import Page, expect, sync_playwright
 
-from sparnet import SPARNet, SPARNetConfig
+from sparnet import SPARNet, SPARNetConfig, load_model
 from sparnet.checkpoints import DEFAULT_MODEL, MODELS
 from sparnet.errors import UserError
 from viz.overlay import overlay
@@ -386,6 +387,21 @@ def test_a_model_of_the_hosts_own_comes_first_and_nothing_else_on_the_disk_can_b
     assert restore.model.config == config
     with pytest.raises(UserError, match="is not a model"):
         serving.restorer(str(tmp_path / "other"))
+
+
+def test_what_fell_back_while_a_model_was_loaded_is_told_with_every_result_of_it(monkeypatch):
+    def from_the_cache(name, device):
+        warnings.warn(f"The Hub cannot be reached: looking for {name} in the cache.", stacklevel=2)
+        return load_model(DEFAULT_MODEL, device)
+
+    monkeypatch.setattr(serving, "load_model", from_the_cache)
+    photo = skimage.data.astronaut()
+    try:
+        for _ in range(2):  # the second time it is loaded already
+            _, facts = serving.timed_restoration(photo, "me/model", "simulate", True, lambda *_, **__: None)
+            assert facts["notes"][0] == "The Hub cannot be reached: looking for me/model in the cache."
+    finally:
+        serving._load.cache_clear()
 
 
 def test_an_own_model_that_cannot_be_loaded_ends_the_start_with_one_line(tmp_path):

@@ -29,7 +29,7 @@ from sparnet.hub import CONFIG, WEIGHTS
 from sparnet.landmarks import MIRRORED, LandmarkNet
 from training.command import Diverged, run_command
 from training.data import Item, index_pictures
-from training.run import make_folder
+from training.degradations import Jpeg
 from training.state import write_whole
 
 # Eyes, nose and mouth corners of aligned CelebA photos, 178x218: checked against the mean of 1,000 of them.
@@ -126,8 +126,7 @@ def degraded(crop: ndarray, generator: np.random.Generator) -> ndarray:
         face = face + generator.normal(0, generator.uniform(0, 0.1), face.shape)
     face = np.rint(face.clip(0, 1) * 255).astype(np.uint8)
     if chance[6] < 0.3:
-        _, data = cv2.imencode(".jpg", face, [cv2.IMWRITE_JPEG_QUALITY, int(generator.integers(15, 90))])
-        face = cv2.imdecode(data, cv2.IMREAD_COLOR)
+        face = Jpeg(int(generator.integers(15, 90)))(face)
     return face
 
 
@@ -142,7 +141,7 @@ def main(
 ):
     """Train the landmark net."""
     torch.manual_seed(seed)
-    make_folder(out)
+    images.make_folder(out)
     net = LandmarkNet.from_pretrained(init) if init else LandmarkNet()
     net = net.train().to(memory_format=torch.channels_last)
     sources = [index_pictures([path]).items for path in data]

@@ -18,6 +18,7 @@ from accelerate.utils import set_seed
 from torch import Tensor
 from tqdm import tqdm
 
+from sparnet import images
 from sparnet.checkpoints import load_model
 from sparnet.errors import UserError
 from sparnet.model import SPARNet, SPARNetConfig
@@ -153,20 +154,13 @@ def introduce(run: Run) -> None:
     if job.resume:
         run.say(f"resumed at step {run.step:,}")
     elif run.accelerator.is_main_process:
-        make_folder(job.out)
+        images.make_folder(job.out)
         settings = json.dumps(run.record | {"paths": [str(path) for path in job.data]}, indent=1)
         write_whole(job.out / "run.json", lambda path: path.write_text(settings))
         write_checkpoint(run)
     run.accelerator.init_trackers("logs", init_kwargs={"tensorboard": {"purge_step": run.step + 1}})
     quiet = not (run.accelerator.is_main_process and sys.stderr.isatty())
     run.bar = tqdm(total=recipe.steps, initial=run.step, unit="step", disable=quiet, dynamic_ncols=True)
-
-
-def make_folder(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"{folder} cannot be made ({error.strerror}); choose another --out") from error
 
 
 def write_checkpoint(run: Run) -> None:

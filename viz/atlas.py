@@ -17,6 +17,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from torch import Tensor
 
+from sparnet.restorer import RestoredFace
+
 _ENTROPY_BINS = 256
 _MAP, _PITCH, _ROW = 1.35, 1.6, 1.85  # inches: side of a map, from one map to the next, from one row to the next
 _MARGIN, _HEAD, _BLOCK_GAP = 0.35, 1.15, 0.15
@@ -124,6 +126,12 @@ def atlas_figure(
         x=_MARGIN / width, y=1 - 0.18 / height, ha="left", va="top", size=11,
     )  # fmt: skip
     return figure
+
+
+def face_atlas(face: RestoredFace, title: str) -> bytes:
+    """One face's maps beside what the network was given, what it made of it and the photo's own pixels, as a PNG."""
+    pictures = {"network input": face.degraded, "restored": face.restored, "cut from photo": face.crop}
+    return figure_png(atlas_figure(face.alphas, title=title, pictures=pictures))
 
 
 def figure_png(figure: Figure, dpi: int = 200) -> bytes:

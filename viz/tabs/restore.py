@@ -15,7 +15,7 @@ import skimage.data
 from sparnet.errors import UserError
 from sparnet.images import encode_png, resize
 from sparnet.restorer import Restoration
-from viz.atlas import atlas_figure, figure_png, maps_npz
+from viz.atlas import face_atlas, maps_npz
 from viz.explorer import color_tables, payload, photo_payload
 from viz.tabs.serving import (
     ONE_AT_A_TIME,
@@ -238,15 +238,11 @@ def _photo_view(now: Shown) -> dict:
 def _files(now: Shown, index: int, only: tuple[str, ...] = ("photo", "face", "maps", "atlas")) -> list[str]:
     """Paths of the files to download, in the order asked for."""
     one, name = now.result.faces[index], f"face-{index + 1}"
-    pictures = {"network input": one.degraded, "restored": one.restored, "cut from photo": one.crop}
     write = {
         "photo": lambda: download(encode_png(now.result.photo), "restored.png"),
         "face": lambda: download(encode_png(one.restored), f"{name}.png"),
         "maps": lambda: download(maps_npz(one.alphas), f"{name}-attention.npz"),
-        "atlas": lambda: download(
-            figure_png(atlas_figure(one.alphas, title=f"{now.model}, face {index + 1}", pictures=pictures)),
-            f"{name}-atlas.png",
-        ),
+        "atlas": lambda: download(face_atlas(one, f"{now.model}, face {index + 1}"), f"{name}-atlas.png"),
     }
     return [write[kind]() for kind in only]
 

@@ -80,7 +80,7 @@ def read_photo(upload: dict | None) -> np.ndarray:
 
 def model_choices() -> list[tuple[str, str]]:
     """(label, name) of the host's own models, then of the known ones, those whose weights are here first."""
-    here = {name: (entry.path / "config.json").is_file() or entry.path.is_file() for name, entry in MODELS.items()}
+    here = {name: entry.weights.is_file() for name, entry in MODELS.items()}
     return [(name, name) for name in _offered] + [
         (name if here[name] else f"{name} (weights not here yet)", name)
         for name in sorted(MODELS, key=lambda name: not here[name])
