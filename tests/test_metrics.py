@@ -5,7 +5,7 @@ import pytest
 from scipy.ndimage import gaussian_filter
 from skimage.data import astronaut
 
-from training.metrics import luma, psnr, ssim
+from training.metrics import luma, psnr, psnr_rgb, ssim, ssim_rgb
 
 
 @pytest.fixture
@@ -48,6 +48,25 @@ def test_ssim_is_the_formula_on_luma(pair):
     assert ssim(restored, sharp) == pytest.approx(gaussian_ssim(studio_luma(restored), studio_luma(sharp)), abs=1e-6)
 
 
+def test_psnr_of_colours_averages_the_error_over_all_three(pair):
+    restored, sharp = (picture.astype(float) for picture in pair)
+    error = np.mean((restored - sharp) ** 2)
+    assert psnr_rgb(*pair) == pytest.approx(10 * np.log10(255**2 / error), abs=1e-6)
+
+
+def test_ssim_of_colours_is_the_mean_of_the_formula_on_each(pair):
+    restored, sharp = (picture.astype(float) for picture in pair)
+    each = [gaussian_ssim(restored[..., channel], sharp[..., channel]) for channel in range(3)]
+    assert ssim_rgb(*pair) == pytest.approx(np.mean(each), abs=1e-6)
+
+
+def test_colour_alone_costs_the_colour_scores_only():
+    sharp = np.full((32, 32, 3), 128, np.uint8)
+    red_for_green = np.full((32, 32, 3), (128 + 51, 128 - 26, 128), np.uint8)  # 51 x 65.481 is nearly 26 x 128.553
+    assert psnr(red_for_green, sharp) > 60
+    assert psnr_rgb(red_for_green, sharp) < 20
+
+
 def test_truncation_cuts_luma_to_whole_numbers_before_scoring(pair):
     restored, sharp = pair
     a, b = np.floor(studio_luma(restored)), np.floor(studio_luma(sharp))
@@ -59,5 +78,6 @@ def test_truncation_cuts_luma_to_whole_numbers_before_scoring(pair):
 
 
 def test_a_face_against_itself_has_no_error(pair):
-    assert psnr(pair[1], pair[1]) == np.inf
+    assert psnr(pair[1], pair[1]) == psnr_rgb(pair[1], pair[1]) == np.inf
     assert ssim(pair[1], pair[1]) == pytest.approx(1)
+    assert ssim_rgb(pair[1], pair[1]) == pytest.approx(1)

@@ -1,0 +1,142 @@
+"""The Frechet distance against SciPy's matrix root and closed forms; FID's plumbing with features seen through."""
+
+import sys
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from scipy.linalg import sqrtm
+
+from sparnet.errors import UserError
+from training.frechet import INCEPTION_URL, fid, frechet_distance, frechet_on
+
+
+@pytest.fixture
+def rng():
+    return np.random.default_rng(0)
+
+
+def correlated(rng, faces, features, shift=0.0):
+    return rng.normal(size=(faces, features)) @ rng.normal(size=(features, features)) + shift
+
+
+def test_it_is_the_formula_with_the_root_of_the_product(rng):
+    a, b = correlated(rng, 200, 12), correlated(rng, 150, 12, shift=0.7)
+    covariances = np.cov(a, rowvar=False), np.cov(b, rowvar=False)
+    shift = a.mean(axis=0) - b.mean(axis=0)
+    root = sqrtm(covariances[0] @ covariances[1]).real
+    expected = shift @ shift + np.trace(covariances[0] + covariances[1] - 2 * root)
+    assert frechet_distance(a, b) == pytest.approx(expected, rel=1e-9)
+    assert frechet_distance(b, a) == pytest.approx(expected, rel=1e-9)
+
+
+def test_independent_features_add_up_their_shift_and_their_difference_in_spread():
+    corners = np.array([(1.0, 1), (1, -1), (-1, 1), (-1, -1)])  # uncorrelated, variance 4/3 each
+    a, b = corners * (1, 2) + (5, 0), corners * (3, 0.5) + (2, 4)
+    assert frechet_distance(a, b) == pytest.approx(3**2 + 4**2 + 4 / 3 * ((1 - 3) ** 2 + (2 - 0.5) ** 2))
+
+
+def test_one_feature_is_a_feature_too():
+    assert frechet_distance([[0.0], [2]], [[1.0], [7]]) == pytest.approx(3**2 + 2 * (1 - 3) ** 2)
+
+
+@pytest.mark.parametrize("faces", [300, 5])  # more and fewer than features: then the covariance is singular
+def test_the_same_faces_have_no_distance(rng, faces):
+    a = correlated(rng, faces, 12)
+    assert 0 <= frechet_distance(a, a) < 1e-5
+    assert 0 <= frechet_distance(a, a[::-1].astype(np.float32)) < 1e-4
+
+
+@pytest.mark.parametrize(("n", "m"), [(1, 9), (9, 1), (0, 9)])
+def test_too_few_faces_are_the_users_mistake(rng, n, m):
+    with pytest.raises(UserError, match="at least two"):
+        frechet_distance(rng.normal(size=(n, 3)), rng.normal(size=(m, 3)))
+
+
+def test_on_other_features_it_has_another_name(rng):
+    a, b = correlated(rng, 20, 3), correlated(rng, 20, 3)
+    assert frechet_on("identity", a, b) == ("frechet_on_identity", frechet_distance(a, b))
+
+
+class MeanColours:
+    """torchmetrics' class with mean colours for features, and this project's distance."""
+
+    def __init__(self, feature_extractor_weights_path, antialias):
+        assert feature_extractor_weights_path is None
+        assert antialias is False
+        self.seen = {True: [], False: []}
+
+    def to(self, device):
+        return self
+
+    def update(self, pictures, real):
+        assert pictures.dtype == torch.uint8
+        assert pictures.shape == (1, 3, 8, 8)
+        self.seen[real].append(pictures.double().mean(dim=(0, 2, 3)).numpy())
+
+    @property
+    def real_features_num_samples(self):
+        return torch.tensor(len(self.seen[True]))
+
+    def compute(self):
+        assert np.mean(self.seen[True]) < np.mean(self.seen[False])  # the test's sharp pictures are the darker ones
+        return torch.tensor(frechet_distance(np.array(self.seen[False]), np.array(self.seen[True])))
+
+
+@pytest.fixture
+def library(monkeypatch):
+    """Puts an object in the place of the module that FID comes from."""
+
+    def put(module):
+        for name in ("torchmetrics", "torchmetrics.image"):
+            monkeypatch.setitem(sys.modules, name, SimpleNamespace())
+        monkeypatch.setitem(sys.modules, "torchmetrics.image.fid", module)
+
+    return put
+
+
+def test_fid_is_of_all_the_pictures_restored_against_sharp(library, rng):
+    library(SimpleNamespace(FrechetInceptionDistance=MeanColours))
+    restored, sharp = rng.integers(0, 256, (2, 6, 8, 8, 3), np.uint8)
+    sharp //= 2
+    expected = frechet_distance(restored.mean(axis=(1, 2)), sharp.mean(axis=(1, 2)))
+    assert fid(zip(restored, sharp, strict=True)) == pytest.approx(expected)
+    with pytest.raises(UserError, match="two faces"):
+        fid(zip(restored[:1], sharp[:1], strict=True))
+
+
+def test_without_the_library_fid_says_what_to_install(library):
+    library(None)
+    with pytest.raises(UserError, match=r"pip install 'torchmetrics\[image\]'"):
+        fid([])
+
+
+def test_a_torchvision_that_does_not_fit_is_explained(library):
+    class Broken:
+        __path__ = ()
+
+        def __getattr__(self, name):
+            raise RuntimeError("operator torchvision::nms does not exist")
+
+    library(Broken())
+    with pytest.raises(UserError, match=r"nms does not exist.*torchvision that belongs"):
+        fid([])
+
+
+def test_without_weights_fid_says_where_they_are(library):
+    def download(**arguments):
+        raise OSError("no route")
+
+    library(SimpleNamespace(FrechetInceptionDistance=download))
+    with pytest.raises(UserError, match="no route") as caught:
+        fid([])
+    assert INCEPTION_URL in str(caught.value)
+
+
+def test_other_weights_than_the_published_are_refused_unread(library, tmp_path):
+    library(SimpleNamespace(FrechetInceptionDistance=MeanColours))
+    (tmp_path / "other.pth").write_bytes(b"any pickle")
+    for name in ("other.pth", "missing.pth"):
+        with pytest.raises(UserError, match=name):
+            fid([], tmp_path / name)

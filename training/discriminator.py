@@ -1,0 +1,80 @@
+"""The judges of SPARNetHD: three discriminators, each at a scale of its own.
+
+    face (B,3,S,S) -> halve -> (B,3,S/2,S/2) -> halve -> (B,3,S/4,S/4)
+      |                 |                          |
+      v                 v                          v
+    4 x [3x3 convolution, stride 2 -> instance norm -> leaky ReLU] -> features -> 3x3 convolution -> score
+
+As trained by the authors of arXiv 2012.01211, after pix2pixHD (Wang et al., CVPR 2018, arXiv 1711.11585), with spectral
+norm on every convolution (Miyato et al., ICLR 2018, arXiv 1802.05957).
+"""
+
+from itertools import pairwise
+from typing import NamedTuple
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.nn.utils.parametrizations import spectral_norm
+
+from sparnet.model import Convolution, InstanceNorm
+
+
+class Judgement(NamedTuple):
+    """What one discriminator made of a face."""
+
+    features: list[Tensor]  # after each layer, (B,C,h,w)
+    score: Tensor  # (B,1,h,w) float32, one for each patch, not bounded; above 0: real
+
+
+class Discriminator(nn.Module):
+    """face (B,3,S,S) in [-1,1] -> Judgement at one scale, S >= `smallest`.
+
+    Every layer has an instance norm, the first too: unlike pix2pixHD's, it is blind to a face's brightness and contrast
+    as a whole, which the pixel loss looks after.
+    """
+
+    def __init__(self, channels: int = 64, max_channels: int = 512, layers: int = 4):
+        super().__init__()
+        widths = [3] + [min(channels * 2**i, max_channels) for i in range(layers)]
+        self.layers = nn.ModuleList(
+            nn.Sequential(
+                spectral_norm(Convolution(c_in, c_out, "down", bias=False)), InstanceNorm(c_out), nn.LeakyReLU(0.2)
+            )
+            for c_in, c_out in pairwise(widths)
+        )
+        self.score = spectral_norm(nn.Conv2d(widths[-1], 1, 3))
+
+    @property
+    def smallest(self) -> int:
+        """Side in pixels from which on the last map is 3x3, what the score's convolution needs."""
+        return 2 ** (len(self.layers) + 1) + 1
+
+    def forward(self, face: Tensor) -> Judgement:
+        features, x = [], face
+        for layer in self.layers:
+            x = layer(x)
+            features.append(x)
+        return Judgement(features, self.score(x).float())
+
+
+class MultiScaleDiscriminator(nn.Module):
+    """face (B,3,S,S) in [-1,1] -> a Judgement at S, S/2, S/4 ... pixels; `ValueError` says what S must be at least."""
+
+    def __init__(self, scales: int = 3, channels: int = 64, max_channels: int = 512, layers: int = 4):
+        super().__init__()
+        self.scales = nn.ModuleList(Discriminator(channels, max_channels, layers) for _ in range(scales))
+
+    def forward(self, face: Tensor) -> list[Judgement]:
+        needed = self.scales[-1].smallest * 2 ** (len(self.scales) - 1)
+        if min(face.shape[-2:]) < needed:
+            raise ValueError(
+                f"face has shape {tuple(face.shape)}; {len(self.scales)} scales of {len(self.scales[0].layers)} layers "
+                f"need at least {needed}x{needed} pixels: give larger faces, or fewer scales or layers"
+            )
+        face = face.float()  # bfloat16 has fewer levels than a picture has
+        judgements = [self.scales[0](face)]
+        for discriminator in self.scales[1:]:
+            # Without antialiasing, detail too fine for the smaller face would come back in it as false coarse detail.
+            face = F.interpolate(face, scale_factor=0.5, mode="bicubic", antialias=True)
+            judgements.append(discriminator(face))
+        return judgements

@@ -1,0 +1,41 @@
+"""The losses of SPARNetHD, each a function of faces or of what the discriminators made of them.
+
+    restored, sharp ----------------------------------> PIXEL               \\
+    sharp    -> discriminator -> real [a scale each] -> feature_matching     > generator
+    restored -> discriminator -> fake [a scale each] -> hinge_generator     /
+    real, fake of a detached face ---------------------> hinge_discriminator -> discriminator
+
+Perceptual distances are in `training.perceptual`. Every loss is a scalar.
+"""
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from training.discriminator import Judgement
+
+PIXEL = {"l1": F.l1_loss, "l2": F.mse_loss}
+"""(restored, sharp) -> E|restored - sharp|, as released, or E(restored - sharp)^2, as in the paper."""
+
+
+def hinge_discriminator(real: list[Judgement], fake: list[Judgement]) -> Tensor:
+    """Mean over scales of E[max(0, 1 - D(sharp))] + E[max(0, 1 + D(restored))]: Lim and Ye 2017, arXiv 1705.02894."""
+    pairs = zip(real, fake, strict=True)
+    return torch.stack([F.relu(1 - r.score).mean() + F.relu(1 + f.score).mean() for r, f in pairs]).mean()
+
+
+def hinge_generator(fake: list[Judgement]) -> Tensor:
+    """Mean over scales of -E[D(restored)]."""
+    return torch.stack([-f.score.mean() for f in fake]).mean()
+
+
+def feature_matching(real: list[Judgement], fake: list[Judgement]) -> Tensor:
+    """Mean over scales of the sum over layers i of E|D_i(sharp) - D_i(restored)|: Wang et al. 2018, arXiv 1711.11585.
+
+    Their code (pix2pixHD) weighs layers by 4 / their number, 1 for the four of ours. Only `fake` gets a gradient.
+    """
+    return torch.stack([_distance(r.features, f.features) for r, f in zip(real, fake, strict=True)]).mean()
+
+
+def _distance(real: list[Tensor], fake: list[Tensor]) -> Tensor:
+    return torch.stack([F.l1_loss(f, r.detach()) for r, f in zip(real, fake, strict=True)]).sum()
