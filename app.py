@@ -1,6 +1,6 @@
 """The web app: assembles the tabs and launches. `python app.py [--host H] [--port P] [--model M] [--yunet FILE]`
 
-tabs -> gr.Blocks -> a page at http://HOST:PORT, with /restore and /attention for programs
+tabs -> gr.Blocks -> a page at http://HOST:PORT, with /restore, /attention and /compare for programs
 """
 
 import argparse
@@ -14,7 +14,7 @@ os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # before Gradio is i
 import gradio as gr
 
 from sparnet.errors import UserError
-from viz.tabs import restore, serving
+from viz.tabs import compare, restore, serving
 from viz.tabs.theme import CSS, theme
 
 TITLE = "Face SPARNet: restore a face, see its attention"
@@ -31,7 +31,10 @@ def build() -> gr.Blocks:
     serving.keep_uploads_apart()
     with gr.Blocks(title=TITLE, analytics_enabled=False, delete_cache=KEEP_FILES, fill_width=True) as page:
         gr.HTML(HEAD, elem_id="head")
-        restore.build()
+        with gr.Tab("Restore"):
+            restore.build()
+        with gr.Tab("Compare", elem_id="compare-tab"):
+            compare.build()
     return page
 
 

@@ -86,7 +86,10 @@ def restore(
     mode: Mode | None = None if simulate is None else "simulate" if simulate else "as_is"
 
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    restorer = Restorer(load_model(model, device, revision), find_detector(yunet) if yunet else None)
+    network = load_model(model, device, revision)
+    if attention is not None and network.config.attention == "none":
+        raise UserError(f"{model} has no attention maps to write: leave --attention out, or choose another model.")
+    restorer = Restorer(network, find_detector(yunet) if yunet else None)
     print(f"Model {model} on {device}.")
     failed = []
     for photo, out in tqdm(pairs, unit="photo", disable=not source.is_dir()):

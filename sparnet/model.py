@@ -18,7 +18,7 @@ from torch.nn import functional as F
 
 from sparnet.hub import CARD, StrictHubMixin
 
-Attention = Literal["2d", "3d"]
+Attention = Literal["2d", "3d", "channel", "2d+channel", "none"]
 Norm = Literal["batch", "instance", "group"]
 Activation = Literal["leaky_relu", "prelu"]
 Edit = Callable[[str, Tensor], Tensor]
@@ -41,8 +41,9 @@ class SPARNetConfig:
     base_channels: int | None = None  # width of the stem; None: max_channels // (scales + 1), as released
     body_depth: int = 10  # the released scripts count three encoder units as the norm: see `body_units`
     degraded_size: int | None = 16  # side faces were reduced to in training; None: no one size (blind restoration)
-    attention: Attention = "2d"  # one map a unit, or one map for each channel
-    bottleneck: int = 4  # side of the innermost hourglass map in the units that work on 64x64
+    attention: Attention = "2d"  # one map a unit, or one for each channel; the other kinds are ablations
+    attention_units: int | None = None  # how many units attend, spread evenly over the network; None: all
+    bottleneck: int | None = 4  # side of the innermost hourglass map in the units that work on 64x64; None: one scale
     hourglass_channels: int = 64
     norm: Norm = "batch"
     activation: Activation = "leaky_relu"  # released; the paper's text says PReLU
@@ -70,13 +71,17 @@ class SPARNetConfig:
                 f"base_channels {self.base_channels} is outside min_channels {self.min_channels} to "
                 f"max_channels {self.max_channels} and would be clipped"
             )
-        if self.bottleneck > 64 or self.bottleneck & (self.bottleneck - 1):
+        if self.bottleneck and (self.bottleneck > 64 or self.bottleneck & (self.bottleneck - 1)):
             raise ValueError(f"bottleneck is {self.bottleneck}; it must be a power of two, at most 64")
         if self.body_units < 0:
             raise ValueError(
                 f"body_depth {self.body_depth} leaves {self.body_units} body units after {self.scales} encoder units; "
                 f"it must be at least {self.scales - 3}"
             )
+        units = 2 * self.scales + self.body_units
+        if self.attention_units and (self.attention == "none" or self.attention_units > units):
+            reason = f"there are {units} units" if self.attention != "none" else "attention is 'none'"
+            raise ValueError(f"attention_units is {self.attention_units}, but {reason}")
         for plan in self.units():
             innermost = -(-plan.map_size // 2**plan.hourglass_depth)
             if innermost < 2:
@@ -104,18 +109,30 @@ class SPARNetConfig:
     def units(self) -> list["UnitPlan"]:
         """Every Face Attention Unit in forward order."""
         plans = []
-        width, depth, side = self.stem_channels, (64 // self.bottleneck).bit_length(), self.size
+        width, depth, side = self.stem_channels, (64 // (self.bottleneck or 64)).bit_length(), self.size
+
+        def add(name: str, scale: str, c_in: int) -> None:
+            kind = self.attention if self._attends(len(plans)) else "none"
+            levels = max(depth, 0) if self.bottleneck and kind not in ("channel", "none") else 0
+            plans.append(UnitPlan(name, scale, c_in, self.clip(width), side, kind, levels))
+
         for i in range(self.scales):
             depth, side = depth - 1, side // 2
             c_in, width = self.clip(width), width * 2
-            plans.append(UnitPlan(f"encoder.{i}", "down", c_in, self.clip(width), side, max(depth, 0)))
+            add(f"encoder.{i}", "down", c_in)
         for i in range(self.body_units):
-            plans.append(UnitPlan(f"body.{i}", "same", self.clip(width), self.clip(width), side, max(depth, 0)))
+            add(f"body.{i}", "same", self.clip(width))
         for i in range(self.scales):
             depth, side = depth + 1, side * 2
             c_in, width = self.clip(width), width // 2
-            plans.append(UnitPlan(f"decoder.{i}", "up", c_in, self.clip(width), side, max(depth, 0)))
+            add(f"decoder.{i}", "up", c_in)
         return plans
+
+    def _attends(self, i: int) -> bool:
+        """Whether unit `i` is one of the k that have attention: spread evenly over all n, the last among them."""
+        n = 2 * self.scales + self.body_units
+        k = self.attention_units or n
+        return (i + 1) * k // n > i * k // n
 
 
 @dataclass(frozen=True)
@@ -127,7 +144,8 @@ class UnitPlan:
     c_in: int
     c_out: int
     map_size: int
-    hourglass_depth: int
+    attention: Attention
+    hourglass_depth: int  # 0 without an hourglass
 
 
 @dataclass(frozen=True)
@@ -135,8 +153,8 @@ class Trace:
     """What one forward pass did; keys are the units' names in forward order."""
 
     restored: Tensor  # (B,3,S,S), not clamped
-    alphas: dict[str, Tensor]  # (B,1,h,w) or (B,C,h,w), raw, in (0,1); after `edit`, what really gated the unit
-    features: dict[str, Tensor] | None  # f, the branch that alpha gates: (B,C,h,w)
+    alphas: dict[str, Tensor]  # (B,1,h,w), (B,C,h,w) or (B,C,1,1), raw, in (0,1); after `edit`, what gated the unit
+    features: dict[str, Tensor] | None  # f, the branch that alpha gates: (B,C,h,w), for the units that have an alpha
 
 
 class Convolution(nn.Conv2d):
@@ -153,6 +171,20 @@ class Convolution(nn.Conv2d):
         with torch.autocast(x.device.type, enabled=False):  # which would pad in float32 and double the copies
             x = F.pad(x, (1, 1, 1, 1), mode="reflect")
         return super().forward(x)
+
+
+class InstanceNorm(nn.InstanceNorm2d):
+    """Instance norm with a learned scale and shift, no running statistics: (B,C,h,w) -> the same shape."""
+
+    def __init__(self, channels: int):
+        super().__init__(channels, affine=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.device.type != "cpu":
+            return super().forward(x)
+        # The batch norm of one face is its instance norm, and on CPUs its kernels need no other memory layout.
+        faces = [F.batch_norm(face, None, None, self.weight, self.bias, True, 0, self.eps) for face in x.split(1)]
+        return faces[0] if len(faces) == 1 else torch.cat(faces)
 
 
 class ConvolutionBlock(nn.Module):
@@ -198,8 +230,25 @@ class Hourglass(nn.Module):
         return x
 
 
+class ChannelAttention(nn.Module):
+    """Squeeze and excitation (Hu et al., CVPR 2018, equations 2 and 3): f (B,C,h,w) -> alpha (B,C,1,1), in (0,1)."""
+
+    def __init__(self, channels: int, activation: Callable[[int], nn.Module], reduction: int = 16):
+        super().__init__()
+        hidden = max(channels // reduction, 1)
+        self.squeeze = nn.Conv2d(channels, hidden, 1)
+        self.activation = activation(hidden)
+        self.excite = nn.Conv2d(hidden, channels, 1)
+
+    def forward(self, f: Tensor) -> Tensor:
+        return torch.sigmoid(self.excite(self.activation(self.squeeze(f.mean((2, 3), keepdim=True)))))
+
+
 class FaceAttentionUnit(nn.Module):
-    """x (B,c_in,h,w) -> (x', alpha, f): the paper's equations 2 and 3, with x' = shortcut(x) + alpha * f."""
+    """x (B,c_in,h,w) -> (x', alpha, f): the paper's equations 2 and 3, with x' = shortcut(x) + alpha * f.
+
+    Without attention, an ablation, it is a residual unit: x' = shortcut(x) + f, and alpha is None.
+    """
 
     def __init__(self, config: SPARNetConfig, plan: UnitPlan):
         super().__init__()
@@ -211,15 +260,36 @@ class FaceAttentionUnit(nn.Module):
         self.conv2 = ConvolutionBlock(
             config, plan.c_out, plan.c_out, "down" if plan.scale == "down" else "same", activate=False
         )
-        self.hourglass = Hourglass(config, plan.c_out, plan.hourglass_depth)
-        self.attention = Convolution(config.hourglass_channels, 1 if config.attention == "2d" else plan.c_out)
+        self.kind = plan.attention
+        if self.kind in ("2d", "3d", "2d+channel"):
+            self.hourglass = Hourglass(config, plan.c_out, plan.hourglass_depth)
+            self.attention = Convolution(config.hourglass_channels, plan.c_out if self.kind == "3d" else 1)
+        if self.kind in ("channel", "2d+channel"):
+            self.channel = ChannelAttention(plan.c_out, partial(_activation, config))
 
-    def forward(self, x: Tensor, edit: Callable[[Tensor], Tensor] | None = None) -> tuple[Tensor, Tensor, Tensor]:
+    def forward(
+        self, x: Tensor, edit: Callable[[Tensor], Tensor] | None = None
+    ) -> tuple[Tensor, Tensor | None, Tensor]:
         f = self.conv2(self.conv1(self.activation(self.norm(x))))
-        alpha = torch.sigmoid(self.attention(self.hourglass(f)))
+        if self.kind == "none":
+            return self.shortcut(x) + f, None, f
+        alpha = self.alpha(f)
         if edit is not None:
             alpha = edit(alpha)
         return self.shortcut(x) + alpha * f, alpha, f
+
+    def alpha(self, f: Tensor) -> Tensor:
+        """f (B,C,h,w) -> (B,1,h,w) if 2d, (B,C,h,w) if 3d or 2d+channel, (B,C,1,1) if channel.
+
+        2d+channel is in the order of CBAM (Woo et al., ECCV 2018, equation 1), channels first: the hourglass sees f as
+        they gate it. CBAM gates by one and then by the other; their product is the one alpha that does the same.
+        """
+        if self.kind == "channel":
+            return self.channel(f)
+        if self.kind == "2d+channel":
+            channel = self.channel(f)
+            return channel * torch.sigmoid(self.attention(self.hourglass(channel * f)))
+        return torch.sigmoid(self.attention(self.hourglass(f)))
 
 
 class SPARNet(
@@ -257,7 +327,7 @@ class SPARNet(
                 yield f"{part}.{i}", unit
 
     def forward(self, face: Tensor) -> Tensor:
-        self._check(face)
+        check_face(self, face)
         x = self.stem(face)
         for _, unit in self.units():
             x, _, _ = unit(x)
@@ -268,30 +338,35 @@ class SPARNet(
 
         `edit(name, alpha)` returns the alpha that gates the unit instead (1 opens it, 0 closes it).
         """
-        self._check(face)
+        check_face(self, face)
         alphas, gated = {}, {}
         x = self.stem(face)
         for name, unit in self.units():
-            x, alphas[name], f = unit(x, partial(_edited, edit, name) if edit else None)
+            x, alpha, f = unit(x, partial(_edited, edit, name) if edit else None)
+            if alpha is None:
+                continue
+            alphas[name] = alpha
             if features:
                 gated[name] = f
         return Trace(self.out(x), alphas, gated if features else None)
 
-    def _check(self, face: Tensor) -> None:
-        side = self.config.size
-        if face.ndim != 4 or face.shape[1:] != (3, side, side) or not len(face):
+
+def check_face(model: nn.Module, face: Tensor) -> None:
+    """`ValueError` unless `face` is a batch for `model`, by its config.size and, in eval mode, by dtype and range."""
+    side, dtype = model.config.size, next(model.parameters()).dtype
+    if face.ndim != 4 or face.shape[1:] != (3, side, side) or not len(face):
+        raise ValueError(
+            f"face has shape {tuple(face.shape)}; this model takes (B, 3, {side}, {side}): enlarge it to "
+            f"{side}x{side} first, sparnet.images.to_tensor and sparnet.images.degrade do"
+        )
+    if not model.training:  # a trainer's loader vouches for its faces, and looking costs a wait on a GPU
+        if face.dtype != dtype:
+            raise ValueError(f"face is {face.dtype}, the model's weights are {dtype}: convert one")
+        if not face.detach().abs().amax() <= 1 + _RANGE_TOLERANCE:
             raise ValueError(
-                f"face has shape {tuple(face.shape)}; this model takes (B, 3, {side}, {side}): enlarge it to "
-                f"{side}x{side} first, sparnet.images.to_tensor and sparnet.images.degrade do"
+                f"face has values from {face.min().item():.4g} to {face.max().item():.4g}; "
+                "RGB in [-1, 1] is expected: (pixels / 255 - 0.5) / 0.5"
             )
-        if not self.training:  # a trainer's loader vouches for its faces, and looking costs a wait on a GPU
-            if face.dtype != self.stem.weight.dtype:
-                raise ValueError(f"face is {face.dtype}, the model's weights are {self.stem.weight.dtype}: convert one")
-            if not face.detach().abs().amax() <= 1 + _RANGE_TOLERANCE:
-                raise ValueError(
-                    f"face has values from {face.min().item():.4g} to {face.max().item():.4g}; "
-                    "RGB in [-1, 1] is expected: (pixels / 255 - 0.5) / 0.5"
-                )
 
 
 def _edited(edit: Edit, name: str, alpha: Tensor) -> Tensor:
@@ -309,7 +384,7 @@ def _norm(config: SPARNetConfig, channels: int) -> nn.Module:
     if config.norm == "batch":
         return nn.BatchNorm2d(channels)
     if config.norm == "instance":
-        return nn.InstanceNorm2d(channels, affine=True)
+        return InstanceNorm(channels)
     return nn.GroupNorm(gcd(32, channels), channels)
 
 

@@ -24,7 +24,7 @@ from sparnet.faces import (
     whole_transform,
 )
 from sparnet.images import check_image, degrade, to_image, to_tensor
-from sparnet.model import SPARNet
+from sparnet.model import SPARNet, Trace
 
 Mode = Literal["simulate", "as_is"]
 MODES: tuple[Mode, ...] = ("simulate", "as_is")
@@ -42,7 +42,7 @@ class RestoredFace:
     crop: np.ndarray  # (S,S,3) uint8, cut from the photo
     degraded: np.ndarray  # (S,S,3) uint8, what the network saw
     restored: np.ndarray  # (S,S,3) uint8
-    alphas: dict[str, Tensor]  # unit -> (1,h,w) or (C,h,w) float32 on the CPU, raw, in (0,1)
+    alphas: dict[str, Tensor]  # unit -> (1,h,w), (C,h,w) or (C,1,1) float32 on the CPU, raw, in (0,1)
     features: dict[str, Tensor] | None  # unit -> (C,h,w) float32 on the CPU, what alpha gates; None: not asked for
 
 
@@ -82,9 +82,8 @@ class Restorer:
         their boxes x1, y1, x2, y2. progress(done, total, text) is called around each face. A face that cannot be
         restored is left out and noted; `UserError` if the photo or the mode cannot be used.
         """
-        _check(photo)
         mode = self._mode(mode)
-        found, detector, notes = self._find(photo, faces)
+        found, detector, notes = find_faces(photo, faces, self.detector)
         result, restored = photo.copy(), []
         for i, face in enumerate(found):
             if progress:
@@ -97,7 +96,8 @@ class Restorer:
             crop = one.crop if mode == "as_is" else None  # else the face's own detail would show through
             result = paste_face(result, one.restored, one.to_crop, crop, photo, _fade(photo, faces))
             restored.append(one)
-            notes += self._too_sharp(one, mode, i + 1)
+            if mode == "as_is":
+                notes += self.too_sharp(side_in_photo(one.to_crop, self.model.config.size), i + 1)
         if progress:
             progress(len(found), len(found), "Done")
         return Restoration(result, restored, detector, notes, failed=len(found) - len(restored))
@@ -106,24 +106,29 @@ class Restorer:
         self, photo: np.ndarray, face: Face, mode: Mode, features: bool = False, whole: bool = False
     ) -> RestoredFace:
         """One face of the photo; `UserError` if it cannot be cut out or the network fails on it."""
-        size = self.model.config.size
-        to_crop = whole_transform(photo, size) if whole else crop_transform(face, size)
-        crop = crop_whole(photo, size) if whole else crop_face(photo, to_crop, size)
+        to_crop, crop = cut_face(photo, face, self.model.config.size, whole)
         degraded = degrade(crop, self.model.config.degraded_size) if mode == "simulate" else crop
+        trace = self.trace(degraded, features)
+        return RestoredFace(
+            face, to_crop, crop, degraded, to_image(trace.restored), _first(trace.alphas), _first(trace.features)
+        )
+
+    def trace(self, degraded: np.ndarray, features: bool = False) -> Trace:
+        """What the network makes of a degraded face (S,S,3) uint8, S the model's size; `UserError` if it fails."""
         weight = next(self.model.parameters())
         with torch.no_grad():
             trace = self.model.trace(to_tensor(degraded).to(weight), features=features)
         if not trace.restored.isfinite().all():
             raise UserError("The network's answer is not a picture: its weights or its number format are not usable.")
-        return RestoredFace(
-            face, to_crop, crop, degraded, to_image(trace.restored), _first(trace.alphas), _first(trace.features)
-        )
+        return trace
 
-    def _too_sharp(self, face: RestoredFace, mode: Mode, number: int) -> list[str]:
-        """A note if a model that enlarges small faces was given a large one: it sharpens detail that is sharp."""
-        small, scale = self.model.config.degraded_size, np.hypot(*face.to_crop[:, 0])
-        in_photo = self.model.config.size / scale
-        if mode == "simulate" or small is None or in_photo < 2 * small:
+    def too_sharp(self, in_photo: float, number: int) -> list[str]:
+        """A note if a model that enlarges small faces is given a large one as it is: it sharpens detail that is sharp.
+
+        in_photo: `side_in_photo` of the face; number: which face of the photo, counted from 1.
+        """
+        small = self.model.config.degraded_size
+        if small is None or in_photo < 2 * small:
             return []
         return [
             f"Face {number} is about {in_photo:.0f} pixels large and was restored as it is, by a model for faces of "
@@ -143,34 +148,51 @@ class Restorer:
             )
         return mode
 
-    def _find(self, photo: np.ndarray, faces) -> tuple[list[Face], str, list[str]]:
-        """The faces to restore, who found them, and the first notes."""
-        height, width = photo.shape[:2]
-        if isinstance(faces, str):
-            if faces != "whole":
-                raise ValueError(f"faces is {faces!r}; it must be None, 'whole', or a list of faces or boxes")
-            left, top, side = centred_square(photo)
-            notes = [] if height == width else ["The picture is not square: its centred square was taken as the face."]
-            return [Face(np.array([left, top, left + side, top + side], float))], "none: the whole picture", notes
-        if faces is not None:
-            given = [face if isinstance(face, Face) else Face(np.array(face, float)) for face in faces]
-            for face in given:
-                x1, y1, x2, y2 = face.box
-                if not (x1 < width and y1 < height and x2 > 0 and y2 > 0):
-                    raise UserError(
-                        f"The box {x1:g},{y1:g},{x2:g},{y2:g} lies outside the photo, which is {width} x {height} "
-                        "pixels. Give it as left,top,right,bottom."
-                    )
-            return given, "none: given by the caller", []
-        detector = self.detector or find_detector()
-        found = detector(photo)
-        notes = [detector.note]
-        if not found:
-            notes.append(
-                "No human face was found, so the photo is unchanged. If it shows one, give its box, or take the whole "
-                "picture as the face."
-            )
-        return found, detector.name, notes
+
+def find_faces(
+    photo: np.ndarray,
+    faces: Literal["whole"] | Sequence[Face | Box] | None = None,
+    detector: Detector | None = None,
+) -> tuple[list[Face], str, list[str]]:
+    """The faces to restore, who found them, and the first notes; `faces` and errors as in `Restorer`."""
+    _check(photo)
+    height, width = photo.shape[:2]
+    if isinstance(faces, str):
+        if faces != "whole":
+            raise ValueError(f"faces is {faces!r}; it must be None, 'whole', or a list of faces or boxes")
+        left, top, side = centred_square(photo)
+        notes = [] if height == width else ["The picture is not square: its centred square was taken as the face."]
+        return [Face(np.array([left, top, left + side, top + side], float))], "none: the whole picture", notes
+    if faces is not None:
+        given = [face if isinstance(face, Face) else Face(np.array(face, float)) for face in faces]
+        for face in given:
+            x1, y1, x2, y2 = face.box
+            if not (x1 < width and y1 < height and x2 > 0 and y2 > 0):
+                raise UserError(
+                    f"The box {x1:g},{y1:g},{x2:g},{y2:g} lies outside the photo, which is {width} x {height} "
+                    "pixels. Give it as left,top,right,bottom."
+                )
+        return given, "none: given by the caller", []
+    detector = detector or find_detector()
+    found = detector(photo)
+    notes = [detector.note]
+    if not found:
+        notes.append(
+            "No human face was found, so the photo is unchanged. If it shows one, give its box, or take the whole "
+            "picture as the face."
+        )
+    return found, detector.name, notes
+
+
+def cut_face(photo: np.ndarray, face: Face, size: int, whole: bool = False) -> tuple[np.ndarray, np.ndarray]:
+    """to_crop (2,3), photo -> crop, and the crop (size,size,3) uint8; `whole`: the picture is already a face."""
+    to_crop = whole_transform(photo, size) if whole else crop_transform(face, size)
+    return to_crop, crop_whole(photo, size) if whole else crop_face(photo, to_crop, size)
+
+
+def side_in_photo(to_crop: np.ndarray, size: int) -> float:
+    """How many of the photo's pixels one side of the crop of `size` covers."""
+    return float(size / np.hypot(*to_crop[:, 0]))
 
 
 def _check(photo: np.ndarray) -> None:

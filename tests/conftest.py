@@ -1,5 +1,25 @@
 """Fixtures that every test may use."""
 
+import os
+import shutil
+
+import pytest
 from hub import local_hub
+from playwright.sync_api import sync_playwright
 
 __all__ = ["local_hub"]
+
+
+@pytest.fixture(scope="module")
+def browser():
+    names = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+    path = next(filter(None, map(shutil.which, names)), None)
+    if path is None:
+        missing = f"no browser: install one of {', '.join(names)}"
+        if os.environ.get("CI"):
+            pytest.fail(missing)
+        pytest.skip(missing)
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox", "--disable-gpu"])
+        yield browser
+        browser.close()

@@ -3,7 +3,6 @@
 import io
 import json
 import os
-import shutil
 import signal
 import socket
 import subprocess
@@ -21,7 +20,7 @@ import pytest
 import skimage.data
 from gradio_client import Client, handle_file
 from PIL import Image
-from playwright.sync_api import Page, expect, sync_playwright
+from playwright.sync_api import Page, expect
 
 from sparnet import SPARNet, SPARNetConfig, load_model
 from sparnet.checkpoints import DEFAULT_MODEL, MODELS
@@ -74,21 +73,6 @@ def client(server):
 def maps(client):
     """The astronaut's raw maps, unit -> (C,h,w), by way of the endpoint."""
     return np.load(client.predict(handle_file(ASTRONAUT), DEFAULT_MODEL, "simulate", api_name="/attention")[1])
-
-
-@pytest.fixture(scope="module")
-def browser():
-    names = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-    path = next(filter(None, map(shutil.which, names)), None)
-    if path is None:
-        missing = f"no browser: install one of {', '.join(names)}"
-        if os.environ.get("CI"):
-            pytest.fail(missing)
-        pytest.skip(missing)
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox", "--disable-gpu"])
-        yield browser
-        browser.close()
 
 
 @pytest.fixture
@@ -283,8 +267,8 @@ def test_dark_and_light_differ_in_background_and_fit_a_phone(server, browser):
     assert lightness["light"] > 230
 
 
-def test_only_restore_and_attention_are_offered_to_programs(client):
-    assert set(client.view_api(return_format="dict")["named_endpoints"]) == {"/restore", "/attention"}
+def test_only_restore_attention_and_compare_are_offered_to_programs(client):
+    assert set(client.view_api(return_format="dict")["named_endpoints"]) == {"/restore", "/attention", "/compare"}
     assert client.view_api(return_format="dict")["unnamed_endpoints"] == {}
 
 

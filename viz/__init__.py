@@ -2,5 +2,6 @@
 
 alphas {unit: (C,h,w)} -> atlas: numbers, one figure of every map, NPZ
                        -> overlay: one map in colour over a face
+                       -> compare: one face by several models, side by side
                        -> explorer: what the browser needs to do the same at once, without the model
 """

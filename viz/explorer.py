@@ -31,13 +31,13 @@ def payload(
     }
 
 
-def photo_payload(photo: np.ndarray, restored: np.ndarray, boxes: list[np.ndarray]) -> dict:
-    """A photo (H,W,3) uint8 before and after, and its faces x1, y1, x2, y2 in shares of its sides, cut at its edges."""
+def photo_payload(photo: np.ndarray, restored: np.ndarray | None, boxes: list[np.ndarray]) -> dict:
+    """A photo (H,W,3) uint8 before and, if it is known, after; its faces x1, y1, x2, y2 in shares of its sides."""
     height, width = photo.shape[:2]
     shares = [np.clip(box / [width, height, width, height], 0, 1) for box in boxes]
     return {
         "original": _for_a_screen(photo),
-        "restored": _for_a_screen(restored),
+        "restored": None if restored is None else _for_a_screen(restored),
         "faces": [{"box": share.round(5).tolist()} for share in shares],
     }
 
@@ -58,6 +58,8 @@ def feature_strength(features: Tensor) -> np.ndarray:
 
 def _unit(name: str, alpha: Tensor, features: Tensor | None) -> dict:
     mean = mean_map(alpha)
+    if features is not None:  # channel attention has one number a channel: the same at every place of the features
+        mean = np.broadcast_to(mean, features.shape[-2:])
     unit = {
         "name": name,
         "group": name.partition(".")[0],

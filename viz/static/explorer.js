@@ -27,6 +27,11 @@ function load() {
     element.replaceChildren();
     return;
   }
+  if (!value.units.length) {
+    face = null;
+    element.innerHTML = "<p class='notice'>This model has no attention maps: its units add all of their features.</p>";
+    return;
+  }
   const units = value.units.map((unit) => ({
     ...unit,
     alpha: Float32Array.from(new Uint16Array(bytes(unit.alpha).buffer), (level) => level / 65535),

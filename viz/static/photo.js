@@ -1,6 +1,6 @@
 // The whole photo with the faces that were found: each box is a button that chooses the face.
 //
-//   props.value {original, restored, faces: [{box: [x0, y0, x1, y1] in shares of the photo}]
+//   props.value {original, restored or null, faces: [{box: [x0, y0, x1, y1] in shares of the photo}]}
 //     -> trigger("select", {index})
 
 let side = "restored";
@@ -14,11 +14,13 @@ function load() {
     element.replaceChildren();
     return;
   }
+  const sides = ["original", "restored"].filter((name) => value[name]);
+  if (!sides.includes(side)) side = sides[0];
   element.innerHTML = `
     <figure class="photo">
       <div><img alt="">${value.faces.map(box).join("")}</div>
       <figcaption><span>${caption(value.faces.length)}</span>
-        <fieldset><legend>Photo</legend>${["original", "restored"].map(switchTo).join("")}</fieldset></figcaption>
+        ${value.restored ? `<fieldset><legend>Photo</legend>${sides.map(switchTo).join("")}</fieldset>` : ""}</figcaption>
     </figure>`;
   for (const radio of element.querySelectorAll("[name=side]")) {
     radio.onchange = () => show(radio.value);
@@ -34,7 +36,8 @@ function load() {
 }
 
 function caption(count) {
-  return count === 1 ? "One face, restored in its place." : `${count} faces. Choose one to look at it.`;
+  if (count > 1) return `${count} faces. Choose one to look at it.`;
+  return props.value.restored ? "One face, restored in its place." : "One face.";
 }
 
 function box(face, i) {

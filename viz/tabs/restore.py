@@ -3,26 +3,24 @@
 photo, model, mode -> restore -> status, photo with numbered faces -> choose -> before | after, explorer, downloads
 """
 
-import html
 from dataclasses import dataclass
-from functools import cache
-from pathlib import Path
 
 import gradio as gr
 import numpy as np
-import skimage.data
 
 from sparnet.errors import UserError
-from sparnet.images import encode_png, resize
+from sparnet.images import encode_png
 from sparnet.restorer import Restoration
 from viz.atlas import face_atlas, maps_npz
 from viz.explorer import color_tables, payload, photo_payload
+from viz.tabs.pieces import EXPIRED, GUESS, NOT_YET, facts_line, notice, photo_inputs, script, status_html
 from viz.tabs.serving import (
     ONE_AT_A_TIME,
     UNOPENED,
     device_name,
     download,
     explained,
+    face_index,
     first_model,
     model_choices,
     read_photo,
@@ -31,12 +29,6 @@ from viz.tabs.serving import (
     timed_restoration,
 )
 
-STATIC = Path(__file__).parents[1] / "static"
-
-MODE_CHOICES = [
-    ("Simulate a tiny photo: reduce each face to 16x16 pixels first", "simulate"),
-    ("Restore the photo as it is", "as_is"),
-]
 WELCOME = """<div class="welcome"><ol>
 <li><b>Give it a photo.</b> Drop one on the left, paste it, take one, or choose an example.</li>
 <li><b>Compare.</b> Each face is found and restored. A slider shows it before and after.</li>
@@ -47,8 +39,7 @@ ABOUT_MAPS = """<h2>Attention atlas</h2>
 gates them: <i>x</i>&#8242; = shortcut(<i>x</i>) + <i>&alpha;</i>&#8201;&middot;&#8201;<i>f</i>. <b>Bright</b>: the
 unit lets its features through here. <b>Dark</b>: it holds them back. Do <em>not</em> conclude that a bright place
 matters for the result: the features there may be weak, and later units may undo them.</p>"""
-NOT_YET = gr.update(value=None, interactive=False)
-GUESS = "A restored face is a plausible guess by a neural network. It is not evidence of who someone is."
+FILES = ("photo", "face", "maps", "atlas")  # to download; a model without attention has only the first two
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,17 +58,6 @@ def build() -> None:
     shown, chosen = gr.State(None, time_to_live=3600), gr.State(0)
     with gr.Row(elem_classes="bench"):
         with gr.Column(scale=4, min_width=320):
-            photo = gr.Image(label="Photo", height=330, placeholder="Drop a photo here", elem_id="photo-input")
-            mode = gr.Radio(MODE_CHOICES, value="simulate", label="What to do with faces", elem_id="mode", render=False)
-            whole = gr.Checkbox(label="The picture is already a face: do not search", elem_id="whole", render=False)
-            gr.Examples(
-                [[str(path), *settings] for path, *settings in _examples()],
-                [photo, mode, whole],
-                label="Or try one: an astronaut, and her face in 16x16 pixels",
-                api_visibility="private",
-                visible_columns=[0],
-                elem_id="examples",
-            )
             model = gr.Dropdown(
                 model_choices(),
                 value=first_model(),
@@ -86,12 +66,12 @@ def build() -> None:
                 allow_custom_value=True,
                 filterable=True,
                 elem_id="model",
+                render=False,
             )
-            mode.render()
-            whole.render()
+            photo, mode, whole = photo_inputs(model)
             run = gr.Button("Restore", variant="primary", elem_id="restore")
         with gr.Column(scale=8, min_width=320):
-            status = gr.HTML(_ready(), elem_id="status")
+            status = gr.HTML(_ready(), elem_id="status", elem_classes="status")
             welcome = gr.HTML(WELCOME, elem_id="welcome")
             with gr.Row(visible=False) as result:
                 with gr.Column(min_width=300, elem_id="face-column"):
@@ -105,7 +85,7 @@ def build() -> None:
                         elem_id="slider",
                     )
                 with gr.Column(min_width=300):
-                    faces = gr.HTML(None, html_template="", js_on_load=_script("photo.js"), elem_id="faces")
+                    faces = gr.HTML(None, html_template="", js_on_load=script("photo.js"), elem_id="faces")
             with gr.Row(visible=False, elem_id="downloads") as downloads:
                 files = [
                     gr.DownloadButton(label, size="sm", elem_id=f"download-{name}", interactive=False)
@@ -120,7 +100,7 @@ def build() -> None:
     with gr.Column(visible=False, elem_id="atlas-section") as atlas:
         gr.HTML(ABOUT_MAPS, elem_classes="about")
         explorer = gr.HTML(
-            None, html_template="", js_on_load=_script("explorer.js"), tables=color_tables(), elem_id="explorer"
+            None, html_template="", js_on_load=script("explorer.js"), tables=color_tables(), elem_id="explorer"
         )
 
     _endpoints(photo, model, mode, whole)  # first, or the handlers below would take their names
@@ -147,25 +127,27 @@ def build() -> None:
         try:
             pixels = read_photo(upload)
         except Exception as error:  # told on the page; `sentence` logs what is not the visitor's mistake
-            return view(_ready() + _notice(sentence(error))) | {photo: None}
+            return view(_ready() + notice(sentence(error))) | {photo: None}
         try:
             done, facts = timed_restoration(pixels, model, mode, whole, progress)
             return view(_status(facts), Shown(pixels, done, model, mode, whole))
         except Exception as error:  # the same
-            return view(_ready() + _notice(sentence(error)))
+            return view(_ready() + notice(sentence(error)))
 
     def restore_if_given(upload, model, mode, whole, progress=gr.Progress()):  # noqa: B008
         return restore(upload, model, mode, whole, progress) if upload else gr.skip()
 
     def choose(now: Shown | None, event: gr.EventData):
         if now is None:
-            raise UserError("This result was deleted after an hour. Restore the photo again.")
+            raise UserError(EXPIRED)
         return event.index, *_face_views(now, event.index), *[NOT_YET] * len(files)
 
     def write_files(now: Shown | None, index: int):
         if now is None or not now.result.faces:
             return [NOT_YET] * len(files)
-        return [gr.update(value=path, interactive=True) for path in _files(now, index)]
+        kinds = FILES if now.result.faces[index].alphas else FILES[:2]
+        ready = [gr.update(value=path, interactive=True) for path in _files(now, index, kinds)]
+        return ready + [NOT_YET] * (len(files) - len(ready))
 
     inputs = [photo, model, mode, whole]
     outputs = [photo, status, shown, chosen, welcome, result, faces, slider, downloads, atlas, explorer, *files]
@@ -203,12 +185,12 @@ def _endpoints(photo: gr.Image, model: gr.Dropdown, mode: gr.Radio, whole: gr.Ch
 
         face: which one, counted from 1, largest first. The rest is as in /restore.
         """
-        face, pixels = int(face or 0), read_photo(photo)
+        pixels = read_photo(photo)
         done, _ = timed_restoration(pixels, model, mode, whole, progress)
-        if not 1 <= face <= len(done.faces):
-            note = "" if done.faces else done.notes[-1]
-            raise UserError(f"There is no face {face}; {len(done.faces)} found. {note}".strip())
-        return _files(Shown(pixels, done, model, mode, whole), face - 1, only=("atlas", "maps"))
+        index = face_index(face, len(done.faces), done.notes)
+        if not done.faces[index].alphas:
+            raise UserError(f"{model} has no attention maps. Choose another model.")
+        return _files(Shown(pixels, done, model, mode, whole), index, only=("atlas", "maps"))
 
     settings = {"api_visibility": "public", **ONE_AT_A_TIME, **UNOPENED}
     inputs = [photo, model, mode]
@@ -235,7 +217,7 @@ def _photo_view(now: Shown) -> dict:
     return photo_payload(now.photo, now.result.photo, [one.face.box for one in now.result.faces])
 
 
-def _files(now: Shown, index: int, only: tuple[str, ...] = ("photo", "face", "maps", "atlas")) -> list[str]:
+def _files(now: Shown, index: int, only: tuple[str, ...]) -> list[str]:
     """Paths of the files to download, in the order asked for."""
     one, name = now.result.faces[index], f"face-{index + 1}"
     write = {
@@ -248,44 +230,18 @@ def _files(now: Shown, index: int, only: tuple[str, ...] = ("photo", "face", "ma
 
 
 def _ready() -> str:
-    return _facts({"status": "ready", "model": first_model(), "device": device_name()})
+    return facts_line({"status": "ready", "model": first_model(), "device": device_name()})
 
 
 def _status(facts: dict) -> str:
-    """One line of facts; under it, what the visitor should know."""
-    count = len(facts["faces"])
-    line = _facts(
+    return status_html(
         {
-            "faces": str(count),
+            "faces": str(len(facts["faces"])),
             "model": facts["model"],
             "device": facts["device"],
             "time": f"{facts['seconds']:.1f} s",
             "detector": facts["detector"],
-        }
+        },
+        facts["notes"],
+        found=bool(facts["faces"]),
     )
-    if not count:
-        line += _notice(f"{facts['notes'][-1]} For that, tick “The picture is already a face”.")
-    notes = facts["notes"] if count else facts["notes"][:-1]
-    return line + "<ul>" + "".join(f"<li>{html.escape(note)}</li>" for note in notes) + "</ul>"
-
-
-def _facts(values: dict[str, str]) -> str:
-    return "<dl>" + "".join(f"<div><dt>{k}</dt><dd>{html.escape(v)}</dd></div>" for k, v in values.items()) + "</dl>"
-
-
-def _notice(text: str) -> str:
-    return f"<div class='notice' role='alert'>{html.escape(text)}</div>"
-
-
-@cache
-def _examples() -> list[tuple[Path, str, bool]]:
-    """(file, mode, already a face): NASA's portrait of Eileen Collins, public domain, and her face in 256 pixels."""
-    astronaut = skimage.data.astronaut()
-    folder = Path(download(encode_png(astronaut), "astronaut.png")).parent
-    tiny = folder / "astronaut-16x16.png"
-    tiny.write_bytes(encode_png(resize(astronaut[8:216, 120:328], 16)))
-    return [(folder / "astronaut.png", "simulate", False), (tiny, "as_is", True)]
-
-
-def _script(name: str) -> str:
-    return (STATIC / name).read_text(encoding="utf-8")

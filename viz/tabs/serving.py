@@ -24,9 +24,9 @@ from gradio.utils import get_upload_folder
 from sparnet import Restorer, load_model
 from sparnet.checkpoints import DEFAULT_MODEL, MODELS
 from sparnet.errors import UserError
-from sparnet.faces import Detector, find_detector
+from sparnet.faces import Detector, Face, find_detector
 from sparnet.images import decode
-from sparnet.restorer import MODES, Restoration
+from sparnet.restorer import MODES, Restoration, find_faces
 
 log = logging.getLogger(__name__)
 
@@ -78,12 +78,16 @@ def read_photo(upload: dict | None) -> np.ndarray:
     return decode(Path(upload["path"]).read_bytes())
 
 
+def models_here() -> list[str]:
+    """The names of the models that need no download."""
+    return _offered + [name for name, entry in MODELS.items() if entry.weights.is_file()]
+
+
 def model_choices() -> list[tuple[str, str]]:
     """(label, name) of the host's own models, then of the known ones, those whose weights are here first."""
-    here = {name: entry.weights.is_file() for name, entry in MODELS.items()}
-    return [(name, name) for name in _offered] + [
-        (name if here[name] else f"{name} (weights not here yet)", name)
-        for name in sorted(MODELS, key=lambda name: not here[name])
+    here = models_here()
+    return [(name, name) for name in here] + [
+        (f"{name} (weights not here yet)", name) for name in MODELS if name not in here
     ]
 
 
@@ -117,8 +121,7 @@ def timed_restoration(
     photo: np.ndarray, model: str, mode: str, whole: bool, progress: gr.Progress
 ) -> tuple[Restoration, dict]:
     """Restore a photo; with it, what a person wants to know about how it was done, ready for JSON."""
-    if mode not in MODES:
-        raise UserError(f"{mode!r} is not a mode. Choose one of {', '.join(MODES)}.")
+    check_mode(mode)
     progress(0, desc=f"Loading {model}")
     restore, notes = restorer(model)
     progress(0.1, desc="Looking for faces")
@@ -138,6 +141,24 @@ def timed_restoration(
         "faces": [[round(float(edge), 1) for edge in face.face.box] for face in result.faces],
         "notes": notes + result.notes,
     }
+
+
+def check_mode(mode: str) -> None:
+    if mode not in MODES:
+        raise UserError(f"{mode!r} is not a mode. Choose one of {', '.join(MODES)}.")
+
+
+def find(photo: np.ndarray, whole: bool) -> tuple[list[Face], str, list[str]]:
+    """The photo's faces, largest first, who found them, and notes; `whole`: the picture is already a face."""
+    return find_faces(photo, "whole" if whole else None, *_detectors)
+
+
+def face_index(number: int | None, count: int, notes: list[str]) -> int:
+    """A face's number, counted from 1, as an index into the `count` that were found."""
+    number = int(number or 0)
+    if not 1 <= number <= count:
+        raise UserError(f"There is no face {number}; {count} found. {'' if count else notes[-1]}".strip())
+    return number - 1
 
 
 def download(data: bytes, name: str) -> str:
