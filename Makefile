@@ -1,11 +1,12 @@
 # make app    open the demo at http://127.0.0.1:7860       make test   every test, with a real browser
 # make bench  time and memory of one face and of the page  make lint   ruff
+# make bench-training  speed of a training step and of its loader; ARGS=--compile for torch.compile too
 PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
 SHELL := /bin/bash
 
-.PHONY: app test bench lint clean browser
+.PHONY: app test bench bench-training lint clean browser
 
 app: $(VENV)/app-installed
 	$(BIN)/python app.py $(ARGS)
@@ -16,6 +17,9 @@ test: $(VENV)/dev-installed browser lint
 
 bench: $(VENV)/dev-installed
 	$(BIN)/python tests/benchmark.py $(ARGS)
+
+bench-training: $(VENV)/dev-installed
+	$(BIN)/python tests/training_benchmark.py $(ARGS)
 
 lint: $(VENV)/dev-installed
 	$(BIN)/ruff check .

@@ -226,6 +226,6 @@ def test_the_page_says_that_a_model_has_no_attention_maps():
         said = page.evaluate(
             "([script, props]) => { new Function('element', 'props', 'watch', script)(document.body, props, () => {});"
             " return document.body.innerText; }",
-            [EXPLORER.read_text(), {"tables": {}, "value": payload(face, face, {})}],
+            [EXPLORER.read_text(), {"value": payload(face, face, {})}],
         )
     assert said.startswith("This model has no attention maps")

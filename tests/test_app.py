@@ -228,6 +228,12 @@ def test_the_example_of_sixteen_pixels_runs_when_it_is_clicked(page):
     expect(page.locator("#whole input")).to_be_checked()
 
 
+def test_settings_chosen_before_the_photo_do_not_keep_the_maps_away(page):
+    page.get_by_label("The picture is already a face").check()
+    upload(page, ASTRONAUT)
+    expect(page.locator("#explorer [data-unit]")).to_have_count(len(UNITS), timeout=PATIENCE)
+
+
 def test_a_text_file_named_jpg_is_answered_by_a_sentence_and_leaves_nothing_of_the_last_photo(restored, tmp_path):
     (tmp_path / "notes.jpg").write_text("This is not a photo.")
     restored.get_by_label("Remove Image").click()

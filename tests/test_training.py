@@ -25,6 +25,7 @@ from training import evaluate, state
 from training.command import Diverged
 from training.data import FaceBatches, Faces, index_pictures, join
 from training.evaluate import score
+from training.losses import PIXEL
 from training.metrics import psnr
 from training.recipes import RECIPES, Recipe
 from training.run import Job
@@ -83,7 +84,7 @@ def source(recipe: Recipe, job: Job) -> str:
     return (
         "from pathlib import Path, PosixPath\n"
         "from sparnet.model import SPARNetConfig\n"
-        "from training.recipes import Recipe\n"
+        "from training.recipes import Gan, Recipe\n"
         "from training.run import Job\n"
         "from training.train import train\n"
         f"train({recipe!r}, {job!r})\n"
@@ -110,13 +111,13 @@ def test_the_loss_falls_and_the_averaged_weights_beat_their_start(faces, tmp_pat
     recipe = replace(RECIPE, steps=40, zoom=(1.0, 1.0), shift=0.0, flip=False, ema=0.8, validate_every=20)
     train(recipe, job(faces, tmp_path / "run", validate=faces))
     logs = EventAccumulator(str(tmp_path / "run" / "logs")).Reload()
-    losses = [entry.value for entry in logs.Scalars("train/loss")]
+    losses = [entry.value for entry in logs.Scalars("train/pixel")]
     assert np.mean(losses[-5:]) < 0.7 * losses[0]
     scores = [entry.value for entry in logs.Scalars("validation/psnr")]
     assert scores[-1] > scores[0]
     rates = [entry.value for entry in logs.Scalars("train/lr")]
     assert rates[-1] < 0.01 * max(rates)
-    assert {"train/gradient_norm", "train/images_per_s", "validation/gain", "validation/ssim"} <= set(
+    assert {"train/generator_gradient_norm", "train/images_per_s", "validation/gain", "validation/ssim"} <= set(
         logs.Tags()["scalars"]
     )
 
@@ -316,8 +317,6 @@ def test_init_from_another_architecture_is_refused_by_the_field(faces, finished,
 
 
 def test_a_number_that_is_none_stops_the_run_and_the_last_good_checkpoint_stays(faces, tmp_path, monkeypatch):
-    from training import train as module
-
     calls = 0
 
     def poisoned(restored: torch.Tensor, sharp: torch.Tensor) -> torch.Tensor:
@@ -325,8 +324,8 @@ def test_a_number_that_is_none_stops_the_run_and_the_last_good_checkpoint_stays(
         calls += 1
         return F.l1_loss(restored, sharp) * (float("nan") if calls == 5 else 1.0)
 
-    monkeypatch.setitem(module.LOSSES, "l1", poisoned)
-    with pytest.raises(Diverged, match=r"at step 5; the last good checkpoint stays in .*--init"):
+    monkeypatch.setitem(PIXEL, "l1", poisoned)
+    with pytest.raises(Diverged, match=r"at step 5: pixel nan.*; the last good checkpoint stays in .*--init"):
         train(RECIPE, job(faces, tmp_path / "run", save_minutes=0.0))
     kept = state.load_checkpoint(tmp_path / "run", pytest.fail)
     assert kept["step"] == 4
@@ -379,22 +378,16 @@ def test_data_without_any_readable_picture_stops_the_run(tmp_path):
 
 def test_the_rate_rises_then_stays_or_falls_to_zero_along_a_cosine():
     recipe = replace(RECIPE, lr=1.0, warmup=10)
-    rates = [recipe.lr_at(step, 110) for step in range(110)]
+    rates = [recipe.lr * recipe.rate_at(step, 110) for step in range(110)]
     assert rates[:10] == pytest.approx(np.arange(1, 11) / 10)
     assert rates[10:] == pytest.approx(0.5 + 0.5 * np.cos(np.pi * np.arange(100) / 100))
     constant = replace(recipe, schedule="constant")
-    assert {constant.lr_at(step, 110) for step in range(10, 110)} == {1.0}
+    assert {constant.lr * constant.rate_at(step, 110) for step in range(10, 110)} == {1.0}
 
 
 def test_twenty_epochs_are_enough_steps_to_see_every_picture_twenty_times():
     recipe = RECIPES["sparnet"]
     assert recipe.length(1000) * recipe.batch_size >= 20 * 1000 > (recipe.length(1000) - 1) * recipe.batch_size
-
-
-@pytest.mark.parametrize("recipe", RECIPES.values(), ids=RECIPES)
-def test_every_recipe_describes_a_network_that_can_be_built(recipe):
-    with torch.device("meta"):
-        assert SPARNet(recipe.model)
 
 
 def test_the_paper_and_the_released_recipe_differ_as_the_facts_say():
@@ -417,26 +410,10 @@ def test_score_measures_the_model_and_bicubic_on_the_same_faces(faces):
     assert seen[0][2].shape == (32, 32, 3)
 
 
-def test_two_processes_that_share_each_batch_train_what_one_process_trains(faces, tmp_path):
-    """With group norm; batch norm's statistics are those of each process's share."""
-    recipe = replace(RECIPE, model=replace(SMALL, norm="group"))
-    train(recipe, job(faces, tmp_path / "one"))
-    program = tmp_path / "program.py"
-    program.write_text(source(recipe, job(faces, tmp_path / "two")))
-    line = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", str(program)]
-    environment = ALONE | {"ACCELERATE_USE_CPU": "true"}
-    done = subprocess.run(line, env=environment, cwd=ROOT, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    assert "2 x cpu" in done.stderr
-    one, two = (load_file(tmp_path / name / "model" / "model.safetensors") for name in ("one", "two"))
-    for name, value in one.items():
-        torch.testing.assert_close(two[name], value, rtol=0, atol=1e-4)
-
-
 def test_training_needs_nothing_of_the_app():
     code = (
         "import sys, training.train, training.evaluate\n"
-        "print([name for name in ('gradio', 'plotly', 'matplotlib', 'viz', 'app', 'pandas') if name in sys.modules])"
+        "print([name for name in ('gradio', 'plotly', 'viz', 'app', 'pandas') if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], env=ALONE, cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
@@ -465,7 +442,8 @@ def test_the_commands_train_a_shipped_recipe_and_score_what_came_out(tmp_path, f
     model, out = tmp_path / "run" / "model", tmp_path / "scores.json"
     evaluate.main([str(model)], faces, out)
     printed = capsys.readouterr().out
-    floor, ours = json.loads(out.read_text())["scores"]
-    assert f"{ours['psnr']:.3f}" in printed
+    scores = json.loads(out.read_text())["scores"]
+    ours = scores["model"]["psnr"]
+    assert f"{ours['mean']:.3f}" in printed
     assert "12 faces, 16x16 -> 128x128" in printed
-    assert ours["gain"] == pytest.approx(ours["psnr"] - floor["psnr"])
+    assert ours["difference"]["mean"] == pytest.approx(ours["mean"] - scores["bicubic"]["psnr"]["mean"])

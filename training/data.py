@@ -22,7 +22,7 @@ from torch.utils.data import Dataset, Sampler
 
 from sparnet import images
 from sparnet.errors import UserError
-from training.degradations import bicubic
+from training.degradations import bicubic, blind, random_grey
 from training.recipes import Recipe
 
 TRIES = 50  # unreadable pictures in a row before a draw gives up
@@ -160,7 +160,10 @@ class Faces(Dataset):
                 index = int(generator.integers(len(self.items)))
                 continue
             sharp = random_view(picture, self.recipe, generator)
-            degraded = bicubic(sharp, self.recipe.model.degraded_size)
+            if self.recipe.grey:
+                sharp = random_grey(sharp, generator, self.recipe.grey)
+            small = self.recipe.model.degraded_size
+            degraded = bicubic(sharp, small) if small else blind(sharp, generator)
             return images.to_tensor(degraded)[0], images.to_tensor(sharp)[0], skipped
         return None, None, skipped
 

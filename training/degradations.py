@@ -41,6 +41,13 @@ def blind(sharp: ndarray, generator: np.random.Generator) -> ndarray:
     return apply(sharp, Blind().at(len(sharp)).draw(generator))
 
 
+def fixed(sharp: ndarray, small: int | None, name: str) -> ndarray:
+    """The degradation with which the picture of that name is scored: bicubic, or blind with the name as its seed."""
+    if small:
+        return bicubic(sharp, small)
+    return blind(sharp, np.random.default_rng(list(name.encode())))
+
+
 def random_grey(sharp: ndarray, generator: np.random.Generator, probability: float = 0.3) -> ndarray:
     """The face, or with that probability its luma (BT.601) in all three channels; (S,S,3) uint8, never the same array.
 

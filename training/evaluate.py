@@ -1,32 +1,148 @@
-"""Scores of models on a folder of sharp faces.
+"""The evaluator: models, bicubic and anyone's pictures, side by side on the same degraded faces.
 
-    picture -> centre view -> sharp -> bicubic 16x16 -> degraded -> model -> restored -> PSNR, SSIM on Y, and the gain
+    picture -> centre view -> sharp (S,S,3) -> condition, degradation -> degraded -> every method -> restored (S,S,3)
+                                '--------------------------- instruments -------------------------------'
+    -> Row per face -> mean, interval, gain over bicubic -> terminal, JSON, Markdown, LaTeX, HTML
 
-`python -m training.evaluate --model M --data DIR [--json FILE]`
+`python -m training.evaluate --model M [--model N ...] --data DIR`, or `--restored DIR --sharp DIR`. The same under
+`accelerate launch` for several processes, or on a CPU `ACCELERATE_USE_CPU=true torchrun --nproc_per_node N -m ...`.
 """
 
 import json
+import platform
+import resource
+import sys
 import time
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated
 
 import numpy as np
 import torch
 import typer
+from accelerate import PartialState
+from accelerate.utils import parse_flag_from_env
 from numpy import ndarray
 
 from sparnet import images
-from sparnet.checkpoints import load_model
 from sparnet.errors import UserError
 from sparnet.model import SPARNet
-from training.command import Diverged, run_command
-from training.data import Item, centre_view, index_pictures
-from training.degradations import bicubic
-from training.metrics import psnr, ssim
+from training import report as tables
+from training.command import run_command
+from training.comparison import BATCH, Trial, compare, measure, run
+from training.data import Index, Item, face_square, index_pictures
+from training.frechet import InceptionDistance, frechet_on
+from training.identity import identities, impostor_cosines, verification_auc
+from training.instruments import Instruments, choose
+from training.methods import Bicubic, Network, Pictures, labelled, load_network
+from training.perceptual import Lpips
+from training.protocols import PROTOCOLS, Protocol, factor_of, find_protocol
+from training.scores import Ledger, Row, faults, plain_numbers, row_to, summary
 
-BATCH = 8
+
+def evaluate(
+    trial: Trial,
+    data: Index,
+    data_name: str,
+    json_file: Path | None = None,
+    resume: bool = False,
+    with_fid: bool = False,
+) -> dict:
+    """The whole report as JSON values, the same in any number of processes but for the part "run"."""
+    state = PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU"))
+    record = {
+        "protocol": {"name": trial.protocol.name, "about": trial.protocol.about, "line": trial.describe(),
+                     "degradation": trial.degradation, "size": trial.size, "seed": trial.seed},
+        "data": {"name": data_name, "description": data.describe()},
+        "methods": {method.name: method.describe() for method in trial.methods},
+        "instruments": dict(trial.instruments.record) | {
+            "truncate": trial.instruments.truncate, "rgb": trial.instruments.rgb, "regions": trial.instruments.regions},
+        "versions": {"python": platform.python_version()} | {
+            name: version(name) for name in ("torch", "opencv-python", "numpy", "scikit-image", "pillow")},
+    }  # fmt: skip
+    distances = {method.name: InceptionDistance(device=state.device) for method in trial.methods} if with_fid else None
+    ledger = None
+    if json_file:
+        with state.main_process_first():
+            ledger = Ledger(json_file, record, resume, state.process_index)
+        state.wait_for_everyone()  # before the first row is written, all have read what there was
+    started = time.monotonic()
+    rows, clock = run(trial, ledger, distances, state)
+    names = [method.name for method in trial.methods]
+    by_condition = [[row for row in rows if row.condition == i] for i in range(len(trial.protocol.conditions))]
+    if not any(row.values for row in rows):
+        raise UserError(f"none of the {len(trial.items)} pictures can be read or paired, so there is nothing to score")
+    conditions = [
+        {"sweep": condition.sweep, "level": condition.level, "scores": summary(some, names, trial.anchor, trial.seed)}
+        for condition, some in zip(trial.protocol.conditions, by_condition, strict=True)
+    ]
+    scores = conditions[0]["scores"]
+    if distances is not None:
+        for name, distance in distances.items():
+            scores[name]["fid"] = {"mean": distance.value(), "n": sum(name in row.values for row in by_condition[0])}
+    seconds = {name: clock[name] / clock["faces"] for name in names if clock["faces"]}
+    made = record | {
+        "faces": {
+            "pictures": len(trial.items),
+            "scored": sum(bool(row.values) for row in by_condition[0]),
+            "known_landmarks": sum(row.known for row in by_condition[0]),
+            "ignored_files": data.ignored,
+            "faults": faults(rows),
+        },
+        "scores": scores,
+        "identity": crowd(trial, by_condition[0]),
+        "conditions": conditions[1:],
+        "rows": [{key: value for key, value in row_to(row).items() if key != "embeddings"} for row in rows],
+        "run": {
+            "seconds": time.monotonic() - started,
+            "seconds_per_face": seconds,
+            "faces_timed": clock["faces"],
+            "peak_memory_gb": peak_memory(state.device),
+            "processes": state.num_processes,
+            "device": str(state.device),
+            "threads": torch.get_num_threads(),
+        },
+    }
+    return plain_numbers(made)
+
+
+def crowd(trial: Trial, rows: Sequence[Row]) -> dict | None:
+    """What cosines of single faces do not say: strangers' cosines, how well they are told apart, Frechet distance.
+
+    A pair is a restored and a sharp face: of the same person, its own sharp face among them, or of two people.
+    """
+    kept = [row for row in rows if "sharp" in row.embeddings]
+    if len(kept) < 2:
+        return None
+    sharp = np.array([row.embeddings["sharp"] for row in kept])
+    people = [trial.people[row.index] if trial.people else row.name for row in kept]
+    strangers = impostor_cosines(sharp, people)
+    same = np.equal.outer(people, people)
+    found = {"faces": len(kept), "people": len(set(people)), "methods": {}}
+    if strangers.size:
+        found["impostors"] = {"mean": float(strangers.mean()), "highest_of_20": float(np.quantile(strangers, 0.95))}
+    for method in (method.name for method in trial.methods):
+        there = [i for i, row in enumerate(kept) if method in row.embeddings]
+        if len(there) < 2:
+            continue
+        ours = np.array([kept[i].embeddings[method] for i in there])
+        name, distance = frechet_on("identity", ours, sharp)
+        cosines, pairs = ours @ sharp.T, same[there]
+        found["methods"][method] = {name: distance}
+        if strangers.size:
+            found["methods"][method]["verification_auc"] = verification_auc(cosines[pairs], cosines[~pairs])
+    return found
+
+
+def peak_memory(device: torch.device) -> float:
+    """Highest so far, in GB: of the accelerator where there is one, else of this process, all methods together."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 1e9
+    unit = 1 if sys.platform == "darwin" else 1024  # of ru_maxrss, in bytes
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9
 
 
 @dataclass(frozen=True)
@@ -40,6 +156,7 @@ class Score:
     faces: int
     unreadable: tuple[str, ...]  # one message each; not scored
     seconds: float
+    lpips: float | None = None  # None: not measured
 
 
 def score(
@@ -48,70 +165,168 @@ def score(
     name: str = "model",
     device: torch.device | str = "cpu",
     watch: Callable[[ndarray, ndarray, ndarray], None] | None = None,
-    truncate: bool = False,
+    lpips: Lpips | None = None,
 ) -> tuple[Score, Score]:
-    """Score bicubic and the model, in float32, on the same degraded faces; -> (bicubic's Score, the model's).
+    """Score bicubic and a model in training on the degradation it is made for; -> (bicubic's Score, the model's).
 
     `watch(degraded, restored, sharp)` sees each face as (S,S,3) uint8. The model's mode is put back afterwards.
     """
     started, training = time.monotonic(), model.training
-    size, small = model.config.size, model.config.degraded_size
-    floor, ours, unreadable = [], [], []
-    model.eval()
-    for start in range(0, len(items), BATCH):
-        faces = []
-        for item in items[start : start + BATCH]:
-            try:
-                faces.append(centre_view(item.picture(), size))
-            except UserError as error:
-                unreadable.append(str(error))
-        if not faces:
-            continue
-        degraded = [bicubic(sharp, small) for sharp in faces]
-        with torch.inference_mode():
-            restored = model(torch.cat([images.to_tensor(face) for face in degraded]).to(device)).cpu()
-        if not restored.isfinite().all():
-            raise Diverged(f"{name} answers with values that are not numbers")
-        for sharp, low, tensor in zip(faces, degraded, restored, strict=True):
-            face = images.to_image(tensor)
-            floor.append((psnr(low, sharp, truncate), ssim(low, sharp, truncate)))
-            ours.append((psnr(face, sharp, truncate), ssim(face, sharp, truncate)))
-            if watch is not None:
-                watch(low, face, sharp)
-    model.train(training)
-    if not ours:
-        raise UserError(f"none of the {len(items)} pictures can be read, so there is nothing to score")
-    seconds = time.monotonic() - started
-    (bicubic_psnr, bicubic_ssim), (model_psnr, model_ssim) = np.mean(floor, 0).tolist(), np.mean(ours, 0).tolist()
-    common = {"faces": len(ours), "unreadable": tuple(unreadable), "seconds": round(seconds, 1)}
-    return (
-        Score("bicubic", bicubic_psnr, bicubic_ssim, 0.0, **common),
-        Score(name, model_psnr, model_ssim, model_psnr - bicubic_psnr, **common),
+    network = Network(name, model.eval(), device)
+    trial = Trial(
+        items, [Bicubic(), network], network.size, degradation_for([network]), Instruments(lpips=lpips, device=device)
     )
+    rows = []
+    for start in range(0, len(items), BATCH):
+        for one in compare(trial, range(start, min(start + BATCH, len(items)))):
+            rows.append(measure(trial, one))
+            if watch is not None and one.subject is not None:
+                watch(one.subject.degraded, one.restored[name], one.subject.sharp)
+    model.train(training)
+    scored = [row for row in rows if row.values]
+    if not scored:
+        raise UserError(f"none of the {len(items)} pictures can be read, so there is nothing to score")
+    unreadable = tuple(why for row in rows for kind, _, why in row.faults if kind == "unreadable")
+    means = [
+        {metric: float(np.mean([row.values[method][metric] for row in scored])) for metric in scored[0].values[method]}
+        for method in ("bicubic", name)
+    ]
+    seconds = round(time.monotonic() - started, 1)
+    floor, ours = (
+        Score(method, some["psnr"], some["ssim"], some["psnr"] - means[0]["psnr"], len(scored), unreadable, seconds,
+              some.get("lpips"))
+        for method, some in zip(("bicubic", name), means, strict=True)
+    )  # fmt: skip
+    return floor, ours
+
+
+def degradation_for(networks: Sequence[Network]) -> str:
+    """What the networks were trained for; `UserError` if that is not the same."""
+    made_for = {network.name: f"bicubic{network.factor}" if network.factor else "blind" for network in networks}
+    if len(set(made_for.values())) > 1:
+        told = ", ".join(f"{name} for {degradation}" for name, degradation in made_for.items())
+        raise UserError(f"the models are made for different degradations ({told}); choose one by --degradation")
+    return next(iter(made_for.values()))
+
+
+def prepare(
+    models: Sequence[str],
+    restored: Sequence[Path],
+    index: Index,
+    limit: int | None,
+    protocol: Protocol,
+    degradation: str | None,
+    size: int | None,
+    instruments: Instruments,
+    seed: int,
+    people: Sequence[str] | None,
+) -> Trial:
+    """Load the methods and settle what the options leave open; `UserError` where they do not fit together."""
+    for option, given, stated in (
+        ("--degradation", degradation, protocol.degradation),
+        ("--size", size, protocol.size),
+    ):
+        if None not in (given, stated) and given != stated:
+            raise UserError(
+                f"protocol {protocol.name} means {option} {stated}: leave {option} {given} out, or --protocol"
+            )
+    networks = [load_network(model, instruments.device) for model in models]
+    degradation = degradation or protocol.degradation
+    if not protocol.sharp and (degradation or restored):
+        raise UserError(f"protocol {protocol.name} has no sharp faces: it takes neither --degradation nor --restored")
+    if protocol.sharp and degradation is None and networks:
+        degradation = degradation_for(networks)
+    if len(protocol.conditions) > 1 and restored:
+        raise UserError(
+            f"protocol {protocol.name} changes the faces, and pictures in a folder cannot follow: no --restored"
+        )
+    common = size or protocol.size or max((network.size for network in networks), default=None) or _side(index.items)
+    factor = factor_of(degradation) if degradation else None
+    if factor and common % factor:
+        raise UserError(f"{common}x{common} faces cannot be reduced {factor} times; choose another --size")
+    floor = [Bicubic()] if degradation or not protocol.sharp else []
+    pictures = [
+        Pictures(label, Path(folder), index.items, common, size is not None)
+        for label, folder in (labelled(str(folder)) for folder in restored)
+    ]
+    methods = [*floor, *networks, *pictures]
+    if twice := [name for name, count in Counter(method.name for method in methods).items() if count > 1]:
+        raise UserError(f"two methods are called {twice[0]}; name them apart: --model LABEL={twice[0]}")
+    return Trial(index.items[:limit], methods, common, degradation, instruments, protocol, seed, people)
+
+
+def _side(items: Sequence[Item]) -> int:
+    """Side of the first face that can be read."""
+    for item in items:
+        try:
+            height, width = item.picture().shape[:2]
+        except UserError:
+            continue
+        return int(face_square(width, height)[2])
+    raise UserError(f"none of the {len(items)} pictures can be read, so there is nothing to score")
 
 
 def main(
-    model: Annotated[list[str], typer.Option(help="A name, folder, Hub id or released .pth; repeatable.")],
-    data: Annotated[Path, typer.Option(help="Folder of sharp faces.")],
-    json_file: Annotated[Path | None, typer.Option("--json", help="Write the scores there as well.")] = None,
+    model: Annotated[list[str], typer.Option(help="[LABEL=] name, folder, Hub id or .pth; repeatable.")] = [],  # noqa: B006
+    data: Annotated[Path | None, typer.Option("--data", "--sharp", help="Folder of sharp faces.")] = None,
+    json_file: Annotated[Path | None, typer.Option("--json", help="Everything, with the values of each face.")] = None,
+    restored: Annotated[list[Path], typer.Option(help="[LABEL=] folder of another program's faces; repeatable.")] = [],  # noqa: B006
+    protocol: Annotated[str, typer.Option(help=f"One of {', '.join(PROTOCOLS)}.")] = "plain",
+    degradation: Annotated[str | None, typer.Option(help="bicubic4, bicubic8, bicubic16 or blind.")] = None,
+    size: Annotated[int | None, typer.Option(min=8, help="Common side of the faces in px.")] = None,
+    lpips: Annotated[Path | None, typer.Option(help="Weights of LPIPS with SqueezeNet.")] = None,
+    landmarks: Annotated[str | None, typer.Option(help="68-point ONNX file, or fan.")] = None,
+    identity: Annotated[str | None, typer.Option(help="ONNX embedder, or sface.")] = None,
+    identities_by: Annotated[str | None, typer.Option("--identities", help='Who is on a picture: "(.+)_".')] = None,
+    detector: Annotated[Path | None, typer.Option(help="YuNet's file, for landmarks and identity.")] = None,
+    fid: Annotated[bool, typer.Option("--fid", help="With the published Inception weights.")] = False,
+    regions: Annotated[bool, typer.Option("--regions", help="PSNR of eyes, nose, mouth ...")] = False,
+    rgb: Annotated[bool, typer.Option("--rgb", help="PSNR and SSIM on colours too.")] = False,
     truncate: Annotated[bool, typer.Option("--truncate", help="Cut Y to 8 bits like the released script.")] = False,
+    limit: Annotated[int | None, typer.Option(min=1, help="The first N pictures only.")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Of the bootstrap and of the robustness noise.")] = 0,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the rows beside --json.")] = False,
+    html: Annotated[Path | None, typer.Option(help="Report that needs no network.")] = None,
+    markdown: Annotated[Path | None, typer.Option(help="Table.")] = None,
+    latex: Annotated[Path | None, typer.Option(help="Table.")] = None,
+    sheet: Annotated[Path | None, typer.Option(help="PNG of the faces side by side.")] = None,
+    pictures: Annotated[int, typer.Option(min=1, help="Faces shown in --html and --sheet, at most.")] = 48,
 ) -> None:
-    """Score models and bicubic on the same bicubic-degraded faces."""
-    items, scores = index_pictures([data]).items, []
-    for name in model:
-        net = load_model(name)
-        floor, ours = score(net, items, name, truncate=truncate)
-        scores += [ours] if scores else [floor, ours]
-    size, small = net.config.size, net.config.degraded_size
-    protocol = f"{small}x{small} -> {size}x{size}, bicubic, PSNR and SSIM on Y" + (" cut to 8 bits" if truncate else "")
-    print(f"{data.name}: {scores[0].faces} faces, {protocol}")
-    print(f"{'model':24} {'PSNR dB':>8} {'SSIM':>7} {'gain dB':>8} {'seconds':>8}")
-    for row in scores:
-        print(f"{row.model:24} {row.psnr:8.3f} {row.ssim:7.4f} {row.gain:+8.3f} {row.seconds:8.1f}")
-    for message in scores[0].unreadable:
-        print(f"not scored: {message}")
+    """Score models, bicubic and other programs' pictures on the same degraded faces."""
+    chosen = find_protocol(protocol)
+    if data is None or not (model or restored):
+        raise UserError("--data DIR, the sharp faces, is needed, and one --model or --restored DIR at least")
+    if resume and json_file is None:
+        raise UserError("--resume goes on with the rows beside --json: give --json too")
+    if not chosen.sharp and (lpips or landmarks or identity or fid or regions or rgb):
+        raise UserError(f"protocol {protocol} has no sharp faces to compare with: leave the reference metrics out")
+    for file in filter(None, (json_file, html, markdown, latex, sheet)):
+        if not file.absolute().parent.is_dir():
+            raise UserError(f"{file} cannot be written: there is no folder {file.parent}")
+    state = PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU"))
+    index = index_pictures([data])
+    names = [Path(item.name).name for item in index.items]
+    people = identities(names, identities_by) if identities_by else None
+    instruments = choose(lpips, landmarks, identity, detector, regions, rgb, truncate, state.device)
+    trial = prepare(model, restored, index, limit, chosen, degradation, size, instruments, seed, people)
+    report = evaluate(trial, index._replace(items=list(trial.items)), data.absolute().name, json_file, resume, fid)
+    if not state.is_main_process:
+        return
+    print(tables.terminal(report))
     if json_file:
-        json_file.write_text(json.dumps({"protocol": protocol, "scores": [asdict(row) for row in scores]}, indent=1))
+        images.save_bytes(json.dumps(report, indent=1, allow_nan=False).encode(), json_file)
+        for rows in json_file.parent.glob(f"{json_file.name}.rows-*"):
+            rows.unlink()
+    for file, text in ((markdown, tables.markdown), (latex, tables.latex)):
+        if file:
+            images.save_bytes(text(report).encode(), file)
+    if sheet or html:
+        from training import gallery  # here, because Plotly and Jinja are for the report only
+
+        if sheet:
+            images.save_png(gallery.contact_sheet(trial, pictures), sheet)
+        if html:
+            images.save_bytes(gallery.page(report, trial, pictures).encode(), html)
 
 
 if __name__ == "__main__":

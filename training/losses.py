@@ -12,10 +12,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from training.baselines import wavelet_loss
 from training.discriminator import Judgement
 
-PIXEL = {"l1": F.l1_loss, "l2": F.mse_loss}
-"""(restored, sharp) -> E|restored - sharp|, as released, or E(restored - sharp)^2, as in the paper."""
+PIXEL = {"l1": F.l1_loss, "l2": F.mse_loss, "wavelet": wavelet_loss}
+"""(restored, sharp) -> mean absolute difference, as released; mean squared one, as in the paper; Wavelet-SRNet's."""
 
 
 def hinge_discriminator(real: list[Judgement], fake: list[Judgement]) -> Tensor:

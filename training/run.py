@@ -1,30 +1,35 @@
 """A run made ready: everything checked, built and, to resume, loaded, before the first step.
 
-    recipe, job -> prepare -> Run: model, averaged weights, optimiser, index of the faces, step, best score
+    recipe, job -> prepare -> Run: model, averaged weights, discriminator?, optimisers, index of the faces, step, best
 
 A run that cannot work, or would overwrite another, ends here with a `UserError`; nothing has been written then.
 """
 
 import json
+import os
+import shutil
 import sys
+from collections import Counter
 from collections.abc import Iterator, Sequence
-from copy import deepcopy
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
 from accelerate import Accelerator, DataLoaderConfiguration
 from accelerate.utils import set_seed
-from torch import Tensor
 from tqdm import tqdm
 
 from sparnet import images
-from sparnet.checkpoints import load_model
 from sparnet.errors import UserError
-from sparnet.model import SPARNet, SPARNetConfig
 from training.data import Index, index_pictures
+from training.discriminator import MultiScaleDiscriminator
+from training.networks import Network, build, network, plain_state
+from training.perceptual import Lpips, load_perceptual
 from training.recipes import Recipe
 from training.state import has_run, load_checkpoint, random_states, restore_random_states, save_checkpoint, write_whole
+
+History = dict[str, list[tuple[int, float]]]
+"""Name of a loss or score -> (step, value), in the order of the steps."""
 
 
 @dataclass(frozen=True)
@@ -35,12 +40,15 @@ class Job:
     out: Path
     validate: Path | None = None
     init: str | None = None  # a name, folder or Hub id: weights to start from
+    perceptual: Path | None = None  # weights of the network behind the perceptual loss; None: from the Hub
+    lpips: Path | None = None  # weights of LPIPS, which then decides which model is the best
     seed: int = 0
     resume: bool = False
     max_minutes: float | None = None
     workers: int = 1
     log_every: int = 50  # steps
     save_minutes: float = 5.0
+    compile: bool = False  # the model, by torch.compile; what it computes differs in rounding alone
 
 
 @dataclass
@@ -53,14 +61,20 @@ class Run:
     index: Index
     held_out: Index | None
     model: torch.nn.Module  # as Accelerate wrapped it
-    averaged: SPARNet
+    averaged: Network
     optimizer: torch.optim.Optimizer
+    discriminator: torch.nn.Module | None  # this and the next are there if the recipe has a `gan`
+    discriminator_optimizer: torch.optim.Optimizer | None
+    perceptual: torch.nn.Module | None
+    lpips: Lpips | None
     record: dict  # what a resumed run must agree with
     step: int = 0
-    best: float = float("-inf")  # PSNR of the averaged weights on the held-out faces
+    best: float = float("-inf")  # of the averaged weights on the held-out faces: PSNR, or -LPIPS
     scores: str = "not validated yet"
+    history: History = field(default_factory=dict)  # what the curves are drawn from
     unreadable: set[str] = field(default_factory=set)  # what was told of pictures that cannot be read
-    recent: list[tuple[float, float]] = field(default_factory=list)  # loss and gradient norm since the last log
+    recent: list[dict[str, float]] = field(default_factory=list)  # losses and gradient norms since the last log
+    seconds: Counter[str] = field(default_factory=Counter)  # what the steps since the last log cost, by part
     bar: tqdm | None = None
 
     def say(self, message: str) -> None:
@@ -75,6 +89,11 @@ def prepare(recipe: Recipe, job: Job) -> Run:
         raise UserError(f"{job.out} already holds a run; go on with --resume, or choose another --out")
     index = index_pictures(job.data)
     held_out = index_pictures([job.validate]) if job.validate else None
+    compiler = os.environ.get("CXX", "g++")
+    if job.compile and not shutil.which(compiler):
+        raise UserError(
+            f"torch.compile needs a C++ compiler and there is no {compiler}: install it, or leave out --compile"
+        )
     recipe = replace(recipe, steps=recipe.length(len(index.items)))
     accelerator = Accelerator(
         mixed_precision="bf16" if recipe.precision == "bf16" else "no",
@@ -82,21 +101,46 @@ def prepare(recipe: Recipe, job: Job) -> Run:
         project_dir=job.out,
         dataloader_config=DataLoaderConfiguration(split_batches=True, even_batches=False),
     )
-    if recipe.batch_size % accelerator.num_processes:
+    if recipe.batch_size // recipe.accumulate % accelerator.num_processes:
         raise UserError(
-            f"a batch of {recipe.batch_size} cannot be split between {accelerator.num_processes} processes; "
-            "choose a --batch-size that can"
+            f"a batch of {recipe.batch_size // recipe.accumulate} cannot be split between "
+            f"{accelerator.num_processes} processes; choose a --batch-size and --accumulate that can"
         )
     set_seed(job.seed)
-    model = SPARNet(recipe.model)
-    if job.init and not job.resume:
-        model.load_state_dict(initial_weights(job.init, recipe.model))
-    model.train().to(memory_format=torch.channels_last)
-    averaged = deepcopy(model).eval().requires_grad_(False).to(accelerator.device)
+    perceptual, lpips = judges(recipe, job)
+    model = build(recipe, None if job.resume else job.init).to(memory_format=torch.channels_last)
+    averaged = network(recipe.model).eval().requires_grad_(False).to(memory_format=torch.channels_last)
+    averaged.load_state_dict(plain_state(model))
+    averaged.to(accelerator.device)
     optimizer = torch.optim.Adam(model.parameters(), recipe.lr, recipe.betas, fused=True)
+    if job.compile:
+        model.compile()  # in place: names and state dict stay
     model, optimizer = accelerator.prepare(model, optimizer)
+    discriminator = discriminator_optimizer = None
+    if recipe.gan:
+        discriminator = MultiScaleDiscriminator(recipe.gan.scales, recipe.gan.channels, recipe.gan.max_channels)
+        discriminator.to(memory_format=torch.channels_last)
+        discriminator_optimizer = torch.optim.Adam(discriminator.parameters(), recipe.gan.lr, recipe.betas, fused=True)
+        discriminator, discriminator_optimizer = accelerator.prepare(discriminator, discriminator_optimizer)
     record = {"recipe": recipe.record(), "seed": job.seed, "data": index.describe(), "init": job.init}
-    run = Run(recipe, job, accelerator, index, held_out, model, averaged, optimizer, record)
+    for judge in (perceptual, lpips):
+        if judge is not None:
+            judge.to(accelerator.device)
+    run = Run(
+        recipe,
+        job,
+        accelerator,
+        index,
+        held_out,
+        model,
+        averaged,
+        optimizer,
+        discriminator,
+        discriminator_optimizer,
+        perceptual,
+        lpips,
+        record,
+    )
     if job.resume:
         resume(run)
     accelerator.wait_for_everyone()  # before the main process writes what the others looked for above
@@ -104,14 +148,11 @@ def prepare(recipe: Recipe, job: Job) -> Run:
     return run
 
 
-def initial_weights(source: str, config: SPARNetConfig) -> dict[str, Tensor]:
-    """State dict of the model at `source`; `UserError` names the field in which it is not the recipe's."""
-    model = load_model(source)
-    for name in (entry.name for entry in fields(config)):
-        theirs, ours = getattr(model.config, name), getattr(config, name)
-        if theirs != ours:
-            raise UserError(f"{source} has {name} {theirs!r}, the recipe has {ours!r}; choose the recipe of that model")
-    return model.state_dict()
+def judges(recipe: Recipe, job: Job) -> tuple[torch.nn.Module | None, Lpips | None]:
+    """The networks of the perceptual loss and of LPIPS, as far as the run needs them; `UserError` without weights."""
+    needed = recipe.gan is not None and recipe.gan.perceptual > 0 and recipe.gan.pixel_steps < recipe.steps
+    perceptual = load_perceptual(recipe.gan.perceptual_kind, job.perceptual) if needed else None
+    return perceptual, load_perceptual("lpips_squeeze", job.lpips) if job.lpips else None
 
 
 def resume(run: Run) -> None:
@@ -125,8 +166,11 @@ def resume(run: Run) -> None:
     run.accelerator.unwrap_model(run.model).load_state_dict(state["model"])
     run.averaged.load_state_dict(state["averaged"])
     run.optimizer.load_state_dict(state["optimizer"])
+    if run.discriminator is not None:
+        run.accelerator.unwrap_model(run.discriminator).load_state_dict(state["discriminator"])
+        run.discriminator_optimizer.load_state_dict(state["discriminator_optimizer"])
     restore_random_states(state["random"])
-    run.step, run.best, run.scores = state["step"], state["best"], state["scores"]
+    run.step, run.best, run.scores, run.history = state["step"], state["best"], state["scores"], state["history"]
     run.unreadable.update(state["unreadable"])
 
 
@@ -146,8 +190,8 @@ def introduce(run: Run) -> None:
     run.say(
         f"{recipe.name}: {sum(p.numel() for p in run.averaged.parameters()):,} parameters, {count:,} pictures, "
         f"batch {recipe.batch_size}, {recipe.steps:,} steps ({recipe.steps * recipe.batch_size / count:.1f} epochs), "
-        f"{recipe.loss} loss, rate {recipe.lr:g} {recipe.schedule}, {recipe.precision}, seed {job.seed}, "
-        f"{run.accelerator.num_processes} x {run.accelerator.device.type}"
+        f"{'full' if recipe.gan else recipe.loss} loss, rate {recipe.lr:g} {recipe.schedule}, {recipe.precision}, "
+        f"seed {job.seed}, {run.accelerator.num_processes} x {run.accelerator.device.type}"
     )
     if run.index.ignored:
         run.say(f"{len(run.index.ignored)} files are no pictures by name and left out, like {run.index.ignored[0]}")
@@ -168,11 +212,14 @@ def write_checkpoint(run: Run) -> None:
         "model": run.accelerator.unwrap_model(run.model).state_dict(),
         "averaged": run.averaged.state_dict(),
         "optimizer": run.optimizer.state_dict(),
+        "discriminator": run.discriminator and run.accelerator.unwrap_model(run.discriminator).state_dict(),
+        "discriminator_optimizer": run.discriminator and run.discriminator_optimizer.state_dict(),
         "random": random_states(),
         "record": run.record,
         "step": run.step,
         "best": run.best,
         "scores": run.scores,
+        "history": run.history,
         "unreadable": sorted(run.unreadable),
     }
     save_checkpoint(run.job.out, state)

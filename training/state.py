@@ -10,14 +10,16 @@ Whatever is written is complete and on the disk before it gets its name.
 import os
 import random
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 
 from sparnet.errors import UserError
-from sparnet.model import SPARNet
+from training.networks import Network
 
 CHECKPOINT, PREVIOUS = "checkpoint.pt", "checkpoint.previous.pt"
 
@@ -28,12 +30,16 @@ def has_run(folder: Path) -> bool:
 
 
 def write_whole(path: Path, write: Callable[[Path], None]) -> None:
-    """Let `write` fill a temporary file beside `path`, put that in place: a kill leaves the old or the new."""
+    """Let `write` fill a temporary file beside `path`, put that in place: a kill leaves the old or the new.
+
+    `UserError` if the disk is full or cannot be written; the old is still there then.
+    """
     temporary = path.with_name(f".{path.name}.tmp")
-    write(temporary)
-    _to_disk(temporary)
-    os.replace(temporary, path)
-    _to_disk(path.parent)
+    with _told(path):
+        write(temporary)
+        _to_disk(temporary)
+        os.replace(temporary, path)
+        _to_disk(path.parent)
 
 
 def save_checkpoint(folder: Path, state: dict) -> None:
@@ -41,7 +47,8 @@ def save_checkpoint(folder: Path, state: dict) -> None:
     current = folder / CHECKPOINT
 
     def put_in_place(temporary: Path) -> None:
-        torch.save(state, temporary)
+        with temporary.open("wb") as file:  # given a path, torch would not say why it cannot write
+            torch.save(state, file)
         if current.exists():
             _to_disk(temporary)
             os.replace(current, folder / PREVIOUS)
@@ -84,21 +91,34 @@ def restore_random_states(states: dict) -> None:
         torch.cuda.set_rng_state_all(states["cuda"])
 
 
-def export(model: SPARNet, folder: Path, card: str) -> None:
+def export(model: Network, folder: Path, card: str) -> None:
     """Write config.json, model.safetensors and a README, each replaced as a whole."""
-    copy = SPARNet(model.config)  # contiguous and on the CPU, whatever the trained one is
+    copy = type(model)(model.config)  # contiguous and on the CPU, whatever the trained one is
     copy.load_state_dict(model.state_dict())
     fresh = folder.with_name(f".{folder.name}.tmp")
-    fresh.mkdir(parents=True, exist_ok=True)
-    (fresh / "README.md").write_text(card)  # before save_pretrained, which would put its own
-    copy.save_pretrained(fresh)
-    folder.mkdir(exist_ok=True)
-    (fresh / "model.safetensors").chmod((fresh / "config.json").stat().st_mode)  # safetensors makes it private
-    for name in ("config.json", "README.md", "model.safetensors"):
-        _to_disk(fresh / name)
-        os.replace(fresh / name, folder / name)
-    shutil.rmtree(fresh)
-    _to_disk(folder)
+    with _told(folder):
+        fresh.mkdir(parents=True, exist_ok=True)
+        (fresh / "README.md").write_text(card)  # before save_pretrained, which would put its own
+        copy.save_pretrained(fresh)
+        folder.mkdir(exist_ok=True)
+        (fresh / "model.safetensors").chmod((fresh / "config.json").stat().st_mode)  # safetensors makes it private
+        for name in ("config.json", "README.md", "model.safetensors"):
+            _to_disk(fresh / name)
+            os.replace(fresh / name, folder / name)
+        shutil.rmtree(fresh)
+        _to_disk(folder)
+
+
+@contextmanager
+def _told(path: Path) -> Iterator[None]:
+    """What the disk refuses becomes one line that says what to do."""
+    try:
+        yield
+    except (OSError, SafetensorError) as error:
+        reason = error.strerror if isinstance(error, OSError) else str(error)
+        raise UserError(
+            f"{path} cannot be written: {reason}. What was saved before is whole; make room, then go on with --resume"
+        ) from error
 
 
 def _to_disk(path: Path) -> None:

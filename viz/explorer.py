@@ -27,6 +27,7 @@ def payload(
         "side": restored.shape[0],
         "degraded": _png(degraded),
         "restored": _png(restored),
+        "tables": color_tables(),
         "units": [_unit(name, alpha, features[name] if features else None) for name, alpha in alphas.items()],
     }
 

@@ -14,8 +14,8 @@ const BASES = [
 const GROUPS = { encoder: "halves the map", body: "smallest maps", decoder: "doubles the map" };
 
 const view = { unit: null, base: "restored", opacity: 0.6, colors: "viridis", stretch: false };
-const tables = Object.fromEntries(Object.entries(props.tables).map(([name, text]) => [name, bytes(text)]));
 let face = null;
+let tables = {}; // colour map -> its 256 RGB triples
 
 watch("value", load);
 load();
@@ -32,6 +32,7 @@ function load() {
     element.innerHTML = "<p class='notice'>This model has no attention maps: its units add all of their features.</p>";
     return;
   }
+  tables = Object.fromEntries(Object.entries(value.tables).map(([name, text]) => [name, bytes(text)]));
   const units = value.units.map((unit) => ({
     ...unit,
     alpha: Float32Array.from(new Uint16Array(bytes(unit.alpha).buffer), (level) => level / 65535),

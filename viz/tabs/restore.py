@@ -12,7 +12,7 @@ from sparnet.errors import UserError
 from sparnet.images import encode_png
 from sparnet.restorer import Restoration
 from viz.atlas import face_atlas, maps_npz
-from viz.explorer import color_tables, payload, photo_payload
+from viz.explorer import payload, photo_payload
 from viz.tabs.pieces import EXPIRED, GUESS, NOT_YET, facts_line, notice, photo_inputs, script, status_html
 from viz.tabs.serving import (
     ONE_AT_A_TIME,
@@ -99,9 +99,7 @@ def build() -> None:
             gr.HTML(f"<p class='guess'>{GUESS}</p>")
     with gr.Column(visible=False, elem_id="atlas-section") as atlas:
         gr.HTML(ABOUT_MAPS, elem_classes="about")
-        explorer = gr.HTML(
-            None, html_template="", js_on_load=script("explorer.js"), tables=color_tables(), elem_id="explorer"
-        )
+        explorer = gr.HTML(None, html_template="", js_on_load=script("explorer.js"), elem_id="explorer")
 
     _endpoints(photo, model, mode, whole)  # first, or the handlers below would take their names
 
@@ -123,14 +121,19 @@ def build() -> None:
             **dict.fromkeys(files, NOT_YET),
         }
 
+    choice = mode
+
     def restore(upload, model, mode, whole, progress=gr.Progress()):  # noqa: B008  Gradio looks for this default
         try:
             pixels = read_photo(upload)
         except Exception as error:  # told on the page; `sentence` logs what is not the visitor's mistake
             return view(_ready() + notice(sentence(error))) | {photo: None}
         try:
-            done, facts = timed_restoration(pixels, model, mode, whole, progress)
-            return view(_status(facts), Shown(pixels, done, model, mode, whole))
+            as_it_is = mode == "simulate" and restorer(model)[0].model.config.degraded_size is None
+            done, facts = timed_restoration(pixels, model, "as_is" if as_it_is else mode, whole, progress)
+            if as_it_is:
+                facts["notes"].append(f"{model} takes faces however damaged, so they were restored as they are.")
+            return view(_status(facts), Shown(pixels, done, model, facts["mode"], whole)) | {choice: facts["mode"]}
         except Exception as error:  # the same
             return view(_ready() + notice(sentence(error)))
 
@@ -150,7 +153,7 @@ def build() -> None:
         return ready + [NOT_YET] * (len(files) - len(ready))
 
     inputs = [photo, model, mode, whole]
-    outputs = [photo, status, shown, chosen, welcome, result, faces, slider, downloads, atlas, explorer, *files]
+    outputs = [photo, mode, status, shown, chosen, welcome, result, faces, slider, downloads, atlas, explorer, *files]
     settings = {"api_visibility": "private", **ONE_AT_A_TIME}
     changes = [event(restore_if_given, inputs, outputs, show_progress_on=status, **UNOPENED, **settings)
                for event in (photo.change, model.input, mode.input, whole.input)]  # fmt: skip

@@ -35,7 +35,7 @@ ONE_AT_A_TIME = {"concurrency_id": "model", "concurrency_limit": 1}  # for every
 UNOPENED = {"preprocess": False}  # for every event with a photo: Gradio's own preprocessing opens it with any format
 BUG = "Something went wrong on our side. The server's log has the details; please try another photo or model."
 
-_KEPT_MODELS = 2  # a SPARNetHD takes 350 MB
+_KEPT_MODELS = 3  # a SPARNetHD takes 350 MB
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 _loading = threading.Lock()
 _offered: list[str] = []  # folders and .pth files that whoever runs the server offers by name

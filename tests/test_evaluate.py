@@ -1,0 +1,601 @@
+"""The evaluator: what it measures is what it says, nothing is lost, and two runs agree."""
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from hashlib import sha256
+from pathlib import Path
+
+import numpy as np
+import pytest
+import scipy.stats
+import torch
+from PIL import Image
+from skimage.metrics import peak_signal_noise_ratio
+
+from sparnet import SPARNet, SPARNetConfig, images
+from sparnet.errors import UserError
+from sparnet.faces import Face
+from sparnet.regions import REGIONS, region_masks
+from training import comparison, evaluate
+from training.baselines import RCAN, RCANConfig
+from training.command import run_command
+from training.comparison import Trial, compare, measure
+from training.data import centre_view, index_pictures
+from training.degradations import fixed
+from training.evaluate import crowd, main, score
+from training.identity import aligned
+from training.instruments import Instruments, known_points
+from training.methods import Bicubic, Pictures, load_network
+from training.metrics import luma, psnr
+from training.protocols import PROTOCOLS, Condition, factor_of
+from training.scores import Row, estimates, row_from, row_to, summary
+
+ROOT = Path(__file__).parents[1]
+SMALL = SPARNetConfig(
+    size=32,
+    smallest=16,
+    min_channels=8,
+    max_channels=16,
+    hourglass_channels=8,
+    body_depth=0,
+    bottleneck=32,
+    degraded_size=8,
+)
+FACES = 11  # a batch and a bit
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory) -> Path:
+    torch.manual_seed(0)
+    folder = tmp_path_factory.mktemp("models") / "small"
+    SPARNet(SMALL).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def larger(tmp_path_factory) -> Path:
+    torch.manual_seed(1)
+    folder = tmp_path_factory.mktemp("models") / "larger"
+    SPARNet(replace(SMALL, size=64, smallest=32, degraded_size=16)).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def faces(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("data") / "faces"
+    folder.mkdir()
+    for i in range(FACES):
+        coarse = np.random.default_rng(i).integers(0, 256, (12, 12, 3), np.uint8)
+        images.save_png(images.resize(coarse, 64), folder / f"{i:02}.png")
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def _one_thread():
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def report(file: Path) -> dict:
+    """The JSON but for the part that may differ; numbers outside of strict JSON are an error."""
+
+    def refuse(constant: str):
+        raise AssertionError(f"{constant} is not JSON")
+
+    found = json.loads(file.read_text(), parse_constant=refuse)
+    del found["run"]
+    return found
+
+
+def trial(faces: Path, *methods, **changes) -> Trial:
+    return Trial(index_pictures([faces]).items, methods, 32, "bicubic4", **changes)
+
+
+# What is measured
+
+
+def test_a_row_holds_what_pillow_the_network_and_scikit_image_give_by_hand(faces, model, tmp_path):
+    main([str(model)], faces, tmp_path / "scores.json")
+    found = report(tmp_path / "scores.json")
+    bicubic = Image.Resampling.BICUBIC
+    sharp = Image.open(faces / "03.png").convert("RGB").resize((32, 32), bicubic)
+    degraded = sharp.resize((8, 8), bicubic).resize((32, 32), bicubic)
+    with torch.inference_mode():
+        face = torch.from_numpy(np.array(degraded)).permute(2, 0, 1)[None].float() / 127.5 - 1
+        answer = SPARNet.from_pretrained(model)(face)[0].permute(1, 2, 0).numpy()
+    restored = np.rint((answer.clip(-1, 1) + 1) * 127.5)
+    for method, face in (("bicubic", np.array(degraded)), ("small", restored.astype(np.uint8))):
+        by_hand = peak_signal_noise_ratio(luma(np.array(sharp)), luma(face), data_range=255)
+        assert found["rows"][3]["values"][method]["psnr"] == pytest.approx(by_hand, abs=0.01)
+    assert found["rows"][3]["name"] == "03.png"
+    column = [row["values"]["small"]["psnr"] for row in found["rows"]]
+    assert found["scores"]["small"]["psnr"]["mean"] == pytest.approx(np.mean(column))
+    gain = np.subtract(column, [row["values"]["bicubic"]["psnr"] for row in found["rows"]]).mean()
+    assert found["scores"]["small"]["psnr"]["difference"]["mean"] == pytest.approx(gain)
+
+
+def test_models_of_different_sizes_get_the_same_faces_brought_to_their_size_and_back(faces, model, larger):
+    both = [load_network(str(model)), load_network(str(larger))]
+    at = replace(trial(faces, Bicubic(), *both), size=64)
+    (one,) = compare(at, [0])
+    sharp = np.array(Image.open(faces / "00.png"))
+    np.testing.assert_array_equal(one.restored["bicubic"], fixed(sharp, 16, "00.png"))
+    small = images.resize(one.restored["bicubic"], 32)
+    with torch.inference_mode():
+        answer = images.to_image(both[0].model(images.to_tensor(small)))
+    np.testing.assert_array_equal(one.restored["small"], images.resize(answer, 64))
+    assert "small works at 32x32" in at.describe()
+    assert "larger works" not in at.describe()
+
+
+def test_the_largest_model_decides_the_common_size_and_the_reduction_is_a_factor(faces, model, larger, capsys):
+    main([str(model), str(larger)], faces, limit=2)
+    assert "faces: 2 faces, 16x16 -> 64x64, bicubic; small works at 32x32" in capsys.readouterr().out
+
+
+def test_the_score_of_a_model_in_training_is_the_evaluators(faces, model, tmp_path):
+    main([str(model)], faces, tmp_path / "scores.json")
+    found = report(tmp_path / "scores.json")["scores"]
+    net = SPARNet.from_pretrained(model).train()
+    net.eval()
+    floor, ours = score(net, index_pictures([faces]).items)
+    assert (floor.psnr, ours.psnr) == pytest.approx([found[name]["psnr"]["mean"] for name in ("bicubic", "small")])
+    assert ours.gain == pytest.approx(found["small"]["psnr"]["difference"]["mean"])
+
+
+def test_a_baseline_stands_beside_the_family(tmp_path, faces):
+    torch.manual_seed(0)
+    RCAN(RCANConfig(size=32, degraded_size=8, groups=1, blocks=1, channels=16)).save_pretrained(tmp_path / "net")
+    network = load_network(f"deep=rcan:{tmp_path / 'net'}")
+    assert (network.name, network.factor, network.describe()["kind"]) == ("deep", 4, "RCAN")
+    assert compare(trial(faces, network), [0])[0].restored["deep"].shape == (32, 32, 3)
+    assert network.attention(np.zeros((32, 32, 3), np.uint8)) is None
+
+
+def test_the_record_has_the_hash_of_the_weights_file(model):
+    weights = (model / "model.safetensors").read_bytes()
+    assert load_network(str(model)).describe()["sha256"] == sha256(weights).hexdigest()
+
+
+# Intervals
+
+
+def test_the_interval_of_a_constant_is_the_constant_and_one_face_has_none():
+    constant, missing = estimates(np.column_stack([np.full(9, 2.5), np.full(9, np.nan)]), seed=0)
+    assert (constant.mean, constant.low, constant.high, constant.n) == (2.5, 2.5, 2.5, 9)
+    assert missing.n == 0
+    (alone,) = estimates(np.array([[3.0]]), seed=0)
+    assert (alone.mean, alone.n) == (3.0, 1)
+    assert np.isnan([alone.low, alone.high]).all()
+
+
+def test_the_interval_is_that_of_scipy_and_of_the_normal_law():
+    values = np.random.default_rng(5).normal(20, 3, 400)
+    (found,) = estimates(values[:, None], seed=1)
+    theirs = scipy.stats.bootstrap((values,), np.mean, method="percentile", rng=np.random.default_rng(2))
+    assert [found.low, found.high] == pytest.approx([*theirs.confidence_interval], abs=0.03)
+    half = 1.96 * values.std(ddof=1) / 20
+    assert [found.low, found.high] == pytest.approx([values.mean() - half, values.mean() + half], abs=0.03)
+
+
+def test_the_difference_is_paired_and_faces_without_a_value_are_left_out_of_both():
+    generator = np.random.default_rng(0)
+    easy = generator.normal(25, 5, 60)
+    ours = easy + generator.normal(1, 0.1, 60)
+    ours[7] = np.nan
+    rows = [
+        Row(0, i, f"{i}", {"bicubic": {"psnr": low}, "ours": {"psnr": high}})
+        for i, (low, high) in enumerate(zip(easy, ours, strict=True))
+    ]
+    found = summary(rows, ["bicubic", "ours"], "bicubic", seed=0)["ours"]["psnr"]
+    there = ~np.isnan(ours)
+    assert (found["n"], found["difference"]["n"]) == (59, 59)
+    assert found["difference"]["mean"] == pytest.approx((ours - easy)[there].mean())
+    assert found["difference"]["high"] - found["difference"]["low"] < 0.1 < found["high"] - found["low"]
+
+
+def test_a_row_survives_json_with_infinite_and_missing_values():
+    row = Row(1, 2, "a.png", {"m": {"psnr": np.inf, "nrmse": np.nan}}, (("grey", "sharp", "why"),), {"m": [0.5]}, True)
+    again = row_from(json.loads(json.dumps(row_to(row), allow_nan=False)))
+    assert again.values["m"]["psnr"] == np.inf
+    assert np.isnan(again.values["m"]["nrmse"])
+    assert replace(again, values={}) == replace(row, values={})
+
+
+# Landmarks, identity, regions
+
+
+POINTS = np.random.default_rng(0).uniform(8, 24, (68, 2))
+
+
+def test_landmarks_off_by_a_known_share_of_the_eyes_have_that_error(faces):
+    eyes = np.linalg.norm(POINTS[36] - POINTS[45])
+    answers = iter([POINTS, POINTS + np.array([0.04 * eyes, 0]), None])  # on the sharp face, then on each method's
+    instruments = Instruments(landmarks=lambda face: next(answers))
+    at = trial(faces, Bicubic(), Other(), instruments=instruments)
+    row = measure(at, compare(at, [0])[0])
+    assert row.values["bicubic"]["nrmse"] == pytest.approx(0.04)
+    assert row.values["bicubic"]["landmark_auc"] == pytest.approx(0.5)  # half way to 0.08
+    assert np.isnan(row.values["other"]["nrmse"])
+    assert (row.values["other"]["landmark_auc"], row.values["other"]["landmark_failed"]) == (0, 1)
+    assert row.faults == (("no landmarks", "other", "in the restored face"),)
+
+
+def test_a_sharp_face_without_landmarks_is_named_and_not_scored_by_them(faces):
+    at = trial(faces, Bicubic(), instruments=Instruments(landmarks=lambda face: None, regions=True))
+    row = measure(at, compare(at, [0])[0])
+    assert row.faults == (("no landmarks", "sharp", "in the sharp face"),)
+    assert row.values["bicubic"].keys() == {"psnr", "ssim"}
+
+
+def test_landmarks_that_cannot_be_read_stop_the_evaluation(faces, model, tmp_path):
+    (tmp_path / "00.png").write_bytes((faces / "00.png").read_bytes())
+    (tmp_path / "00.json").write_text("[]")
+    with pytest.raises(UserError, match="cannot be read as landmarks"):
+        main([str(model)], tmp_path)
+
+
+def test_the_regions_errors_add_up_to_that_of_the_whole_face(faces):
+    at = trial(faces, Bicubic(), instruments=Instruments(landmarks=lambda face: POINTS, regions=True))
+    values = measure(at, compare(at, [0])[0]).values["bicubic"]
+    squared = {name: 255**2 / 10 ** (values[f"psnr_{name}"] / 10) for name in REGIONS}
+    pixels = {name: mask.sum() for name, mask in region_masks(POINTS, 32).items()}
+    there = [name for name in REGIONS if pixels[name]]
+    whole = sum(squared[name] * pixels[name] for name in there) / 32**2
+    assert values["psnr"] == pytest.approx(10 * np.log10(255**2 / whole))
+
+
+def test_the_perceptual_distance_sees_eight_bit_faces_in_minus_one_to_one(faces):
+    class Mean:
+        def distances(self, a, b):
+            return (a - b).abs().mean(dim=(1, 2, 3))
+
+    at = trial(faces, Bicubic(), instruments=Instruments(lpips=Mean()))
+    (one,) = compare(at, [0])
+    difference = np.abs(one.restored["bicubic"] / 127.5 - one.subject.sharp / 127.5).mean()
+    assert measure(at, one).values["bicubic"]["lpips"] == pytest.approx(difference, rel=1e-5)
+
+
+def test_a_face_that_cannot_be_aligned_is_named_and_has_no_identity(faces):
+    for detector in (
+        lambda face: [],
+        lambda face: [Face(np.zeros(4))],
+        lambda face: [Face(np.zeros(4), np.ones((5, 2)))],
+    ):
+        at = trial(faces, Bicubic(), instruments=Instruments(embedder=Aligning(), detector=detector))
+        row = measure(at, compare(at, [0])[0])
+        assert [(kind, whose) for kind, whose, _ in row.faults] == [("no face", "sharp")]
+        assert "identity" not in row.values["bicubic"]
+
+
+def test_known_landmarks_follow_the_picture_into_its_crop(tmp_path):
+    picture = np.zeros((218, 178, 3), np.uint8)  # CelebA's, whose face square is not in the centre
+    picture[118:121, 80:83] = 255
+    images.save_png(picture, tmp_path / "a.png")
+    (tmp_path / "a.json").write_text(json.dumps({"landmarks68": [[81, 119]] * 68}))
+    (item,) = index_pictures([tmp_path]).items
+    for size in (64, 128, 256):
+        view = centre_view(picture, size)[..., 0].astype(float)
+        rows, columns = np.indices(view.shape)
+        centroid = np.array([(columns * view).sum(), (rows * view).sum()]) / view.sum()
+        np.testing.assert_allclose(known_points(item, picture, size)[0], centroid, atol=0.1)
+
+
+class Other:
+    """A method that answers in grey."""
+
+    name = "other"
+
+    def restore(self, degraded, names):
+        return [np.full_like(face, 128) for face in degraded]
+
+
+class Embedder:
+    """The mean colour, as a direction."""
+
+    def embed(self, face, points):
+        mean = face.reshape(-1, 3).mean(axis=0) - 100
+        return mean / np.linalg.norm(mean)
+
+
+class Aligning:
+    """Embeds what the real embedders are given."""
+
+    def embed(self, face, points):
+        return aligned(face, points)[0, 0] / 1.0
+
+
+def test_a_face_against_itself_has_cosine_one_and_strangers_are_told_apart(faces, tmp_path):
+    for i in range(FACES):
+        (tmp_path / f"{i:02}.json").write_text(json.dumps({"landmarks68": POINTS.tolist()}))
+        (tmp_path / f"{i:02}.png").write_bytes((faces / f"{i:02}.png").read_bytes())
+    items = index_pictures([tmp_path]).items
+    at = trial(
+        tmp_path,
+        Pictures("same", tmp_path, items, 32, resize=True),
+        Other(),
+        instruments=Instruments(embedder=Embedder()),
+    )
+    rows = [measure(at, one) for one in compare(at, range(FACES))]
+    assert all(row.known for row in rows)
+    assert all(row.values["same"]["identity"] == pytest.approx(1) for row in rows)
+    found = crowd(at, rows)
+    assert found["methods"]["same"]["verification_auc"] == pytest.approx(1)
+    assert found["methods"]["other"]["verification_auc"] == pytest.approx(0.5)  # one answer for all
+    assert found["methods"]["same"]["frechet_on_identity"] == pytest.approx(0, abs=1e-9)
+    assert not any("fid" in key for some in found["methods"].values() for key in some)
+
+
+# Pictures of other programs
+
+
+def restored_copy(faces: Path, folder: Path) -> Path:
+    folder.mkdir()
+    for file in faces.glob("*.png"):
+        Image.open(file).save((folder / file.name).with_suffix(".bmp"))  # paired by the stem
+    return folder
+
+
+def test_the_sharp_faces_themselves_score_infinitely_well(faces, tmp_path, capsys):
+    folder = restored_copy(faces, tmp_path / "perfect")
+    main(data=faces, restored=[folder], json_file=tmp_path / "scores.json")
+    found = report(tmp_path / "scores.json")
+    assert found["scores"]["perfect"]["psnr"]["mean"] == "inf"
+    assert found["scores"]["perfect"]["ssim"]["mean"] == pytest.approx(1)
+    assert "bicubic" not in found["scores"]
+    assert "11 faces, compared at 64x64" in capsys.readouterr().out
+
+
+def test_pictures_and_models_are_compared_on_the_same_faces(faces, model, tmp_path):
+    folder = restored_copy(faces, tmp_path / "perfect")
+    main([f"net={model}"], faces, tmp_path / "scores.json", restored=[folder], size=32)
+    assert list(report(tmp_path / "scores.json")["scores"]) == ["bicubic", "net", "perfect"]
+
+
+def test_missing_and_extra_names_are_an_error_that_lists_them(faces, tmp_path):
+    folder = restored_copy(faces, tmp_path / "theirs")
+    (folder / "03.bmp").rename(folder / "three.bmp")
+    with pytest.raises(UserError, match="1 missing: 03; 1 not among the sharp ones: three"):
+        main(data=faces, restored=[folder])
+    (folder / "three.bmp").rename(folder / "03.bmp")
+    Image.open(folder / "03.bmp").save(folder / "03.png")
+    with pytest.raises(UserError, match="there twice: 03"):
+        main(data=faces, restored=[folder])
+
+
+def test_damaged_and_differently_sized_pictures_are_named_and_not_scored(faces, tmp_path, capsys):
+    folder = restored_copy(faces, tmp_path / "theirs")
+    (folder / "02.bmp").write_bytes(b"BM is not enough")
+    Image.new("RGB", (48, 48)).save(folder / "05.bmp")
+    main(data=faces, restored=[folder], json_file=tmp_path / "scores.json")
+    found = report(tmp_path / "scores.json")
+    named = {kind: [fault["name"] for fault in some] for kind, some in found["faces"]["faults"].items()}
+    assert named == {"unreadable": ["02.png"], "size": ["05.png"]}
+    assert found["scores"]["theirs"]["psnr"]["n"] == found["faces"]["scored"] == FACES - 2
+    assert "9 of 11 faces" in capsys.readouterr().out
+    main(data=faces, restored=[folder], json_file=tmp_path / "one-size.json", size=64)
+    assert report(tmp_path / "one-size.json")["scores"]["theirs"]["psnr"]["n"] == FACES - 1
+
+
+# Faults of the sharp faces
+
+
+def test_unreadable_grey_and_small_pictures_are_named_and_counted(faces, model, tmp_path, capsys):
+    folder = tmp_path / "faces"
+    folder.mkdir()
+    for file in faces.glob("*.png"):
+        (folder / file.name).write_bytes(file.read_bytes())
+    (folder / "01.png").write_bytes(b"no picture")
+    Image.open(faces / "02.png").convert("L").save(folder / "02.png")
+    Image.open(faces / "03.png").resize((24, 24)).save(folder / "03.png")
+    main([str(model)], folder, tmp_path / "scores.json")
+    found, printed = report(tmp_path / "scores.json"), capsys.readouterr().out
+    named = {kind: [fault["name"] for fault in some] for kind, some in found["faces"]["faults"].items()}
+    assert named == {"unreadable": ["01.png"], "enlarged": ["03.png"], "grey": ["02.png"]}
+    assert (found["faces"]["pictures"], found["faces"]["scored"]) == (FACES, FACES - 1)
+    assert all(name in printed for name in ("10 of 11 faces", "01.png", "02.png", "03.png"))
+
+
+def test_a_folder_without_any_readable_picture_has_no_score(model, tmp_path):
+    (tmp_path / "a.png").write_bytes(b"no picture")
+    with pytest.raises(UserError, match="nothing to score"):
+        main([str(model)], tmp_path)
+
+
+# Protocols
+
+
+def test_a_moved_face_takes_its_landmarks_along():
+    face = np.zeros((65, 65, 3), np.uint8)
+    face[20:23, 40:43] = 255
+    rows, columns = np.indices((65, 65))
+    for condition in (Condition("shift", 0.1), Condition("rotation", 30), Condition("scale", 0.7)):
+        moved, points = condition.moved(face, np.array([[41.0, 21.0]]))
+        light = moved[..., 0].astype(float)
+        centroid = np.array([(columns * light).sum(), (rows * light).sum()]) / light.sum()
+        np.testing.assert_allclose(points[0], centroid, atol=0.3)
+        assert np.linalg.norm(points[0] - (41, 21)) > 3
+    assert points[0] == pytest.approx((32 + 0.7 * 9, 32 - 0.7 * 11))  # about the centre
+
+
+def test_noise_belongs_to_the_picture_and_the_seed_and_has_its_strength():
+    face, noise = np.full((64, 64, 3), 128, np.uint8), Condition("noise", 20)
+    spoilt = noise.spoilt(face, "a.png", 0)
+    np.testing.assert_array_equal(spoilt, noise.spoilt(face, "a.png", 0))
+    assert (spoilt != noise.spoilt(face, "b.png", 0)).any()
+    assert (spoilt != noise.spoilt(face, "a.png", 1)).any()
+    assert (spoilt.astype(float) - 128).std() == pytest.approx(20, rel=0.03)
+    assert Condition().spoilt(face, "a.png", 0) is face
+
+
+def test_robustness_has_a_curve_for_every_sweep_that_starts_at_the_plain_score(faces, model, tmp_path, capsys):
+    main([str(model)], faces, tmp_path / "swept.json", protocol="robustness", limit=2)
+    main([str(model)], faces, tmp_path / "plain.json", limit=2)
+    swept, plain = report(tmp_path / "swept.json"), report(tmp_path / "plain.json")
+    assert swept["scores"] == plain["scores"]
+    assert len(swept["conditions"]) == len(PROTOCOLS["robustness"].conditions) - 1 == 24
+    noisy = [one["scores"]["bicubic"]["psnr"]["mean"] for one in swept["conditions"] if one["sweep"] == "noise"]
+    assert noisy == sorted(noisy, reverse=True)
+    main([str(model)], faces, tmp_path / "alone.json", protocol="robustness", limit=1)
+    assert report(tmp_path / "alone.json")["conditions"][0]["scores"]["small"]["psnr"]["low"] is None
+    assert "with rotation (degrees, anticlockwise)" in capsys.readouterr().out
+
+
+def test_real_pictures_have_figures_without_ground_truth_only(faces, model, tmp_path):
+    main([str(model)], faces, tmp_path / "scores.json", protocol="real", limit=3)
+    found = report(tmp_path / "scores.json")
+    assert found["scores"]["bicubic"].keys() == {"blur", "laplacian"}
+    view = np.array(Image.open(faces / "00.png").resize((32, 32), Image.Resampling.BICUBIC).convert("L")).astype(int)
+    around = np.pad(view, 1, mode="reflect")
+    laplacian = around[:-2, 1:-1] + around[2:, 1:-1] + around[1:-1, :-2] + around[1:-1, 2:] - 4 * view
+    assert found["rows"][0]["values"]["bicubic"]["laplacian"] == pytest.approx(laplacian.var(), rel=0.01)
+    with pytest.raises(UserError, match="no sharp faces"):
+        main([str(model)], faces, protocol="real", rgb=True)
+
+
+def test_attention_units_are_counted_and_order_the_table(model, tmp_path, faces):
+    torch.manual_seed(0)
+    SPARNet(replace(SMALL, attention_units=1)).save_pretrained(tmp_path / "one")
+    SPARNet(replace(SMALL, attention="none")).save_pretrained(tmp_path / "none")
+    out = tmp_path / "table.md"
+    names = [str(model), str(tmp_path / "one"), str(tmp_path / "none")]
+    ablation = replace(PROTOCOLS["attention-units"], degradation="bicubic4", size=32)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(PROTOCOLS, "attention-units", ablation)
+        main(names, faces, protocol="attention-units", limit=2, markdown=out)
+    rows = [
+        line.split(" | ") for line in out.read_text().splitlines() if line.startswith(("| none", "| one", "| small"))
+    ]
+    assert [(row[0].strip("| "), row[2]) for row in rows] == [("none", "0"), ("one", "1"), ("small", "4")]
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"protocol": "helen"}, "there is no protocol 'helen'; there are plain, helen-16to128"),
+        ({"degradation": "bilinear"}, "there is no degradation 'bilinear'"),
+        ({"degradation": "bicubic3"}, "32x32 faces cannot be reduced 3 times"),
+        ({"protocol": "hd-blind", "degradation": "bicubic8"}, "protocol hd-blind means --degradation blind"),
+        ({"protocol": "hd-blind", "size": 128}, "protocol hd-blind means --size 512"),
+        ({"resume": True}, "give --json too"),
+        ({"html": Path("nowhere/report.html")}, "there is no folder nowhere"),
+        ({"lpips": Path("nowhere.safetensors")}, "nowhere.safetensors"),
+    ],
+)  # fmt: skip
+def test_options_that_do_not_fit_are_told(faces, model, options, said):
+    with pytest.raises(UserError, match=said):
+        main([str(model)], faces, **options)
+
+
+def test_models_for_different_degradations_and_equal_names_need_a_word(faces, model, tmp_path):
+    torch.manual_seed(0)
+    SPARNet(replace(SMALL, degraded_size=None)).save_pretrained(tmp_path / "small")
+    with pytest.raises(UserError, match="choose one by --degradation"):
+        main([str(model), f"blind={tmp_path / 'small'}"], faces)
+    with pytest.raises(UserError, match="--model LABEL=small"):
+        main([str(model), str(tmp_path / "small")], faces, degradation="blind")
+    main([str(model), f"blind={tmp_path / 'small'}"], faces, degradation="blind", limit=1)
+
+
+def test_a_factor_stands_for_the_reduction():
+    assert [factor_of(name) for name in ("bicubic4", "bicubic8", "bicubic16", "blind")] == [4, 8, 16, None]
+
+
+# Interruption, processes, FID
+
+
+class Stopped(Exception):
+    pass
+
+
+def test_an_interrupted_evaluation_resumes_to_the_same_report(faces, model, tmp_path, monkeypatch):
+    main([str(model)], faces, tmp_path / "whole.json")
+    seen = []
+
+    def until_the_second_batch(trial, indices, *rest):
+        if seen:
+            raise Stopped
+        seen.extend(indices)
+        return compare(trial, indices, *rest)
+
+    monkeypatch.setattr(comparison, "compare", until_the_second_batch)
+    with pytest.raises(Stopped):
+        main([str(model)], faces, tmp_path / "scores.json")
+    (rows,) = tmp_path.glob("scores.json.rows-*")
+    with rows.open("a") as file:
+        file.write('{"condition": 0, "index": 8, "na')  # killed while writing
+    monkeypatch.setattr(
+        comparison, "compare", lambda trial, indices, *rest: seen.extend(indices) or compare(trial, indices, *rest)
+    )
+    with pytest.raises(UserError, match="interrupted evaluation: go on with --resume"):
+        main([str(model)], faces, tmp_path / "scores.json")
+    with pytest.raises(UserError, match=r"cannot resume .* protocol\.seed was 0 and is now 1"):
+        main([str(model)], faces, tmp_path / "scores.json", resume=True, seed=1)
+    main([str(model)], faces, tmp_path / "scores.json", resume=True)
+    assert seen == list(range(FACES))
+    assert report(tmp_path / "scores.json") == report(tmp_path / "whole.json")
+    assert not list(tmp_path.glob("*.rows-*"))
+
+
+def test_two_processes_write_the_report_of_one(faces, model, tmp_path):
+    arguments = ["--model", model, "--data", faces, "--json"]
+    main([str(model)], faces, tmp_path / "one.json")
+    line = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "-m", "training.evaluate"]
+    environment = os.environ | {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [*map(str, [*line, *arguments, tmp_path / "two.json"])],
+        env=environment, cwd=ROOT, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "2 x cpu" in done.stdout
+    assert json.loads((tmp_path / "two.json").read_text())["run"]["faces_timed"] == FACES  # shared, not done twice
+    assert report(tmp_path / "two.json") == report(tmp_path / "one.json")
+    assert not list(tmp_path.glob("*.rows-*"))
+
+
+def test_fid_sees_every_face_of_every_method_once_even_when_resumed(faces, model, tmp_path, monkeypatch):
+    made = []
+
+    class Distance:
+        def __init__(self, device):
+            self.pairs = []
+            made.append(self)
+
+        def add(self, restored, sharp):
+            self.pairs.append((restored, sharp))
+
+        def value(self):
+            return float(len(self.pairs))
+
+    monkeypatch.setattr(evaluate, "InceptionDistance", Distance)
+    main([str(model)], faces, tmp_path / "scores.json", fid=True)
+    assert report(tmp_path / "scores.json")["scores"]["small"]["fid"]["mean"] == FACES
+    bicubic = [
+        np.array(Image.open(faces / f"{i:02}.png").resize((32, 32), Image.Resampling.BICUBIC)) for i in range(FACES)
+    ]
+    for (_, sharp), face in zip(made[0].pairs, bicubic, strict=True):
+        np.testing.assert_array_equal(sharp, face)
+    assert psnr(*made[0].pairs[0]) != psnr(*made[1].pairs[0])
+
+
+def test_the_command_line_names_its_options_and_answers_a_mistake_in_one_line(
+    tmp_path, faces, model, monkeypatch, capsys
+):
+    monkeypatch.setattr(sys, "argv", ["evaluate", "--sharp", str(tmp_path)])
+    with pytest.raises(SystemExit) as ended:
+        run_command(main)
+    assert ended.value.code == 2
+    assert capsys.readouterr().err.splitlines() == [
+        "error: --data DIR, the sharp faces, is needed, and one --model or --restored DIR at least"
+    ]
+    line = f"evaluate --model {model} --data {faces} --limit 2 --identities (.)(.)"
+    monkeypatch.setattr(sys, "argv", line.split())
+    with pytest.raises(SystemExit) as ended:
+        run_command(main)
+    assert ended.value.code == 0
+    assert "faces: 2 faces" in capsys.readouterr().out

@@ -1,0 +1,252 @@
+"""The training of SPARNetHD: what the full loss does to both networks, and what a run survives."""
+
+import signal
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from accelerate.state import AcceleratorState
+from safetensors.torch import save_file
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from test_training import job, script, weights
+from torch import nn
+from torch.nn import functional as F
+
+from sparnet import SPARNet, images, load_model
+from sparnet.errors import UserError
+from sparnet.model import SPARNetConfig
+from training import perceptual, state
+from training.command import Diverged
+from training.data import FaceBatches, Faces, index_pictures, join
+from training.discriminator import Discriminator, MultiScaleDiscriminator
+from training.evaluate import score
+from training.networks import build, plain_state
+from training.recipes import Gan, Recipe
+from training.train import train
+
+RECIPE = Recipe(
+    "test-hd",
+    published="none",
+    model=SPARNetConfig(
+        size=64,
+        smallest=16,
+        min_channels=8,
+        max_channels=16,
+        hourglass_channels=8,
+        body_depth=0,
+        bottleneck=32,
+        norm="instance",
+        degraded_size=None,
+    ),
+    gan=Gan(perceptual=0.0, scales=1, channels=4, max_channels=8),
+    grey=0.3,
+    lr=1e-3,
+    betas=(0.5, 0.99),
+    batch_size=4,
+    steps=6,
+    warmup=2,
+    clip=None,
+    precision="fp32",
+    validate_every=3,
+)
+
+
+@pytest.fixture(scope="module")
+def faces(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("data") / "faces"
+    folder.mkdir()
+    for i in range(8):
+        coarse = np.random.default_rng(i).integers(0, 256, (12, 12, 3), np.uint8)
+        images.save_png(images.resize(coarse, 72), folder / f"{i:02}.png")
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def _fresh_accelerator():
+    AcceleratorState._reset_state(reset_partial_state=True)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def test_the_steps_are_those_of_the_published_losses_written_out(faces, tmp_path):
+    """Generator and discriminator descend plain PyTorch expressions of the paper's losses, both at their own rates."""
+    recipe = replace(RECIPE, steps=4, ema=0.0, gan=replace(RECIPE.gan, pixel_steps=1, generator_spectral_norm=False))
+    folder = train(recipe, job(faces, tmp_path / "run"))
+
+    torch.manual_seed(0)
+    model = SPARNet(recipe.model).to(memory_format=torch.channels_last)
+    SPARNet(recipe.model)  # the trainer makes the averaged model here, which takes random numbers too
+    judge = Discriminator(4, 8).to(memory_format=torch.channels_last)
+    adam = torch.optim.Adam(model.parameters(), 1e-3, betas=(0.5, 0.99))
+    adam_judge = torch.optim.Adam(judge.parameters(), 4e-4, betas=(0.5, 0.99))
+    items = index_pictures([faces]).items
+    data = Faces(items, recipe, 0)
+    for step, keys in enumerate(FaceBatches(len(items), 4, 0, 0, 4)):
+        batch = join([data[key] for key in keys])
+        degraded, sharp = (batch[name].contiguous(memory_format=torch.channels_last) for name in ("degraded", "sharp"))
+        share = (0.5, 1, 1, 1)[step]
+        adam.param_groups[0]["lr"], adam_judge.param_groups[0]["lr"] = 1e-3 * share, 4e-4 * share
+        restored = model(degraded)
+        loss = (restored - sharp).abs().mean()
+        if step >= 1:
+            fake, real = judge(restored), judge(sharp)
+            matching = sum((a - b.detach()).abs().mean() for a, b in zip(fake.features, real.features, strict=True))
+            loss = 100 * loss + 10 * matching - fake.score.mean()
+        adam.zero_grad()
+        loss.backward()
+        if step >= 1:
+            adam_judge.zero_grad()
+            score = judge(torch.cat([restored.detach(), sharp])).score
+            (F.relu(1 + score[:4]).mean() + F.relu(1 - score[4:]).mean()).backward()
+            adam_judge.step()
+        adam.step()
+    for name, value in load_model(str(folder)).state_dict().items():
+        torch.testing.assert_close(value, model.state_dict()[name].contiguous(), rtol=1e-3, atol=3e-5)
+    kept = state.load_checkpoint(tmp_path / "run", pytest.fail)["discriminator"]
+    for name, value in judge.state_dict().items():
+        torch.testing.assert_close(kept[f"scales.0.{name}"], value, rtol=1e-3, atol=1e-4)
+
+
+def test_spectral_norm_is_folded_into_the_weights_that_are_saved(faces, tmp_path):
+    model = build(RECIPE)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    plain = SPARNet(RECIPE.model).train()
+    plain.load_state_dict(plain_state(model))
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())  # reading moved nothing
+    face = torch.rand(1, 3, 64, 64)
+    model.eval()
+    torch.testing.assert_close(plain.eval()(face), model(face))
+    trained = load_model(str(train(RECIPE, job(faces, tmp_path / "run"))))
+    for module in trained.modules():
+        if isinstance(module, nn.Conv2d):
+            assert torch.linalg.svdvals(module.weight.flatten(1))[0] < 1.5
+
+
+def test_weights_that_came_from_spectral_norm_start_another_run_as_they_are(faces, tmp_path):
+    folder = train(RECIPE, job(faces, tmp_path / "run"))
+    trained, again = load_model(str(folder)), build(RECIPE, str(folder)).eval()
+    face = torch.rand(1, 3, 64, 64) * 2 - 1
+    assert (trained(face) - again(face)).abs().mean() < 0.3 * trained(face).abs().mean()
+
+
+def test_the_discriminator_learns_to_tell_restored_from_sharp(faces, tmp_path):
+    recipe = replace(RECIPE, steps=24, lr=1e-5, warmup=0, gan=replace(RECIPE.gan, lr=8e-3))
+    train(recipe, job(faces, tmp_path / "run"))
+    judge = MultiScaleDiscriminator(1, 4, 8)
+    judge.load_state_dict(state.load_checkpoint(tmp_path / "run", pytest.fail)["discriminator"])
+    model = load_model(str(tmp_path / "run" / "model"))
+    data = Faces(index_pictures([faces]).items, recipe, seed=5)
+    batch = join([data[0, i] for i in range(8)])
+    with torch.no_grad():
+        fake, real = (judge.eval()(face)[0].score.mean() for face in (model(batch["degraded"]), batch["sharp"]))
+    assert real > fake + 0.5
+
+
+def test_a_gan_run_killed_and_resumed_ends_with_the_same_bytes(faces, tmp_path):
+    recipe = replace(RECIPE, steps=12, gan=replace(RECIPE.gan, pixel_steps=2))
+    train(recipe, job(faces, tmp_path / "untouched"))
+    killed = job(faces, tmp_path / "killed", save_minutes=0.0)
+    process = script(recipe, killed)
+    step, deadline = 0, time.monotonic() + 120
+    while step < 3:
+        assert process.poll() is None, process.stderr.read()
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+        if state.has_run(killed.out):
+            step = state.load_checkpoint(killed.out, print)["step"]
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL, "it ended before it was killed: give it more steps"
+    process.stderr.close()
+    AcceleratorState._reset_state(reset_partial_state=True)
+    train(recipe, replace(killed, resume=True))
+    assert weights(killed.out) == weights(tmp_path / "untouched")
+    ends = [state.load_checkpoint(tmp_path / name, pytest.fail) for name in ("killed", "untouched")]
+    for name, value in ends[0]["discriminator"].items():
+        assert torch.equal(value, ends[1]["discriminator"][name]), name
+
+
+def test_a_discriminator_that_is_no_number_stops_the_run_before_any_weight_is_touched(faces, tmp_path, monkeypatch):
+    from training import phases
+
+    calls = 0
+
+    def poisoned(real: list, fake: list) -> torch.Tensor:
+        nonlocal calls
+        calls += 1
+        return real[0].score.mean() * float("nan" if calls == 3 else 1)
+
+    monkeypatch.setattr(phases, "hinge_discriminator", poisoned)
+    with pytest.raises(Diverged, match=r"at step 3: .*discriminator nan.*; the last good checkpoint stays in .*--init"):
+        train(RECIPE, job(faces, tmp_path / "run", save_minutes=0.0))
+    kept = state.load_checkpoint(tmp_path / "run", pytest.fail)
+    assert kept["step"] == 2
+    for part in ("model", "discriminator", "averaged"):
+        assert all(value.isfinite().all() for value in kept[part].values())
+
+
+def test_without_the_weights_of_the_perceptual_loss_nothing_starts(faces, tmp_path):
+    recipe = replace(RECIPE, gan=Gan(scales=1, channels=4, max_channels=8, perceptual_kind="vgg19_normalised"))
+    with pytest.raises(UserError, match="vgg19_normalised"):
+        train(recipe, job(faces, tmp_path / "run"))
+    with pytest.raises(UserError, match=r"absent\.safetensors"):
+        train(recipe, job(faces, tmp_path / "run", perceptual=tmp_path / "absent.safetensors"))
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_run_of_pixel_steps_alone_needs_no_perceptual_weights(faces, tmp_path):
+    gan = Gan(scales=1, channels=4, max_channels=8, perceptual_kind="vgg19_normalised", pixel_steps=2)
+    assert train(replace(RECIPE, gan=gan, steps=2), job(faces, tmp_path / "run")).is_dir()
+
+
+def test_the_perceptual_loss_takes_part_and_the_card_names_it(faces, tmp_path):
+    torch.manual_seed(1)
+    net = perceptual.vgg19_normalised()
+    save_file({name.removeprefix("features."): v for name, v in net.state_dict().items()}, tmp_path / "vgg.safetensors")
+    recipe = replace(RECIPE, steps=2, gan=replace(RECIPE.gan, perceptual=1.0, perceptual_kind="vgg19_normalised"))
+    train(recipe, job(faces, tmp_path / "run", perceptual=tmp_path / "vgg.safetensors"))
+    assert "vgg19_normalised" in (tmp_path / "run" / "model" / "README.md").read_text()
+
+
+def test_with_lpips_the_best_model_is_the_nearest_by_lpips(faces, tmp_path):
+    torch.manual_seed(1)
+    net = perceptual.Lpips()
+    for name, value in net.named_parameters():
+        if name.startswith("lin"):
+            nn.init.uniform_(value)  # LPIPS's own are never negative
+    save_file(net.state_dict(), tmp_path / "lpips.safetensors")
+    recipe = replace(RECIPE, steps=9, validate_every=3, lr=0.02, ema=0.0)
+    train(recipe, job(faces, tmp_path / "run", validate=faces, lpips=tmp_path / "lpips.safetensors", log_every=1))
+    logs = EventAccumulator(str(tmp_path / "run" / "logs")).Reload()
+    distances = [entry.value for entry in logs.Scalars("validation/lpips")]
+    assert len(set(distances)) == 3
+    kept = state.load_checkpoint(tmp_path / "run", pytest.fail)["best"]
+    assert kept == pytest.approx(-min(distances))
+    items = index_pictures([faces]).items
+    judge = perceptual.load_perceptual("lpips_squeeze", tmp_path / "lpips.safetensors")
+    _, best = score(load_model(str(tmp_path / "run" / "best")), items, lpips=judge)
+    assert best.lpips == pytest.approx(min(distances), abs=1e-5)
+
+
+@pytest.mark.parametrize("file", [".checkpoint.pt.tmp", ".model.tmp/README.md"])
+def test_a_full_disk_ends_the_run_with_what_to_do_and_the_checkpoint_before_is_whole(faces, tmp_path, file):
+    out = tmp_path / "run"
+    train(replace(RECIPE, steps=4), job(faces, out, max_minutes=0.0))  # one step
+    full = out / file
+    full.parent.mkdir(exist_ok=True)
+    full.symlink_to("/dev/full")  # whose every write fails with "no space left on device"
+    AcceleratorState._reset_state(reset_partial_state=True)
+    with pytest.raises(UserError, match=r"cannot be written: .*(N|n)o space left.*make room.*--resume"):
+        train(replace(RECIPE, steps=4), job(faces, out, resume=True))
+    assert load_model(str(out / "model")).config == RECIPE.model
+    full.unlink()
+    AcceleratorState._reset_state(reset_partial_state=True)
+    train(replace(RECIPE, steps=4), job(faces, out, resume=True))
+    train_alone = job(faces, tmp_path / "untouched")
+    AcceleratorState._reset_state(reset_partial_state=True)
+    train(replace(RECIPE, steps=4), train_alone)
+    assert weights(out) == weights(train_alone.out)

@@ -1,0 +1,187 @@
+"""The report: tables that others can read in, and a page that needs no network and hides nothing."""
+
+import os
+import re
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from playwright.sync_api import sync_playwright
+
+from sparnet import SPARNet, SPARNetConfig, images
+from training import gallery, report
+from training.comparison import Trial
+from training.data import index_pictures
+from training.evaluate import evaluate
+from training.instruments import Instruments
+from training.methods import Bicubic, Network
+from training.protocols import PROTOCOLS
+
+SMALL = SPARNetConfig(
+    size=32,
+    smallest=16,
+    min_channels=8,
+    max_channels=16,
+    hourglass_channels=8,
+    body_depth=0,
+    bottleneck=32,
+    degraded_size=8,
+)
+HOSTILE = "<img src=x onerror=alert(1)>&.png"  # a slash cannot be in a file's name
+POINTS = np.random.default_rng(0).uniform(8, 24, (68, 2))
+
+
+@pytest.fixture(scope="module")
+def faces(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("data") / "faces_1"
+    folder.mkdir()
+    for i, name in enumerate([*(f"{i:02}.png" for i in range(8)), HOSTILE]):
+        coarse = np.random.default_rng(i).integers(0, 256, (8, 8, 3), np.uint8)
+        images.save_png(images.resize(coarse, 32), folder / name)
+    Image.open(folder / HOSTILE).convert("L").save(folder / HOSTILE)  # grey, so that it is named on the page
+    (folder / "08.png").write_bytes(b"no picture")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def at(faces) -> Trial:
+    torch.manual_seed(0)
+    network = Network("a_model", SPARNet(SMALL).eval())
+    found = iter(np.random.default_rng(0).normal(POINTS, 0.3, (100, 68, 2)))
+    instruments = Instruments(landmarks=lambda face: next(found), regions=True)
+    return Trial(index_pictures([faces]).items, [Bicubic(), network], 32, "bicubic4", instruments)
+
+
+@pytest.fixture(scope="module")
+def scores(at, faces) -> dict:
+    return evaluate(at, index_pictures([faces]), faces.name)
+
+
+@pytest.fixture(scope="module")
+def html(scores, at) -> str:
+    return gallery.page(scores, at, count=4)
+
+
+def test_the_terminal_says_over_how_many_and_what_is_wrong(scores):
+    said = report.terminal(scores)
+    assert "faces_1: 9 of 10 faces, 8x8 -> 32x32, bicubic; PSNR and SSIM on Y" in said
+    assert "unreadable (not scored), 1: 08.png" in said
+    ours = scores["scores"]["a_model"]["psnr"]
+    line = next(line for line in said.splitlines() if line.startswith("PSNR dB"))
+    assert f"{ours['mean']:.3f} [{ours['low']:.3f}, {ours['high']:.3f}]" in line
+    assert "minus bicubic" in said
+    assert "landmarks known from files beside 0 of 9 faces" in said
+
+
+def test_markdown_and_latex_hold_the_same_table(scores):
+    pipes = [line.strip("| ").split(" | ") for line in report.markdown(scores).splitlines() if line.startswith("|")]
+    head, rows = pipes[0], pipes[2:]
+    assert (head[0], head[2], head[3]) == ("method", "PSNR dB ↑", "gain dB")
+    assert len({len(line) for line in pipes}) == 1
+    assert rows[1][2].startswith(f"{scores['scores']['a_model']['psnr']['mean']:.3f} [")
+    tex = report.latex(scores)
+    line = next(line for line in tex.splitlines() if line.strip().startswith("a\\_model"))
+    cells = [cell.strip() for cell in line.removesuffix("\\\\").split("&")]
+    assert cells[2:] == rows[1][2:]
+    assert "faces\\_1" in tex
+    assert len(re.findall("(?<!\\\\)[_%#]", tex)) == 0
+
+
+def test_published_figures_stand_apart_with_the_gain_over_their_own_bicubic(scores):
+    helen = scores | {"protocol": scores["protocol"] | {"name": "helen-16to128"}}
+    head, rows = report.published_table(helen)
+    assert dict(zip(head, rows[-1], strict=True)) == {
+        "published": "SPARNet",
+        "PSNR dB": "26.59",
+        "gain dB": "+3.07",  # 26.59 - 23.52
+        "SSIM": "0.772",
+        "landmark AUC": "0.585",
+        "identity": "0.555",
+    }
+    assert "not measured here" in report.terminal(helen)
+    assert report.published_table(scores) is None
+
+
+def test_attention_is_painted_on_the_grey_face_between_its_ends():
+    face = np.full((4, 4, 3), 100, np.uint8)
+    attention = np.array([[0.2, 0.4]]).repeat(2, 1).repeat(4, 0)
+    painted = gallery.over(face, attention, 0.2, 0.4)
+    dark, yellow = (68, 1, 84), (253, 231, 37)  # viridis
+    for column, colour in ((0, dark), (3, yellow)):
+        np.testing.assert_allclose(painted[0, column], 0.6 * np.array(colour) + 40, atol=1.5)
+
+
+def test_the_contact_sheet_shows_what_was_scored(at, faces):
+    sheet = gallery.contact_sheet(at, 2)
+    assert sheet.shape == (20 + 2 * 36 + 4, 3 * 36 + 4, 3)
+    sharp = np.array(Image.open(faces / "00.png"))
+    np.testing.assert_array_equal(sheet[20:52, 76:108], sharp)
+
+
+def test_the_page_holds_only_so_many_faces_and_asks_nobody(html):
+    assert "4 of 9 are in this page" in html
+    page = html[: html.index("<script>")]
+    assert re.findall(r'(?:src|href)="(?!data:)', page) == []
+    assert "<img src=x" not in html
+    assert "&lt;img src=x onerror=alert(1)&gt;&amp;.png, sharp: all pixels" in page
+
+
+@pytest.fixture
+def opened(html, tmp_path):
+    names = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+    path = next(filter(None, map(shutil.which, names)), None)
+    if path is None:
+        missing = f"no browser: install one of {', '.join(names)}"
+        if os.environ.get("CI"):
+            pytest.fail(missing)
+        pytest.skip(missing)
+    file = tmp_path / "report.html"
+    file.write_text(html, encoding="utf-8")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox", "--disable-gpu"])
+        page = browser.new_page(viewport={"width": 1280, "height": 900})
+        problems = []
+        page.on("console", lambda message: problems.append(message.text) if message.type == "error" else None)
+        page.on("pageerror", lambda error: problems.append(str(error)))
+        page.on("request", lambda one: None if one.url.startswith(("file:", "data:")) else problems.append(one.url))
+        page.goto(file.as_uri())
+        yield page
+        browser.close()
+    assert problems == []
+
+
+def test_in_a_browser_the_table_sorts_and_a_point_shows_its_face(opened, scores):
+    page = opened
+    methods = page.locator("#scores tbody td:first-child")
+    psnr = page.locator("#scores thead button", has_text="PSNR dB ↑").first
+    psnr.click()
+    best = sorted(scores["scores"], key=lambda name: -scores["scores"][name]["psnr"]["mean"])
+    assert methods.all_inner_texts() == best
+    psnr.click()
+    assert methods.all_inner_texts() == best[::-1]
+    page.locator("#plot-scatter").scroll_into_view_if_needed()
+    x, y = page.evaluate(
+        """() => {
+            const plot = document.getElementById("plot-scatter"), box = plot.getBoundingClientRect();
+            const {xaxis, yaxis} = plot._fullLayout, {x, y} = plot._fullData[0];
+            return [box.left + xaxis._offset + xaxis.d2p(x[0]), box.top + yaxis._offset + yaxis.d2p(y[0])];
+        }"""
+    )
+    page.mouse.move(x - 20, y - 20)
+    page.mouse.move(x, y, steps=4)
+    page.locator("#hover img").first.wait_for()
+    assert page.locator("#hover figcaption").all_inner_texts() == ["degraded", "a_model", "sharp"]
+    assert page.locator("#hover b").inner_text() == "00.png"
+    assert page.locator(".js-plotly-plot").count() == 3  # faces, landmarks, regions
+    assert HOSTILE in page.evaluate("plots.scatter.data[0].customdata.map(([, name]) => name)")
+    assert page.evaluate("document.documentElement.scrollWidth") == 1280
+
+
+def test_pictures_without_ground_truth_are_all_in_the_contact_sheet(faces, at):
+    real = Trial(at.items, at.methods, 32, None, protocol=PROTOCOLS["real"])
+    page = gallery.page(evaluate(real, index_pictures([faces]), faces.name), real, count=4)
+    assert page.count('alt="degraded"') == page.count('alt="a_model"') == 4
+    assert "Best, median and worst" not in page

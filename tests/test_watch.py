@@ -1,0 +1,151 @@
+"""What one watches a run by: that the pictures show the run's own numbers, whole, also after it was resumed."""
+
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import skimage.data
+import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
+from PIL import Image
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from test_data import write_folder
+from test_gan import RECIPE as GAN
+from test_training import RECIPE, SMALL, job
+
+from sparnet import SPARNet, images
+from training.baselines import RCANConfig
+from training.state import load_checkpoint
+from training.train import train
+from training.watch import ASTRONAUT, atlas, curves, probe
+
+
+@pytest.fixture(autouse=True)
+def _fresh_accelerator():
+    AcceleratorState._reset_state(reset_partial_state=True)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module")
+def faces(tmp_path_factory) -> Path:
+    return write_folder(tmp_path_factory.mktemp("data") / "faces", 8)
+
+
+@pytest.fixture(scope="module")
+def history() -> dict[str, list[tuple[int, float]]]:
+    """Six logged steps of a run by the full loss from step 2 on, validated three times."""
+    steps = range(1, 7)
+    losses = {"train/pixel": [(s, 1 / s) for s in steps], "train/adversarial": [(s, 0.1 * s) for s in steps if s > 2]}
+    psnr = {2: 20.0, 4: 23.0, 6: 22.0}
+    return losses | {
+        "validation/psnr": list(psnr.items()),
+        "validation/gain": [(step, value - 21) for step, value in psnr.items()],
+        "validation/lpips": [(2, 0.5), (4, 0.3), (6, 0.4)],
+    }
+
+
+def panels(figure) -> dict:
+    return {axes.get_title("left"): axes for axes in figure.axes if axes.get_title("left")}
+
+
+def test_every_loss_and_score_has_a_panel_of_its_values_over_images_seen(history):
+    recipe = replace(GAN, batch_size=4, gan=replace(GAN.gan, pixel_steps=2))
+    found = panels(curves(history, recipe))
+    assert list(found) == ["pixel loss", "adversarial loss", "PSNR on Y, dB", "LPIPS, less is better"]
+    for name, axes in zip(
+        ("train/pixel", "train/adversarial", "validation/psnr", "validation/lpips"), found.values(), strict=True
+    ):
+        drawn = np.column_stack(axes.lines[0].get_data())
+        assert np.allclose(drawn, np.array(history[name]) * (4, 1))
+        assert axes.get_xlabel() == "images seen"
+        assert axes.get_xlim() == (0, 24)
+        assert any(np.array_equal(line.get_xdata(), (8, 8)) for line in axes.lines)  # where the full loss began
+    assert found["PSNR on Y, dB"].get_title("right") == "best 23"
+    assert found["LPIPS, less is better"].get_title("right") == "best 0.3"
+    assert any(np.array_equal(line.get_ydata(), (21, 21)) for line in found["PSNR on Y, dB"].lines)  # bicubic
+
+
+def test_many_values_are_drawn_with_their_running_mean(history):
+    noise = np.random.default_rng(0).normal(1, 0.3, 400)
+    [axes] = panels(curves({"train/pixel": list(enumerate(noise, 1))}, RECIPE)).values()
+    raw, mean = (line.get_ydata() for line in axes.lines[:2])
+    assert np.array_equal(raw, noise)
+    assert mean[200] == pytest.approx(noise[195:205].mean())
+    assert mean.std() < 0.5 * noise.std()
+
+
+def test_the_atlas_shows_the_faces_and_every_map_on_one_scale():
+    rng = np.random.default_rng(0)
+    pictures = rng.integers(0, 256, (2, 8, 8, 3), np.uint8)
+    maps = {f"body.{i}": rng.random((4, 4)) * 0.2 for i in range(5)}
+    figure = atlas(*pictures, maps, "title")
+    found = panels(figure)
+    assert list(found) == ["degraded", "restored", *maps]
+    for name, picture in zip(found, [*pictures, *maps.values()], strict=True):
+        shown = found[name].images[0]
+        assert np.array_equal(shown.get_array(), picture)
+        if name in maps:
+            assert shown.get_clim() == (0, 1)
+            assert found[name].get_title("right") == f"{picture.mean():.2f}"
+
+
+def test_the_probe_is_the_astronaut_as_the_averaged_model_sees_her():
+    torch.manual_seed(0)
+    model = SPARNet(replace(SMALL, attention="3d")).eval()
+    run = SimpleNamespace(recipe=replace(RECIPE, model=model.config), averaged=model, accelerator=Accelerator(cpu=True))
+    degraded, restored, maps = probe(run)
+    x, y, side = ASTRONAUT
+    face = Image.fromarray(skimage.data.astronaut()).crop((x, y, x + side, y + side)).resize((32, 32), Image.BICUBIC)
+    assert np.abs(degraded.astype(int) - images.degrade(np.array(face), 8)).mean() < 1  # beyond the cut there is hair
+    with torch.no_grad():
+        trace = model.trace(images.to_tensor(degraded))
+    assert np.array_equal(restored, images.to_image(trace.restored))
+    assert list(maps) == list(trace.alphas)
+    for name, alpha in trace.alphas.items():
+        assert alpha.shape[1] > 1
+        assert np.allclose(maps[name], alpha.numpy()[0].mean(0), atol=1e-6)
+
+
+def test_a_run_leaves_its_curves_and_a_frame_at_every_validation(faces, tmp_path, capsys):
+    out = tmp_path / "run"
+    train(RECIPE, job(faces, out, validate=faces))
+    assert images.load(out / "curves.png").std() > 0
+    frames = sorted((out / "attention").iterdir())
+    assert [frame.name for frame in frames] == ["step-0000003.png", "step-0000006.png"]
+    first, last = map(images.load, frames)
+    assert first.shape == last.shape
+    assert not np.array_equal(first, last)
+    logged = EventAccumulator(str(out / "logs")).Reload()
+    [tag] = [tag for tag in logged.Tags()["images"] if "attention" in tag]
+    assert [entry.step for entry in logged.Images(tag)] == [3, 6]
+    scores = load_checkpoint(out, pytest.fail)["history"]["validation/psnr"]
+    assert [step for step, _ in scores] == [3, 6]
+    assert f"step 6: {scores[-1][1]:.3f} dB" in capsys.readouterr().err
+
+
+def test_a_resumed_run_draws_the_curves_of_the_whole(faces, tmp_path):
+    whole, parted = (job(faces, tmp_path / name, validate=faces, log_every=1) for name in ("whole", "parted"))
+    train(RECIPE, whole)
+    for task in (replace(parted, max_minutes=0.0), replace(parted, resume=True)):
+        AcceleratorState._reset_state(reset_partial_state=True)
+        train(RECIPE, task)
+    then, now = (load_checkpoint(task.out, pytest.fail)["history"] for task in (whole, parted))
+    assert now == then
+    assert [step for step, _ in now["train/pixel"]] == [1, 2, 3, 4, 5, 6]
+    assert (parted.out / "curves.png").read_bytes() == (whole.out / "curves.png").read_bytes()
+
+
+@pytest.mark.parametrize(
+    "model", [replace(SMALL, attention="none"), RCANConfig(32, 8, groups=1, blocks=1, channels=16)]
+)
+def test_a_network_without_attention_is_told_once_and_has_no_pictures(faces, tmp_path, capsys, model):
+    train(replace(RECIPE, model=model), job(faces, tmp_path / "run"))
+    assert capsys.readouterr().err.count("no attention maps") == 1
+    assert not (tmp_path / "run" / "attention").exists()
+    assert (tmp_path / "run" / "curves.png").exists()

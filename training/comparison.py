@@ -1,0 +1,198 @@
+"""One comparison: every method on the same degraded faces, measured face by face, in any number of processes.
+
+Trial, indices -> compare: picture -> sharp -> condition -> degradation -> degraded -> every method -> Comparison
+                  -> measure: instruments on restored and sharp -> Row
+Trial -> run: batches of 8, shared between processes, known rows left out -> all rows, in order
+"""
+
+import sys
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+from accelerate import PartialState
+from accelerate.utils import gather_object
+from numpy import ndarray
+from tqdm import tqdm
+
+from sparnet.errors import UserError
+from training.data import Item, centre_view, face_square
+from training.degradations import fixed
+from training.frechet import InceptionDistance
+from training.identity import MOST_IMPOSTORS
+from training.instruments import Instruments, Subject, known_points
+from training.methods import Bicubic, Fault, Method, Network
+from training.protocols import AS_IT_IS, PROTOCOLS, Condition, Protocol, factor_of
+from training.scores import Ledger, Row
+
+BATCH = 8  # of every comparison, however many processes share them: what rounds differently would score differently
+
+
+@dataclass(frozen=True, eq=False)
+class Trial:
+    """Everything that decides the numbers."""
+
+    items: Sequence[Item]
+    methods: Sequence[Method]
+    size: int  # common side of the faces in px
+    degradation: str | None  # None: the pictures are degraded already, or restored elsewhere
+    instruments: Instruments = field(default_factory=Instruments)
+    protocol: Protocol = PROTOCOLS["plain"]
+    seed: int = 0
+    people: Sequence[str] | None = None  # whom each picture shows; None: everyone is another
+
+    @property
+    def anchor(self) -> str | None:
+        return next((method.name for method in self.methods if isinstance(method, Bicubic)), None)
+
+    @cached_property
+    def embedded(self) -> set[int]:
+        """The pictures whose embeddings are kept, for impostors and Frechet distance: evenly spread."""
+        return set(np.linspace(0, len(self.items) - 1, min(len(self.items), MOST_IMPOSTORS)).astype(int).tolist())
+
+    def describe(self) -> str:
+        """The protocol in one line."""
+        if not self.protocol.sharp:
+            how = f"as they are -> {self.size}x{self.size}, no ground truth"
+        elif self.degradation is None:
+            how = f"compared at {self.size}x{self.size}"
+        elif factor := factor_of(self.degradation):
+            how = f"{self.size // factor}x{self.size // factor} -> {self.size}x{self.size}, bicubic"
+        else:
+            how = f"blind -> {self.size}x{self.size}, drawn from each picture's name"
+        others = [
+            f"{method.name} works at {method.size}x{method.size}" for method in self.methods if self._resized(method)
+        ]
+        told = [how, *([f"{', '.join(others)}, bicubic there and back"] if others else [])]
+        if self.protocol.sharp:
+            told.append("PSNR and SSIM on Y" + (" cut to 8 bits" if self.instruments.truncate else ""))
+        return "; ".join(told)
+
+    def _resized(self, method: Method) -> bool:
+        return isinstance(method, Network) and method.size != self.size
+
+
+@dataclass(frozen=True, eq=False)
+class Comparison:
+    """One face and what every method made of it; without a `subject` its picture cannot be read."""
+
+    index: int
+    name: str
+    subject: Subject | None
+    restored: dict[str, ndarray]  # (S,S,3) uint8, of the methods that have it
+    faults: list[tuple[str, str, str]]  # kind, whose picture, why
+
+
+def compare(
+    trial: Trial, indices: Sequence[int], condition: Condition = AS_IT_IS, clock: Counter | None = None
+) -> list[Comparison]:
+    """Degrade the pictures of these indices and have every method restore them; seconds of each go to the clock."""
+    found = []
+    for index in indices:
+        item = trial.items[index]
+        name = Path(item.name).name
+        try:
+            picture = item.picture()
+        except UserError as error:
+            subject, said = None, [Fault("unreadable", str(error))]
+        else:
+            subject, said = _subject(trial, item, name, picture, condition)
+        found.append(Comparison(index, name, subject, {}, [(fault.kind, "sharp", fault.why) for fault in said]))
+    there = [one for one in found if one.subject is not None]
+    for method in trial.methods if there else ():
+        started = time.perf_counter()
+        answers = method.restore([one.subject.degraded for one in there], [one.name for one in there])
+        if clock is not None:
+            clock[method.name] += time.perf_counter() - started
+        for one, answer in zip(there, answers, strict=True):
+            if isinstance(answer, Fault):
+                one.faults.append((answer.kind, method.name, answer.why))
+            else:
+                one.restored[method.name] = answer
+    return found
+
+
+def _subject(
+    trial: Trial, item: Item, name: str, picture: ndarray, condition: Condition
+) -> tuple[Subject, list[Fault]]:
+    view = centre_view(picture, trial.size)
+    if not trial.protocol.sharp:
+        return Subject(name, view), []
+    said, side = [], face_square(picture.shape[1], picture.shape[0])[2]
+    if side < trial.size:
+        said.append(Fault("enlarged", f"from {side:g}x{side:g} to {trial.size}x{trial.size}"))
+    if np.ptp(picture, axis=2).max() == 0:
+        said.append(Fault("grey", "all pixels have red = green = blue"))
+    sharp, known = condition.moved(view, known_points(item, picture, trial.size))
+    degraded = None
+    if trial.degradation is not None:
+        factor = factor_of(trial.degradation)
+        degraded = condition.spoilt(fixed(sharp, factor and trial.size // factor, name), name, trial.seed)
+    subject, missing = trial.instruments.look(name, degraded, sharp, known)
+    return subject, said + missing
+
+
+def measure(
+    trial: Trial, one: Comparison, condition: int = 0, distances: dict[str, InceptionDistance] | None = None
+) -> Row:
+    """All values of one face, and its share of each method's FID."""
+    values, said, embeddings = {}, list(one.faults), {}
+    for method, face in one.restored.items():
+        values[method], missing, embedding = trial.instruments.measure(face, one.subject)
+        said += [(fault.kind, method, fault.why) for fault in missing]
+        if embedding is not None:
+            embeddings[method] = embedding.tolist()
+        if distances is not None and condition == 0:
+            distances[method].add(face, one.subject.sharp)
+    if embeddings and condition == 0 and one.index in trial.embedded:
+        embeddings["sharp"] = one.subject.embedding.tolist()
+    else:
+        embeddings = {}
+    known = one.subject is not None and one.subject.known
+    return Row(condition, one.index, one.name, values, tuple(said), embeddings, known)
+
+
+def run(
+    trial: Trial, ledger: Ledger | None, distances: dict[str, InceptionDistance] | None, state: PartialState
+) -> tuple[list[Row], Counter]:
+    """The rows of all processes, in order, and the seconds and faces of each method.
+
+    A batch is whole or not at all in the ledger's eyes. With FID, what is in the ledger is restored again: its
+    features are not kept.
+    """
+    size = len(trial.items)
+    batches = [
+        (condition, range(start, min(start + BATCH, size)))
+        for condition in range(len(trial.protocol.conditions))
+        for start in range(0, size, BATCH)
+    ]
+    done, fresh, clock = dict(ledger.rows) if ledger else {}, [], Counter()
+    mine = batches[state.process_index :: state.num_processes]
+    with tqdm(
+        total=sum(len(faces) for _, faces in mine), unit="face", disable=_quiet(state), dynamic_ncols=True
+    ) as bar:
+        for number, indices in mine:
+            known = all((number, index) in done for index in indices)
+            if not known or (distances is not None and number == 0):
+                compared = compare(trial, indices, trial.protocol.conditions[number], clock)
+                rows = [measure(trial, one, number, distances) for one in compared]
+                clock["faces"] += sum(one.subject is not None for one in compared)
+                if not known:
+                    fresh += rows
+                    if ledger:
+                        ledger.add(rows)
+            bar.update(len(indices))
+    for row in gather_object(fresh):
+        done[row.key] = row
+    total = Counter()
+    for some in gather_object([clock]):
+        total.update(some)
+    return [done[key] for key in sorted(done)], total
+
+
+def _quiet(state: PartialState) -> bool:
+    return not (state.is_main_process and sys.stderr.isatty())

@@ -1,0 +1,362 @@
+"""The report in pictures: one HTML file that needs no network, and a contact sheet.
+
+    report, trial -> plots (Plotly) ---------------------.
+    some faces again -> every method -> JPEG in base64 ---- report.html (Jinja) -> page
+    best, median, worst -> attention over the face -------'
+
+Only the shown faces are restored again, so any number of faces can be scored. The page holds them: give it only to
+people who may see them.
+"""
+
+import base64
+from collections.abc import Iterator, Sequence
+from itertools import cycle
+from pathlib import Path
+
+import cv2
+import numpy as np
+from jinja2 import Environment, FileSystemLoader
+from numpy import ndarray
+from PIL import Image, ImageDraw, ImageFont
+from plotly import graph_objects as go
+from plotly.offline import get_plotlyjs
+from plotly.subplots import make_subplots
+
+from sparnet import images
+from sparnet.regions import REGIONS
+from training import report as words
+from training.comparison import BATCH, Comparison, Trial, compare
+from training.instruments import METRICS
+from training.landmarks68 import THRESHOLD, cumulative_error
+from training.methods import Network
+from training.protocols import SWEEPS, find_protocol
+from training.scores import FAULTS, number
+
+POINTS = 3000  # of the scatter plot: more are slow to draw and hide each other
+CASES = 2  # of the best, of the median and of the worst
+THUMBNAIL = 160  # px, at most
+COLORS = ("#0f766e", "#c2410c", "#6d28d9", "#0369a1", "#a16207", "#be185d")  # of the methods; bicubic is grey
+
+
+def contact_sheet(trial: Trial, count: int) -> ndarray:
+    """The first `count` readable faces, a row each: degraded, every method, sharp; (H,W,3) uint8."""
+    gap, line = 4, 20
+    columns = columns_of(trial)
+    rows = [one for one in again(trial, range(min(count, len(trial.items)))) if one.subject is not None]
+    side = trial.size + gap
+    sheet = Image.new("RGB", (len(columns) * side + gap, len(rows) * side + line + gap), "white")
+    pen, font = ImageDraw.Draw(sheet), ImageFont.load_default(13)
+    for x, name in enumerate(columns):
+        pen.text((gap + x * side, 2), name, "black", font)
+    for y, one in enumerate(rows):
+        for x, face in enumerate(faces(trial, one).values()):
+            if face is not None:
+                sheet.paste(Image.fromarray(face), (gap + x * side, line + y * side))
+    return np.array(sheet)
+
+
+def columns_of(trial: Trial) -> list[str]:
+    """What is shown of a face, from left to right; bicubic is the degraded face itself."""
+    given = ["degraded"] if trial.anchor else []
+    return [*given, *(method.name for method in trial.methods if method.name != trial.anchor)] + (
+        ["sharp"] if trial.protocol.sharp else []
+    )
+
+
+def faces(trial: Trial, one: Comparison) -> dict[str, ndarray | None]:
+    """Column -> (S,S,3) uint8, or None where a method has no picture of it."""
+    there = one.restored | {"degraded": one.subject.degraded, "sharp": one.subject.sharp}
+    return {name: there.get(name) for name in columns_of(trial)}
+
+
+def again(trial: Trial, indices: Sequence[int]) -> Iterator[Comparison]:
+    """These faces restored once more, as they are under the first condition."""
+    for start in range(0, len(indices), BATCH):
+        yield from compare(trial, indices[start : start + BATCH])
+
+
+def page(report: dict, trial: Trial, count: int) -> str:
+    """The HTML report, with thumbnails of at most `count` faces."""
+    rows = [row for row in report["rows"] if row["condition"] == 0]
+    shown = np.unique(np.linspace(0, len(trial.items) - 1, min(count, len(trial.items))).astype(int)).tolist()
+    pictures = {
+        one.index: {name: data_uri(face) for name, face in faces(trial, one).items() if face is not None}
+        for one in again(trial, shown)
+        if one.subject is not None
+    }
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent), autoescape=True, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.policies["json.dumps_kwargs"] = {"sort_keys": False}  # the order of the columns
+    return environment.get_template("report.html").render(
+        report=report,
+        points=POINTS,
+        table=table(report),
+        columns=columns_of(trial),
+        landmarks=words.landmark_line(report),
+        published=words.published_table(report),
+        published_on=find_protocol(report["protocol"]["name"]).published_on,
+        plots={name: plot.to_plotly_json() for name, plot in plots(report, rows, pictures).items()},
+        pictures=pictures,
+        names={row["index"]: row["name"] for row in rows},
+        cases=cases(trial, rows),
+        fault_kinds=FAULTS,
+        metrics={metric: METRICS[metric] for metric in words.metrics_of(report)},
+        plotly=get_plotlyjs(),
+    )
+
+
+def table(report: dict) -> dict:
+    """Head and cells of the sortable table; `best` and `sign` say what the colours mean."""
+    metrics = words.metrics_of(report)
+    means = {
+        metric: [number(some[metric]["mean"]) for some in report["scores"].values() if metric in some]
+        for metric in metrics
+    }
+    rows = []
+    for method in words.order(report):
+        about, some = report["methods"][method], report["scores"][method]
+        cells = []
+        for metric in metrics:
+            estimate = some.get(metric)
+            if estimate is None:
+                cells.append({"sort": None, "mean": "-"})
+                continue
+            difference = estimate.get("difference")
+            cells.append(
+                {
+                    "sort": estimate["mean"],
+                    "mean": words.value(estimate, metric),
+                    "interval": words.interval(estimate, metric).strip(),
+                    "n": None if estimate["n"] == report["faces"]["scored"] else estimate["n"],
+                    "best": _is_best(number(estimate["mean"]), means[metric], METRICS[metric].better),
+                    "difference": difference and words.value(difference, metric, "+"),
+                    "difference_interval": difference and words.interval(difference, metric, "+").strip(),
+                    "sign": difference and _sign(difference, METRICS[metric].better),
+                }
+            )
+        parameters = about.get("parameters")
+        seconds = report["run"]["seconds_per_face"].get(method)
+        rows.append(
+            {
+                "method": method,
+                "parameters": parameters and f"{parameters / 1e6:.2f} M",
+                "parameters_sort": parameters or 0,
+                "units": about.get("attention_units"),
+                "seconds": None if seconds is None else f"{1000 * seconds:.0f}",
+                "cells": cells,
+            }
+        )
+    return {"metrics": metrics, "titles": [words.title(metric) for metric in metrics], "rows": rows}
+
+
+def _is_best(mean: float, means: Sequence[float], better: str) -> bool:
+    return len(means) > 1 and bool(better) and mean == (max(means) if better == "higher" else min(means))
+
+
+def _sign(difference: dict, better: str) -> str:
+    """Whether the whole interval lies on one side of zero, and whether that side is the good one."""
+    low, high = number(difference["low"]), number(difference["high"])
+    if not better or not (low > 0 or high < 0):
+        return "unsure"
+    return "better" if (low > 0) == (better == "higher") else "worse"
+
+
+def cases(trial: Trial, rows: Sequence[dict]) -> dict | None:
+    """The best, median and worst faces by the first method that is not bicubic, with its attention where it has any.
+
+    By its gain in PSNR over bicubic, or by PSNR where there is no bicubic. None without sharp faces.
+    """
+    first = next((method.name for method in trial.methods if method.name != trial.anchor), None)
+
+    def gain(row: dict) -> float:
+        values = {name: number(row["values"].get(name, {}).get("psnr")) for name in (first, trial.anchor)}
+        return values[first] - values[trial.anchor] if trial.anchor else values[first]
+
+    ranked = sorted((row for row in rows if not np.isnan(gain(row))), key=gain, reverse=True)
+    if not ranked:
+        return None
+    last, middle = len(ranked), (len(ranked) - CASES) // 2
+    places = {"best": range(CASES), "median": range(middle, middle + CASES), "worst": range(last - CASES, last)}
+    chosen: dict[int, str] = {}
+    for kind, some in places.items():
+        for place in some:
+            if 0 <= place < last:
+                chosen.setdefault(place, kind)
+    networks = [method for method in trial.methods if isinstance(method, Network)]
+    found = {one.index: one for one in again(trial, sorted(ranked[place]["index"] for place in chosen))}
+    maps = {
+        (index, network.name): network.attention(one.subject.degraded)
+        for index, one in found.items()
+        for network in networks
+    }
+    scale = {}
+    for network in networks:
+        some = [map_ for (_, name), map_ in maps.items() if name == network.name and map_ is not None]
+        if some:
+            scale[network.name] = (float(min(map(np.min, some))), float(max(map(np.max, some))))
+    told = []
+    for place, kind in sorted(chosen.items()):
+        row, one = ranked[place], found[ranked[place]["index"]]
+        strip = []
+        for name, face in faces(trial, one).items():
+            if face is None:
+                continue
+            values = row["values"].get(trial.anchor if name == "degraded" else name, {})
+            strip.append((name, data_uri(face), f"{number(values['psnr']):.2f} dB" if "psnr" in values else ""))
+            if (attention := maps.get((one.index, name))) is not None:
+                strip.append((f"attention of {name}", data_uri(over(face, attention, *scale[name])), ""))
+        told.append({"kind": kind, "name": row["name"], "gain": f"{gain(row):+.2f} dB", "strip": strip})
+    return {"by": first, "over": trial.anchor, "rows": told, "scale": scale}
+
+
+def over(face: ndarray, attention: ndarray, low: float, high: float) -> ndarray:
+    """Attention (S,S) in viridis from `low` to `high`, six parts over four of the grey face; (S,S,3) uint8."""
+    level = np.clip((attention - low) / max(high - low, 1e-12) * 255, 0, 255).astype(np.uint8)
+    colour = cv2.cvtColor(cv2.applyColorMap(level, cv2.COLORMAP_VIRIDIS), cv2.COLOR_BGR2RGB)
+    grey = cv2.cvtColor(face, cv2.COLOR_RGB2GRAY)[..., None]
+    return np.rint(0.6 * colour + 0.4 * grey).astype(np.uint8)
+
+
+def data_uri(face: ndarray) -> str:
+    """A JPEG of the face in the address itself, reduced to `THUMBNAIL` if it is larger."""
+    if len(face) > THUMBNAIL:
+        face = images.resize(face, THUMBNAIL)
+    _, data = cv2.imencode(".jpg", cv2.cvtColor(face, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, 90])
+    return f"data:image/jpeg;base64,{base64.b64encode(data).decode()}"
+
+
+def plots(report: dict, rows: Sequence[dict], pictures: dict[int, dict]) -> dict[str, go.Figure]:
+    """The figures that the numbers allow, by the name of their place in the page."""
+    methods = list(report["scores"])
+    palette = cycle(COLORS)
+    color = {method: "#8a8f98" if method == "bicubic" else next(palette) for method in methods}
+    found = {
+        "scatter": scatter(rows, methods, color, pictures),
+        "landmarks": landmark_curves(rows, methods, color),
+        "regions": region_bars(report, color),
+        "sweeps": sweep_curves(report, color),
+    }
+    return {name: figure for name, figure in found.items() if figure is not None}
+
+
+def scatter(rows: Sequence[dict], methods: Sequence[str], color: dict, pictures: dict) -> go.Figure | None:
+    """PSNR of every method over bicubic's, a point for each face, at most `POINTS`; filled points show their face."""
+    if "bicubic" not in methods or not any("psnr" in row["values"].get("bicubic", {}) for row in rows):
+        return None
+    figure, ends = go.Figure(), []
+    drawn = [row for row in rows if row["index"] in pictures] + [row for row in rows if row["index"] not in pictures]
+    for method in methods[1:]:
+        there = [row for row in drawn[:POINTS] if {"bicubic", method} <= row["values"].keys()]
+        x, y = ([number(row["values"][name]["psnr"]) for row in there] for name in ("bicubic", method))
+        ends += x
+        figure.add_trace(
+            go.Scatter(
+                x=x,
+                y=y,
+                mode="markers",
+                name=method,
+                customdata=[[row["index"], row["name"]] for row in there],
+                hovertemplate="%{customdata[1]}<br>bicubic %{x:.2f} dB, " + method + " %{y:.2f} dB<extra></extra>",
+                marker={
+                    "color": color[method],
+                    "size": 8,
+                    "symbol": ["circle" if row["index"] in pictures else "circle-open" for row in there],
+                },
+            )
+        )
+    finite = [end for end in ends if np.isfinite(end)]
+    if not finite:
+        return None
+    line = [min(finite), max(finite)]
+    figure.add_trace(
+        go.Scatter(
+            x=line, y=line, mode="lines", name="no gain", line={"color": "#8a8f98", "dash": "dot"}, hoverinfo="skip"
+        )
+    )
+    return _styled(figure).update_layout(xaxis_title="bicubic, PSNR dB", yaxis_title="method, PSNR dB")
+
+
+def landmark_curves(rows: Sequence[dict], methods: Sequence[str], color: dict) -> go.Figure | None:
+    """Share of faces whose landmark error is at most x, up to the threshold."""
+    figure = go.Figure()
+    for method in methods:
+        some = [row["values"][method] for row in rows if "landmark_auc" in row["values"].get(method, {})]
+        if some:
+            x, y = cumulative_error([np.inf if one["nrmse"] is None else one["nrmse"] for one in some])
+            figure.add_trace(
+                go.Scatter(
+                    x=x.tolist(), y=y.tolist(), mode="lines", name=method, line={"color": color[method], "shape": "hv"}
+                )
+            )
+    if not figure.data:
+        return None
+    return _styled(figure).update_layout(
+        xaxis_title=f"NRMSE, up to the threshold {THRESHOLD}", yaxis_title="share of faces", yaxis_range=[0, 1]
+    )
+
+
+def region_bars(report: dict, color: dict) -> go.Figure | None:
+    """Gain in PSNR over bicubic in each region, with its interval."""
+    figure = go.Figure()
+    for method, some in report["scores"].items():
+        gains = {name: some.get(f"psnr_{name}", {}).get("difference") for name in REGIONS}
+        gains = {name: gain for name, gain in gains.items() if gain}
+        if gains:
+            mean, low, high = ([number(gain[key]) for gain in gains.values()] for key in ("mean", "low", "high"))
+            error = {"array": np.subtract(high, mean).tolist(), "arrayminus": np.subtract(mean, low).tolist()}
+            figure.add_trace(
+                go.Bar(
+                    x=list(gains), y=mean, name=method, marker_color=color[method], error_y={"symmetric": False} | error
+                )
+            )
+    if not figure.data:
+        return None
+    return _styled(figure).update_layout(yaxis_title="gain over bicubic, dB", barmode="group", showlegend=True)
+
+
+def sweep_curves(report: dict, color: dict) -> go.Figure | None:
+    """PSNR of every method over the levels of each sweep, the unchanged faces among them."""
+    sweeps = [name for name in SWEEPS if any(one["sweep"] == name for one in report["conditions"])]
+    if not sweeps:
+        return None
+    unchanged = {"scale": 1.0, "JPEG": 100.0}  # where the faces as they are stand; elsewhere at 0
+    columns = 3
+    figure = make_subplots(
+        -(-len(sweeps) // columns), columns, subplot_titles=sweeps, vertical_spacing=0.2, horizontal_spacing=0.07
+    )
+    for i, sweep in enumerate(sweeps):
+        place = {"row": i // columns + 1, "col": i % columns + 1}
+        for method in report["scores"]:
+            points = [(one["level"], one["scores"]) for one in report["conditions"] if one["sweep"] == sweep]
+            points = sorted([*points, (unchanged.get(sweep, 0.0), report["scores"])])
+            x, y = zip(*((x, number(some[method]["psnr"]["mean"])) for x, some in points), strict=True)
+            figure.add_trace(
+                go.Scatter(
+                    x=x,
+                    y=y,
+                    mode="lines+markers",
+                    name=method,
+                    legendgroup=method,
+                    showlegend=i == 0,
+                    line={"color": color[method]},
+                ),
+                **place,
+            )
+        figure.update_xaxes(title_text=SWEEPS[sweep][0], **place)
+        figure.update_yaxes(title_text="PSNR dB" if place["col"] == 1 else None, **place)
+    figure.update_xaxes(autorange="reversed", row=1, col=3)  # JPEG: the damage grows to the right, as in the others
+    return _styled(figure).update_layout(margin_t=76, legend_y=1.09)
+
+
+def _styled(figure: go.Figure) -> go.Figure:
+    return figure.update_layout(
+        template="plotly_white",
+        font={"family": "Inter, system-ui, sans-serif", "size": 13, "color": "#26303c"},
+        margin={"l": 60, "r": 16, "t": 36, "b": 52},
+        legend={"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0},
+        paper_bgcolor="rgba(0,0,0,0)",
+        plot_bgcolor="rgba(0,0,0,0)",
+        hoverlabel={"bgcolor": "white"},
+        modebar={"bgcolor": "rgba(0,0,0,0)", "color": "#aab2bb", "activecolor": "#0f766e"},
+    )

@@ -1,0 +1,211 @@
+"""What is measured on one face, and which instruments were chosen to do it.
+
+    restored, sharp (S,S,3) uint8 --> psnr, ssim, always           -.
+                                  --> psnr_rgb, lpips, nrmse, identity, psnr_<region>, as chosen -> {metric: value}
+    restored alone --> blur, laplacian, where there is no ground truth ------------------------'
+
+A metric that a face has no value for, since no face was found in it, is NaN there; the fault says so by name.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from numpy import ndarray
+from skimage.measure import blur_effect
+
+from sparnet import images
+from sparnet.errors import UserError
+from sparnet.faces import Detector, find_detector
+from sparnet.regions import REGIONS, region_masks
+from training.data import Item, face_square
+from training.identity import OnnxEmbedder, SFace, cosine
+from training.landmarks68 import (
+    THRESHOLD,
+    FanLandmarks,
+    OnnxLandmarks,
+    area_under_curve,
+    failure_rate,
+    nrmse,
+    read_truth,
+)
+from training.landmarks_score import true_points
+from training.methods import Fault, sha256_of
+from training.metrics import psnr, psnr_rgb, ssim, ssim_rgb
+from training.perceptual import Lpips, load_perceptual
+from training.regions import region_psnr
+
+
+@dataclass(frozen=True)
+class Metric:
+    """How a number is printed and read."""
+
+    title: str
+    unit: str
+    digits: int
+    better: str  # "higher", "lower", or "" where neither is better by itself
+    about: str
+
+
+METRICS = {
+    "psnr": Metric("PSNR", "dB", 3, "higher", "on Y of BT.601, 16-235, peak 255"),
+    "ssim": Metric("SSIM", "", 4, "higher", "on Y, Gaussian window of sigma 1.5"),
+    "psnr_rgb": Metric("PSNR RGB", "dB", 3, "higher", "over red, green and blue"),
+    "ssim_rgb": Metric("SSIM RGB", "", 4, "higher", "mean of red, green and blue"),
+    "lpips": Metric("LPIPS", "", 4, "lower", "v0.1 with SqueezeNet 1.1, on 8-bit pictures"),
+    "nrmse": Metric("NRMSE", "", 4, "lower", "landmarks' mean error over the outer eye corners' distance, where found"),
+    "landmark_auc": Metric("landmark AUC", "", 4, "higher", f"cumulative error curve up to {THRESHOLD}; not found: 0"),
+    "landmark_failed": Metric(
+        "landmark failures", "", 3, "lower", f"share of faces with an error above {THRESHOLD} or not found"
+    ),
+    "identity": Metric("identity", "", 4, "higher", "cosine of the embeddings of restored and sharp, aligned alike"),
+    "fid": Metric("FID", "", 2, "lower", "Heusel et al. 2017, TensorFlow's Inception, all scored faces"),
+    **{
+        f"psnr_{name}": Metric(f"PSNR {name}", "dB", 2, "higher", f"on Y, over the pixels of: {name}")
+        for name in REGIONS
+    },
+    "blur": Metric(
+        "blur", "", 4, "", "Crete et al. 2007 by scikit-image, 0-1; says nothing of likeness: grey noise is not blurred"
+    ),
+    "laplacian": Metric(
+        "variance of Laplacian", "", 1, "", "sharpness and noise alike: invented detail raises it as true detail does"
+    ),
+}
+
+
+@dataclass(frozen=True, eq=False)
+class Subject:
+    """One face as every method meets it; `sharp` and the points are None where there is no ground truth."""
+
+    name: str
+    degraded: ndarray | None  # (S,S,3) uint8; None where nothing is degraded, only pictures compared
+    sharp: ndarray | None = None  # (S,S,3) uint8
+    points: ndarray | None = None  # (68,2) px of `sharp`: from the file beside the picture, else measured on it
+    known: bool = False  # whether the points are from the file
+    five: ndarray | None = None  # (5,2) px of `sharp`, by which restored and sharp are aligned for the embedder
+    embedding: ndarray | None = None  # (D,) of `sharp`
+
+
+@dataclass(frozen=True, eq=False)
+class Instruments:
+    """The chosen ones; None was not asked for. `record` names their files, with hashes."""
+
+    truncate: bool = False
+    rgb: bool = False
+    lpips: Lpips | None = None
+    landmarks: Callable[[ndarray], ndarray | None] | None = None
+    embedder: OnnxEmbedder | SFace | None = None
+    detector: Detector | None = None
+    regions: bool = False
+    device: torch.device | str = "cpu"
+    record: tuple[tuple[str, str], ...] = ()
+
+    def look(
+        self, name: str, degraded: ndarray | None, sharp: ndarray, known: ndarray | None
+    ) -> tuple[Subject, list[Fault]]:
+        """What is measured once on the sharp face, for all methods; `known` are its landmarks (68,2) from a file."""
+        faults, points, five, embedding = [], known, None, None
+        if points is None and self.landmarks:
+            points = self.landmarks(sharp)
+            if points is None:
+                faults.append(Fault("no landmarks", "in the sharp face"))
+        if points is None and self.regions and not self.landmarks:
+            faults.append(Fault("no landmarks", "beside the picture; --landmarks would look for them"))
+        if self.embedder:
+            five = self._five(sharp) if known is None else true_points(known)
+            try:
+                if five is None:
+                    raise UserError("the detector finds none, or not its points, in the sharp face")
+                embedding = self.embedder.embed(sharp, five)
+            except UserError as error:
+                faults.append(Fault("no face", str(error)))
+        return Subject(name, degraded, sharp, points, known is not None, five, embedding), faults
+
+    def _five(self, sharp: ndarray) -> ndarray | None:
+        found = self.detector(sharp)
+        return found[0].landmarks if found else None
+
+    def measure(self, restored: ndarray, subject: Subject) -> tuple[dict[str, float], list[Fault], ndarray | None]:
+        """Values by metric, what could not be found, and the embedding (D,) if there is an embedder."""
+        sharp, faults, embedding = subject.sharp, [], None
+        if sharp is None:
+            return _without_truth(restored), [], None
+        values = {"psnr": psnr(restored, sharp, self.truncate), "ssim": ssim(restored, sharp, self.truncate)}
+        if self.rgb:
+            values |= {"psnr_rgb": psnr_rgb(restored, sharp), "ssim_rgb": ssim_rgb(restored, sharp)}
+        if self.lpips is not None:
+            with torch.inference_mode():
+                pair = (images.to_tensor(face).to(self.device) for face in (restored, sharp))
+                values["lpips"] = self.lpips.distances(*pair).item()
+        if self.landmarks and subject.points is not None:
+            error = nrmse(self.landmarks(restored), subject.points)
+            if np.isinf(error):
+                faults.append(Fault("no landmarks", "in the restored face"))
+            values["nrmse"] = error if np.isfinite(error) else np.nan
+            values["landmark_auc"], values["landmark_failed"] = area_under_curve([error]), failure_rate([error])
+        if subject.embedding is not None:
+            embedding = self.embedder.embed(restored, subject.five)
+            values["identity"] = cosine(embedding, subject.embedding)
+        if self.regions and subject.points is not None:
+            masks = region_masks(subject.points, len(sharp))
+            values |= {f"psnr_{name}": value for name, value in region_psnr(restored, sharp, masks).items()}
+        return values, faults, embedding
+
+
+def _without_truth(restored: ndarray) -> dict[str, float]:
+    grey = cv2.cvtColor(restored, cv2.COLOR_RGB2GRAY)
+    return {"blur": float(blur_effect(grey)), "laplacian": float(cv2.Laplacian(grey, cv2.CV_64F).var())}
+
+
+def choose(
+    lpips: Path | None = None,
+    landmarks: str | None = None,
+    identity: str | None = None,
+    detector: Path | None = None,
+    regions: bool = False,
+    rgb: bool = False,
+    truncate: bool = False,
+    device: torch.device | str = "cpu",
+) -> Instruments:
+    """The instruments of a command line; `landmarks` is a file or "fan", `identity` a file or "sface"."""
+    files = {"lpips": lpips, "landmarks": landmarks, "identity": identity, "detector": detector}
+    named = {"fan", "sface"}
+    record = [
+        (what, f"{Path(file).name}, SHA-256 {_hash(file)}")
+        for what, file in files.items()
+        if file not in (None, *named)
+    ]
+    record += [(what, file) for what, file in files.items() if file in named]
+    finder = None
+    if identity or (landmarks and landmarks != "fan"):
+        finder = find_detector(detector)
+        record.append(("faces found by", finder.name))
+    embedder = network = None
+    if identity:
+        embedder = SFace() if identity == "sface" else OnnxEmbedder(identity)
+    if landmarks:
+        network = FanLandmarks(str(device)) if landmarks == "fan" else OnnxLandmarks(landmarks, finder)
+    perceptual = load_perceptual("lpips_squeeze", lpips).to(device) if lpips else None
+    return Instruments(
+        truncate, rgb, perceptual, network, embedder, finder, regions, device, record=tuple(sorted(record))
+    )
+
+
+def known_points(item: Item, picture: ndarray, size: int) -> ndarray | None:
+    """Landmarks (68,2) from the file beside the picture, in pixels of its `centre_view`; None without a file."""
+    if Path(item.path).suffix == ".tar":
+        return None
+    points = read_truth(item.path)
+    if points is None:
+        return None
+    x, y, side = face_square(picture.shape[1], picture.shape[0])
+    return (points + 0.5 - (x, y)) * (size / side) - 0.5
+
+
+def _hash(file: str | Path) -> str:
+    if not Path(file).is_file():
+        raise UserError(f"there is no file {file}")
+    return sha256_of(Path(file))

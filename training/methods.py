@@ -1,0 +1,195 @@
+"""What is compared: bicubic, networks, and pictures that any other program made.
+
+    degraded (S,S,3) -> Bicubic --------------------------------------------------> the same
+                     -> Network: bicubic to its size -> forward -> bicubic back to S --> restored (S,S,3)
+    name of the face -> Pictures: DIR/<the same stem>.* ---------------------------> restored (S,S,3)
+
+Every method gets the same degraded faces, and answers with faces of the same size.
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from hashlib import file_digest
+from pathlib import Path
+
+import torch
+from numpy import ndarray
+from torch import nn
+
+from sparnet import images
+from sparnet.checkpoints import MODELS, load_model
+from sparnet.errors import UserError
+from sparnet.hub import WEIGHTS, fetch
+from sparnet.model import SPARNet
+from training.baselines import RCAN, WaveletSRNet
+from training.command import Diverged
+from training.data import Item, centre_view, face_square, index_pictures
+
+BASELINES = {"rcan": RCAN, "wavelet-srnet": WaveletSRNet}
+
+
+@dataclass(frozen=True)
+class Fault:
+    """Why one picture has no score, or a doubtful one: its kind, a key of `scores.FAULTS`, and the words."""
+
+    kind: str
+    why: str
+
+
+class Bicubic:
+    """The degraded face as it is: enlarged by bicubic. The anchor of every comparison."""
+
+    name = "bicubic"
+
+    def restore(self, degraded: Sequence[ndarray], names: Sequence[str]) -> list[ndarray]:
+        return list(degraded)
+
+    def describe(self) -> dict:
+        return {"kind": "bicubic"}
+
+
+class Network:
+    """A model of the family, or a baseline; works at its own size, whatever the faces' is."""
+
+    def __init__(
+        self, name: str, model: nn.Module, device: torch.device | str = "cpu", weights_sha256: str | None = None
+    ):
+        self.name, self.model, self.device, self.weights_sha256 = name, model.to(device), device, weights_sha256
+
+    @property
+    def size(self) -> int:
+        return self.model.config.size
+
+    @property
+    def factor(self) -> int | None:
+        """By how much its faces were reduced in training; None: blind."""
+        small = self.model.config.degraded_size
+        return self.size // small if small else None
+
+    def restore(self, degraded: Sequence[ndarray], names: Sequence[str]) -> list[ndarray]:
+        """Faces (S,S,3) uint8 -> (S,S,3) uint8, in float32; `Diverged` where the answer is no number."""
+        with torch.inference_mode():
+            restored = self.model(self.prepare(degraded)).float().cpu()
+        if not restored.isfinite().all():
+            raise Diverged(f"{self.name} answers with values that are not numbers")
+        return [_at(images.to_image(face), len(low)) for face, low in zip(restored, degraded, strict=True)]
+
+    def attention(self, degraded: ndarray) -> ndarray | None:
+        """Mean over units and channels of every alpha, (S,S) float32; None for a network that has none."""
+        if not isinstance(self.model, SPARNet):
+            return None
+        with torch.inference_mode():
+            alphas = self.model.trace(self.prepare([degraded])).alphas.values()
+        side = (len(degraded), len(degraded))
+        maps = [nn.functional.interpolate(alpha.float().mean(1, keepdim=True), side, mode="area") for alpha in alphas]
+        return torch.stack(maps).mean(0)[0, 0].cpu().numpy() if maps else None
+
+    def prepare(self, degraded: Sequence[ndarray]) -> torch.Tensor:
+        """Faces (S,S,3) uint8 -> (B,3,s,s) at the network's own size, on its device."""
+        return torch.cat([images.to_tensor(_at(face, self.size)) for face in degraded]).to(self.device)
+
+    def describe(self) -> dict:
+        """What it is, for the record: class, config, parameters, and the SHA-256 of the file of its weights."""
+        units = self.model.config.units() if isinstance(self.model, SPARNet) else []
+        return {
+            "kind": type(self.model).__name__,
+            "size": self.size,
+            "parameters": sum(parameter.numel() for parameter in self.model.parameters()),
+            "attention_units": sum(unit.attention != "none" for unit in units),
+            "config": asdict(self.model.config),
+            "sha256": self.weights_sha256,
+        }
+
+
+class Pictures:
+    """A folder of restored faces, paired with the sharp ones by their names without the ending.
+
+    Another size than the common one is a fault, unless all are to be brought to one (`resize`). `UserError` lists the
+    names that are missing or too many.
+    """
+
+    def __init__(self, name: str, folder: Path, sharp: Sequence[Item], size: int, resize: bool):
+        self.name, self.size, self.resize = name, size, resize
+        index = index_pictures([folder])
+        ours, theirs = by_stem(sharp), by_stem(index.items)
+        faults = [("missing", ours.keys() - theirs.keys()), ("not among the sharp ones", theirs.keys() - ours.keys())]
+        said = [f"{len(stems)} {what}: {_some(sorted(stems))}" for what, stems in faults if stems]
+        if said:
+            raise UserError(f"the pictures in {folder} do not pair with the sharp ones; {'; '.join(said)}")
+        self.items, self.fingerprint = theirs, index.describe()
+
+    def restore(self, degraded: Sequence[ndarray | None], names: Sequence[str]) -> list[ndarray | Fault]:
+        """The pictures of these names at the common size; a `Fault` for each that is damaged or of another size."""
+        return [self._load(Path(name).stem) for name in names]
+
+    def _load(self, stem: str) -> ndarray | Fault:
+        try:
+            picture = self.items[stem].picture()
+        except UserError as error:
+            return Fault("unreadable", str(error))
+        height, width = picture.shape[:2]
+        if face_square(width, height)[2] != self.size and not self.resize:
+            return Fault(
+                "size",
+                f"{width}x{height} where {self.size}x{self.size} is compared; --size N brings all pictures to one size",
+            )
+        return centre_view(picture, self.size)
+
+    def describe(self) -> dict:
+        return {"kind": "pictures", "data": self.fingerprint}
+
+
+Method = Bicubic | Network | Pictures
+
+
+def by_stem(items: Sequence[Item]) -> dict[str, Item]:
+    """`UserError` if two pictures have the same stem."""
+    stems = Counter(Path(item.name).stem for item in items)
+    if twice := sorted(stem for stem, count in stems.items() if count > 1):
+        raise UserError(
+            f"pictures are paired by their names without the ending, and these are there twice: {_some(twice)}"
+        )
+    return {Path(item.name).stem: item for item in items}
+
+
+def load_network(source: str, device: torch.device | str = "cpu") -> Network:
+    """[LABEL=]SOURCE; a SOURCE for `load_model`, or rcan:FOLDER, wavelet-srnet:FOLDER for the baselines' weights."""
+    label, source = labelled(source)
+    kind, colon, folder = source.partition(":")
+    if colon and kind in BASELINES:
+        model, weights = BASELINES[kind].from_pretrained(folder), Path(folder) / WEIGHTS
+    else:
+        model, weights = load_model(source), _weights_file(source)
+    return Network(label, model, device, sha256_of(weights))
+
+
+def labelled(text: str) -> tuple[str, str]:
+    """LABEL=PLACE -> (label, place); PLACE alone is called by its last part. A path that is there has no label."""
+    label, equals, place = text.partition("=")
+    if equals and not Path(text).exists():
+        return label, place
+    return Path(text).absolute().name, text
+
+
+def sha256_of(file: Path) -> str:
+    with file.open("rb") as stream:
+        return file_digest(stream, "sha256").hexdigest()
+
+
+def _some(names: Sequence[str], most: int = 20) -> str:
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+
+
+def _weights_file(source: str) -> Path:
+    """The file whose weights `load_model` has just read."""
+    path = Path(source)
+    if source in MODELS:
+        return MODELS[source].weights
+    if path.is_file():
+        return path
+    return (path if path.is_dir() else fetch(source)) / WEIGHTS
+
+
+def _at(face: ndarray, side: int) -> ndarray:
+    return face if len(face) == side else images.resize(face, side)

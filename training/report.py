@@ -1,0 +1,257 @@
+"""The report in words: for the terminal, for a model card (Markdown), for a paper (LaTeX).
+
+    report of training.evaluate -> one column for each method -> terminal
+                                -> one row for each method    -> Markdown, LaTeX
+
+A number stands with its 95 % interval; a gain is the mean of the differences to bicubic on the same faces.
+"""
+
+from collections.abc import Iterable, Sequence
+
+from training.instruments import METRICS
+from training.protocols import SWEEPS, find_protocol
+from training.scores import FAULTS, number
+
+SHOWN_FAULTS = 5  # names of each kind in the terminal; the JSON has all
+_TEX = str.maketrans(
+    {character: f"\\{character}" for character in "&%$#_{}"}
+    | {"\\": "\\textbackslash{}", "~": "\\textasciitilde{}", "^": "\\textasciicircum{}"}
+    | {"↑": "$\\uparrow$", "↓": "$\\downarrow$"}
+)
+ARROWS = {"higher": "↑", "lower": "↓", "": ""}
+
+
+def headline(report: dict) -> str:
+    """What was measured on how much, in one line."""
+    faces, data, protocol = report["faces"], report["data"], report["protocol"]
+    missing = "" if faces["scored"] == faces["pictures"] else f" of {faces['pictures']}"
+    name = "" if protocol["name"] == "plain" else f"{protocol['name']}: "
+    return f"{name}{data['name']}: {faces['scored']}{missing} faces, {protocol['line']}"
+
+
+def metrics_of(report: dict) -> list[str]:
+    """The measured ones in their usual order."""
+    found = {metric for some in report["scores"].values() for metric in some}
+    return [metric for metric in METRICS if metric in found]
+
+
+def title(metric: str) -> str:
+    """Such as "PSNR dB ↑"."""
+    known = METRICS[metric]
+    return " ".join(filter(None, (known.title, known.unit, ARROWS[known.better])))
+
+
+def value(estimate: dict, metric: str, sign: str = "") -> str:
+    """The mean, as many digits as the metric has."""
+    return f"{number(estimate['mean']):{sign}.{METRICS[metric].digits}f}"
+
+
+def interval(estimate: dict, metric: str, sign: str = "") -> str:
+    """ " [low, high]", or nothing where there is none."""
+    if estimate.get("low") is None:
+        return ""
+    low, high = (f"{number(estimate[end]):{sign}.{METRICS[metric].digits}f}" for end in ("low", "high"))
+    return f" [{low}, {high}]"
+
+
+def measured(estimate: dict, metric: str, scored: int) -> str:
+    """Mean, interval, and over how many faces if not over all that were scored."""
+    fewer = "" if estimate["n"] == scored else f" (n = {estimate['n']})"
+    return value(estimate, metric) + interval(estimate, metric) + fewer
+
+
+def terminal(report: dict) -> str:
+    """Everything but single faces."""
+    methods, scored = list(report["scores"]), report["faces"]["scored"]
+    body = []
+    for metric in metrics_of(report):
+        cells, gains = [title(metric)], ["  minus bicubic"]
+        for method in methods:
+            estimate = report["scores"][method].get(metric)
+            if estimate is None:
+                cells.append("-")
+                gains.append("")
+                continue
+            cells.append(measured(estimate, metric, scored))
+            gain = estimate.get("difference")
+            gains.append(value(gain, metric, "+") + interval(gain, metric, "+") if gain else "")
+        body.append(cells)
+        if any(gains[1:]):
+            body.append(gains)
+    seconds = report["run"]["seconds_per_face"]
+    if seconds:
+        body.append(["ms a face", *(f"{1000 * seconds[method]:.1f}" for method in methods)])
+    parts = [headline(report), _aligned(["mean [95 % interval]", *methods], body)]
+    parts += [_aligned(*table) for table in sweeps(report)]
+    parts += [_identity(report)] if report["identity"] else []
+    parts += [landmark_line(report), published_lines(report), fault_lines(report), _run(report)]
+    return "\n\n".join(part for part in parts if part)
+
+
+def sweeps(report: dict) -> Iterable[tuple[list[str], list[list[str]]]]:
+    """A table for each sweep of the robustness protocol: PSNR of every method at every level."""
+    metric = "psnr"
+    for sweep, (meaning, _) in SWEEPS.items():
+        points = [one for one in report["conditions"] if one["sweep"] == sweep]
+        if not points:
+            continue
+        head = [f"{title(metric)} with {sweep} ({meaning})", "none", *(f"{one['level']:g}" for one in points)]
+        rows = [
+            [method, value(report["scores"][method][metric], metric)]
+            + [value(one["scores"][method][metric], metric) for one in points]
+            for method in report["scores"]
+            if metric in report["scores"][method]
+        ]
+        yield head, rows
+
+
+def methods_table(report: dict) -> tuple[list[str], list[list[str]]]:
+    """Head and rows, one for each method, with its gain in PSNR; attention units where they are the question."""
+    metrics, about = metrics_of(report), report["methods"]
+    units = report["protocol"]["name"] == "attention-units"
+    head = ["method", "parameters", *(["attention units"] if units else [])]
+    for metric in metrics:
+        head += [title(metric), "gain dB"] if metric == "psnr" else [title(metric)]
+    rows = []
+    for method in order(report):
+        some, entry = report["scores"][method], about[method]
+        size = f"{entry['parameters'] / 1e6:.2f} M" if "parameters" in entry else "-"
+        cells = [method, size, *([str(entry.get("attention_units", "-"))] if units else [])]
+        for metric in metrics:
+            estimate = some.get(metric)
+            cells.append(measured(estimate, metric, report["faces"]["scored"]) if estimate else "-")
+            if metric == "psnr":
+                gain = (estimate or {}).get("difference")
+                cells.append(value(gain, metric, "+") + interval(gain, metric, "+") if gain else "-")
+        rows.append(cells)
+    return head, rows
+
+
+def order(report: dict) -> list[str]:
+    """The methods as given; by the number of attention units where they are the question."""
+    methods = list(report["scores"])
+    if report["protocol"]["name"] != "attention-units":
+        return methods
+    return sorted(methods, key=lambda method: report["methods"][method].get("attention_units", -1))
+
+
+def published_table(report: dict) -> tuple[list[str], list[list[str]]] | None:
+    """What others printed for this protocol, with the gain over their own bicubic; None where nothing is known."""
+    rows = find_protocol(report["protocol"]["name"]).published
+    if not rows:
+        return None
+    floor = next((row.psnr for row in rows if row.method == "bicubic"), None)
+    columns = {
+        "PSNR dB": [_or_dash(row.psnr, ".2f") for row in rows],
+        "gain dB": [_or_dash(row.psnr - floor if floor and row.psnr != floor else None, "+.2f") for row in rows],
+        "SSIM": [_or_dash(row.ssim, ".3f") for row in rows],
+        "landmark AUC": [_or_dash(row.landmark_auc, ".3f") for row in rows],
+        "identity": [_or_dash(row.identity, ".3f") for row in rows],
+        "FID": [_or_dash(row.fid, ".2f") for row in rows],
+    }
+    columns = {name: cells for name, cells in columns.items() if set(cells) != {"-"}}
+    names = [row.method for row in rows]
+    return ["published", *columns], [list(cells) for cells in zip(names, *columns.values(), strict=True)]
+
+
+def published_lines(report: dict) -> str:
+    table = published_table(report)
+    where = find_protocol(report["protocol"]["name"]).published_on
+    return f"{_aligned(*table)}\nnot measured here: {where}" if table else ""
+
+
+def landmark_line(report: dict) -> str:
+    """What landmarks are compared with, or regions drawn by; nothing where neither was measured."""
+    if not {"landmark_auc", "psnr_eyes"} & set(metrics_of(report)):
+        return ""
+    known, scored = report["faces"]["known_landmarks"], report["faces"]["scored"]
+    return f"landmarks known from files beside {known} of {scored} faces, found in the sharp picture for the others"
+
+
+def fault_lines(report: dict) -> str:
+    """A line for each kind of fault, with the first names."""
+    lines = []
+    for kind, found in report["faces"]["faults"].items():
+        said = [f"{fault['name']} ({fault['of']}: {fault['why']})" for fault in found[:SHOWN_FAULTS]]
+        more = f" and {len(found) - SHOWN_FAULTS} more" if len(found) > SHOWN_FAULTS else ""
+        lines.append(f"{kind} ({FAULTS[kind]}), {len(found)}: {'; '.join(said)}{more}")
+    return "\n".join(lines)
+
+
+def _identity(report: dict) -> str:
+    found = report["identity"]
+    strangers = found.get("impostors")
+    lines = [
+        f"identity over {found['faces']} faces of {found['people']} people: sharp faces of two strangers have a cosine "
+        f"of {strangers['mean']:.4f}, one pair of 20 above {strangers['highest_of_20']:.4f}"
+        if strangers
+        else f"identity over {found['faces']} faces of one person"
+    ]
+    for method, some in found["methods"].items():
+        auc = f"verification AUC {some['verification_auc']:.4f}, " if "verification_auc" in some else ""
+        lines.append(f"  {method}: {auc}Frechet distance on the embeddings {some['frechet_on_identity']:.4f} (no FID)")
+    return "\n".join(lines)
+
+
+def _run(report: dict) -> str:
+    run = report["run"]
+    where = f"{run['processes']} x {run['device']}, {run['threads']} threads"
+    return (
+        f"{run['seconds']:.1f} s on {where}; {run['peak_memory_gb']:.2f} GB at most, all methods together; "
+        f"intervals from 2000 bootstrap samples of the faces, seed {report['protocol']['seed']}"
+    )
+
+
+def markdown(report: dict) -> str:
+    """Tables for a README or a model card."""
+    parts = [
+        f"{headline(report)}. In brackets: 95 % bootstrap intervals over the faces.",
+        _pipes(*methods_table(report)),
+    ]
+    parts += [_pipes(*table) for table in sweeps(report)]
+    if line := landmark_line(report):
+        parts.append(line[0].upper() + line[1:] + ".")
+    if table := published_table(report):
+        where = find_protocol(report["protocol"]["name"]).published_on
+        parts.append(f"Published, not measured here ({where}):\n\n{_pipes(*table)}")
+    if lines := fault_lines(report):
+        parts.append("\n".join(f"- {line}" for line in lines.splitlines()))
+    return "\n\n".join(parts) + "\n"
+
+
+def latex(report: dict) -> str:
+    """The methods' table for booktabs, with the protocol as its caption."""
+    head, rows = methods_table(report)
+    lines = [
+        "\\begin{table}",
+        f"  \\caption{{{_escaped(headline(report))}. 95\\,\\% bootstrap intervals over the faces.}}",
+        f"  \\begin{{tabular}}{{l{'r' * (len(head) - 1)}}}",
+        "    \\toprule",
+        *(["    " + " & ".join(map(_escaped, head)) + " \\\\", "    \\midrule"]),
+        *("    " + " & ".join(map(_escaped, row)) + " \\\\" for row in rows),
+        "    \\bottomrule",
+        "  \\end{tabular}",
+        "\\end{table}",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _escaped(text: str) -> str:
+    return text.translate(_TEX).replace("->", "$\\to$")
+
+
+def _pipes(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join(f"| {' | '.join(cell.replace('|', '&#124;') for cell in line)} |" for line in lines)
+
+
+def _aligned(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
+        for line in (head, *rows)
+    )
+
+
+def _or_dash(value: float | None, how: str) -> str:
+    return "-" if value is None else format(value, how)

@@ -1,0 +1,149 @@
+"""What one looks at while a run goes on, drawn anew at every validation.
+
+    losses, scores -> remember -> history, kept in the checkpoint -> curves -> OUT/curves.png, over images seen
+    astronaut -> degraded -> averaged model -> atlas -> OUT/attention/step-0000500.png: where every unit looks
+
+The face is the same in every run, so that runs compare; the frames of a run have one size and sort, as a film needs.
+"""
+
+from math import ceil
+
+import numpy as np
+import skimage.data
+import torch
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.cm import ScalarMappable
+from matplotlib.figure import Figure
+from matplotlib.ticker import EngFormatter
+from numpy import ndarray
+
+from sparnet import SPARNet, images
+from training.data import cut
+from training.degradations import fixed
+from training.recipes import Recipe
+from training.run import History, Run
+
+ASTRONAUT = (150, 33, 150)  # x, y, side of her face's square: eyes and mouth about where aligned faces have them
+ROWS = 3  # of the atlas
+SCORES = {"validation/psnr": "PSNR on Y, dB", "validation/lpips": "LPIPS, less is better"}
+INK, STRONG, PALE, FLOOR = "0.2", "#20639b", "#b8cfe3", "0.55"
+SMALL = {"fontsize": 7, "color": FLOOR}
+
+
+def remember(run: Run, values: dict[str, float]) -> None:
+    """Keep losses ("train/...") and scores ("validation/...") of this step for the curves."""
+    for name, value in values.items():
+        run.history.setdefault(name, []).append((run.step, value))
+
+
+def watch(run: Run) -> None:
+    """Draw the curves and the probe's attention, into files and, the attention, into TensorBoard."""
+    if run.history:
+        images.save_png(_pixels(curves(run.history, run.recipe)), run.job.out / "curves.png")
+    if not isinstance(run.averaged, SPARNet) or run.recipe.model.attention == "none":
+        if run.step <= run.recipe.validate_every:  # once
+            run.say(f"{run.recipe.name} has no attention maps to make pictures of")
+        return
+    seen = run.step * run.recipe.batch_size
+    frame = _pixels(atlas(*probe(run), f"{run.recipe.name} after {seen:,} images, step {run.step:,}"))
+    folder = run.job.out / "attention"
+    folder.mkdir(exist_ok=True)
+    images.save_png(frame, folder / f"step-{run.step:07d}.png")
+    tracker = run.accelerator.get_tracker("tensorboard")
+    tracker.log_images({"attention": frame[None]}, step=run.step, dataformats="NHWC")
+
+
+def probe(run: Run) -> tuple[ndarray, ndarray, dict[str, ndarray]]:
+    """The astronaut, degraded and restored by the averaged weights, (S,S,3) uint8; and each unit's mean map (h,w)."""
+    config = run.recipe.model
+    degraded = fixed(cut(skimage.data.astronaut(), *ASTRONAUT, config.size), config.degraded_size, "astronaut")
+    with torch.inference_mode():
+        trace = run.averaged.trace(images.to_tensor(degraded).to(run.accelerator.device))
+    maps = {name: alpha[0].float().mean(0).cpu().numpy() for name, alpha in trace.alphas.items()}
+    return degraded, images.to_image(trace.restored), maps
+
+
+def atlas(degraded: ndarray, restored: ndarray, maps: dict[str, ndarray], title: str) -> Figure:
+    """The two faces and every map in forward order, row by row, all on one colour scale from 0 to 1."""
+    columns = max(4, ceil((2 + len(maps)) / ROWS))  # as wide as the title needs
+    width, height = 1.5 * columns + 0.8, 1.75 * ROWS + 0.45  # inches
+    figure = Figure((width, height), dpi=120, facecolor="white")
+    grid = figure.subplots(ROWS, columns, squeeze=False, gridspec_kw={"wspace": 0.08, "hspace": 0.2})
+    figure.subplots_adjust(0.15 / width, 0.15 / height, 1 - 0.8 / width, 1 - 0.6 / height)
+    for axes in grid.flat:
+        axes.axis("off")
+    for axes, (name, picture) in zip(grid.flat, {"degraded": degraded, "restored": restored}.items(), strict=False):
+        axes.imshow(picture)
+        axes.set_title(name, fontsize=8, loc="left", pad=3, weight="bold", color=INK)
+    for axes, (name, alpha) in zip(grid.flat[2:], maps.items(), strict=False):
+        axes.imshow(alpha, cmap="viridis", vmin=0, vmax=1, interpolation="nearest")
+        axes.set_title(name, fontsize=8, loc="left", pad=3, color=INK)
+        axes.set_title(f"{alpha.mean():.2f}", fontsize=7, loc="right", pad=3, color=FLOOR)
+    bar = figure.colorbar(
+        ScalarMappable(cmap="viridis"), cax=figure.add_axes((1 - 0.62 / width, 0.15 / height, 0.12 / width, 0.5))
+    )
+    bar.outline.set_visible(False)
+    bar.ax.tick_params(labelsize=7, length=2, colors=INK)
+    bar.ax.set_title(r"$\alpha$", fontsize=9, color=INK)
+    figure.text(0.15 / width, 1 - 0.12 / height, title, fontsize=10, va="top", color=INK)
+    figure.text(
+        1 - 0.15 / width, 1 - 0.14 / height, "mean map of each unit, its mean at the right",
+        fontsize=7, ha="right", va="top", color=FLOOR,
+    )  # fmt: skip
+    return figure
+
+
+def curves(history: History, recipe: Recipe) -> Figure:
+    """A panel for each loss and score, over images seen: the values, their running mean, bicubic's score, the best."""
+    names = [name for name in history if name.startswith("train/")] + [name for name in SCORES if name in history]
+    columns = min(len(names), 4)
+    rows = ceil(len(names) / columns)
+    figure = Figure((3.4 * columns, 2.5 * rows + 0.4), dpi=120, facecolor="white", layout="constrained")
+    figure.suptitle(
+        f"{recipe.name}: losses on training faces, scores on held-out faces", fontsize=10, color=INK, x=0.01, ha="left"
+    )
+    for name, axes in zip(names, figure.subplots(rows, columns, squeeze=False).flat, strict=False):
+        _curve(axes, history, name, recipe)
+    for axes in figure.axes[len(names) :]:
+        axes.axis("off")
+    return figure
+
+
+def _curve(axes: Axes, history: History, name: str, recipe: Recipe) -> None:
+    steps, values = np.array(history[name]).T
+    seen = steps * recipe.batch_size
+    window = np.ones(max(1, len(values) // 40))
+    mean = np.convolve(values, window, "same") / np.convolve(np.ones_like(values), window, "same")
+    axes.plot(seen, values, color=PALE, linewidth=0.8)
+    axes.plot(seen, mean, color=STRONG, linewidth=1.6, marker="." if len(values) < 40 else None)
+    if name in SCORES:
+        best = np.argmax(values) if name == "validation/psnr" else np.argmin(values)
+        axes.plot(seen[best], values[best], "o", color=STRONG, markersize=5, clip_on=False)
+        told = f"best {values[best]:.4g}"
+    else:
+        told = f"now {mean[-1]:.3g}"
+    if name == "validation/psnr":
+        bicubic = values[-1] - history["validation/gain"][-1][1]
+        axes.axhline(bicubic, color=FLOOR, linewidth=0.8, linestyle="--")
+        axes.annotate("bicubic", (1, bicubic), xycoords=("axes fraction", "data"), **SMALL, ha="right", va="bottom")
+    if recipe.gan and 0 < recipe.gan.pixel_steps < steps[-1]:
+        axes.axvline(recipe.gan.pixel_steps * recipe.batch_size, color=FLOOR, linewidth=0.8, linestyle=":")
+    title = SCORES.get(name, name.removeprefix("train/").replace("_", " ") + " loss")
+    axes.set_title(title, fontsize=9, loc="left", color=INK)
+    axes.set_title(told, fontsize=8, loc="right", color=STRONG)
+    axes.set_xlabel("images seen", fontsize=8, color=INK)
+    axes.set_xlim(0, max(entries[-1][0] for entries in history.values()) * recipe.batch_size)
+    axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+    axes.tick_params(labelsize=7, length=2, colors=INK, which="both")
+    axes.grid(color="0.92", linewidth=0.6)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.spines[["left", "bottom"]].set_color("0.7")
+
+
+def _pixels(figure: Figure) -> ndarray:
+    """The drawn figure, (H,W,3) uint8; without pyplot, whose global state would outlive it."""
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    return np.asarray(canvas.buffer_rgba())[..., :3].copy()
