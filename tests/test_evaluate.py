@@ -151,7 +151,7 @@ def test_the_score_of_a_model_in_training_is_the_evaluators(faces, model, tmp_pa
 def test_a_baseline_stands_beside_the_family(tmp_path, faces):
     torch.manual_seed(0)
     RCAN(RCANConfig(size=32, degraded_size=8, groups=1, blocks=1, channels=16)).save_pretrained(tmp_path / "net")
-    network = load_network(f"deep=rcan:{tmp_path / 'net'}")
+    network = load_network(f"deep={tmp_path / 'net'}")
     assert (network.name, network.factor, network.describe()["kind"]) == ("deep", 4, "RCAN")
     assert compare(trial(faces, network), [0])[0].restored["deep"].shape == (32, 32, 3)
     assert network.attention(np.zeros((32, 32, 3), np.uint8)) is None

@@ -18,15 +18,13 @@ from numpy import ndarray
 from torch import nn
 
 from sparnet import images
-from sparnet.checkpoints import MODELS, load_model
+from sparnet.checkpoints import MODELS
 from sparnet.errors import UserError
 from sparnet.hub import WEIGHTS, fetch
 from sparnet.model import SPARNet
-from training.baselines import RCAN, WaveletSRNet
 from training.command import Diverged
 from training.data import Item, centre_view, face_square, index_pictures
-
-BASELINES = {"rcan": RCAN, "wavelet-srnet": WaveletSRNet}
+from training.networks import load
 
 
 @dataclass(frozen=True)
@@ -154,14 +152,9 @@ def by_stem(items: Sequence[Item]) -> dict[str, Item]:
 
 
 def load_network(source: str, device: torch.device | str = "cpu") -> Network:
-    """[LABEL=]SOURCE; a SOURCE for `load_model`, or rcan:FOLDER, wavelet-srnet:FOLDER for the baselines' weights."""
+    """[LABEL=]SOURCE; a SOURCE for `load_model`, or the folder of a baseline."""
     label, source = labelled(source)
-    kind, colon, folder = source.partition(":")
-    if colon and kind in BASELINES:
-        model, weights = BASELINES[kind].from_pretrained(folder), Path(folder) / WEIGHTS
-    else:
-        model, weights = load_model(source), _weights_file(source)
-    return Network(label, model, device, sha256_of(weights))
+    return Network(label, load(source), device, sha256_of(_weights_file(source)))
 
 
 def labelled(text: str) -> tuple[str, str]:
@@ -182,7 +175,7 @@ def _some(names: Sequence[str], most: int = 20) -> str:
 
 
 def _weights_file(source: str) -> Path:
-    """The file whose weights `load_model` has just read."""
+    """The file whose weights `load` has just read."""
     path = Path(source)
     if source in MODELS:
         return MODELS[source].weights
