@@ -92,11 +92,11 @@ def test_the_steps_are_those_of_the_published_losses_written_out(faces, tmp_path
         share = (0.5, 1, 1, 1)[step]
         adam.param_groups[0]["lr"], adam_judge.param_groups[0]["lr"] = 1e-3 * share, 4e-4 * share
         restored = model(degraded)
-        loss = (restored - sharp).abs().mean()
+        loss = 100 * (restored - sharp).abs().mean()
         if step >= 1:
             fake, real = judge(restored), judge(sharp)
             matching = sum((a - b.detach()).abs().mean() for a, b in zip(fake.features, real.features, strict=True))
-            loss = 100 * loss + 10 * matching - fake.score.mean()
+            loss = loss + 10 * matching - fake.score.mean()
         adam.zero_grad()
         loss.backward()
         if step >= 1:

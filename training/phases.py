@@ -29,10 +29,14 @@ def phase_at(run: Run) -> Phase:
 
 
 def pixel_phase(run: Run, degraded: Tensor, sharp: Tensor, share: float) -> dict[str, Tensor]:
-    """L = pixel(restored, sharp), equation 5 of the paper."""
+    """L = pixel(restored, sharp), equation 5 of the paper; in a GAN run with its weight there.
+
+    Adam's step does not depend on the size of the gradient, but it would on a sudden change of it.
+    """
+    weight = run.recipe.gan.pixel if run.recipe.gan else 1.0
     with spent(run, "generator"):
         loss = PIXEL[run.recipe.loss](run.model(degraded), sharp)
-        run.accelerator.backward(loss * share)
+        run.accelerator.backward(weight * loss * share)
     return {"pixel": loss.detach()}
 
 

@@ -197,6 +197,7 @@ RECIPES: dict[str, Recipe] = {
                 "batch_size": 4,
                 "schedule": "cosine",
                 "ema": 0.995,
+                "warmup": 50,
             },
         ),
         # Other scales; sparnet is 8x.
