@@ -1,6 +1,7 @@
 """Time and memory of one face with all its maps, and of the page; states the machine: `make bench`.
 
 this process: a face 128x128 -> trace, beside a plain forward and the released SPARNet's design in turns
+              of that design: atlas of its 16 maps, ablation of its 16 units in 4 ways
 child:        app.py -> page ready in seconds -> one photo restored -> peak memory of the server
 """
 
@@ -23,6 +24,9 @@ ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
 from sparnet import SPARNet, SPARNetConfig, images, load_model  # noqa: E402
+from viz import ablation  # noqa: E402
+from viz.atlas import atlas_figure  # noqa: E402
+from viz.finding import Subject, figure_png  # noqa: E402
 
 ROUNDS = 15
 
@@ -30,6 +34,7 @@ ROUNDS = 15
 def main():
     print_machine()
     time_one_face()
+    time_the_instruments()
     time_the_page()
 
 
@@ -41,9 +46,12 @@ def print_machine():
     print(f"software  Python {platform.python_version()}, torch {torch.__version__}, {torch.get_num_threads()} threads")
 
 
+def degraded_astronaut() -> torch.Tensor:
+    return images.to_tensor(images.degrade(images.resize(skimage.data.astronaut()[:256, 96:352], 128), 16))
+
+
 def time_one_face():
-    astronaut = images.resize(skimage.data.astronaut()[:256, 96:352], 128)
-    face = images.to_tensor(images.degrade(astronaut, 16))
+    face = degraded_astronaut()
     tiny, released = load_model("sparnet-tiny"), SPARNet(SPARNetConfig()).eval()
     runs = {
         "sparnet-tiny, restored + all maps": lambda: tiny.trace(face),
@@ -63,6 +71,23 @@ def time_one_face():
     for name, values in seconds.items():
         ratio = statistics.median(np.divide(values, first))
         print(f"  {name:48} {statistics.median(values) * 1000:7.0f} ms   x {ratio:.2f}")
+
+
+def time_the_instruments():
+    subject = Subject(SPARNet(SPARNetConfig()).eval(), "untrained", degraded_astronaut())
+    with torch.inference_mode():
+        alphas = subject.model.trace(subject.degraded).alphas
+    atlas_figure(alphas)  # the first figure of a process also loads fonts
+    runs = {
+        f"atlas of {len(alphas)} maps, from their trace (target 0.3 s)": lambda: atlas_figure(alphas),
+        "the same as a PNG of 200 dots an inch": lambda: figure_png(atlas_figure(alphas)),
+        f"ablation of {len(alphas)} units x {len(ablation.MODES)} modes (target 20 s)": lambda: ablation.study(subject),
+    }
+    print("\ninstruments on the released SPARNet's design, once each")
+    for name, run in runs.items():
+        start = time.perf_counter()
+        run()
+        print(f"  {name:58} {time.perf_counter() - start:6.2f} s")
 
 
 def time_the_page():

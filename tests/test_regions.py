@@ -1,10 +1,15 @@
 """Regions of a face drawn by hand, and the score inside each."""
 
+import json
+from pathlib import Path
+
 import numpy as np
 import pytest
 from skimage.data import astronaut
 
-from sparnet.regions import REGIONS, region_masks
+from sparnet.errors import UserError
+from sparnet.faces import TEMPLATE
+from sparnet.regions import REGIONS, masks_from_five_points, region_masks
 from training.metrics import psnr
 from training.regions import region_psnr
 
@@ -122,3 +127,51 @@ def test_a_region_without_pixels_has_no_score(pair):
     scores = region_psnr(*pair, region_masks(drawn_face() + 1000, 128))
     assert np.isnan(scores["mouth"])
     assert scores["rest"] == pytest.approx(psnr(*pair))
+
+
+def five_of(points):
+    """Eyes, nose tip and mouth corners of 68 landmarks."""
+    return np.array([points[36:42].mean(axis=0), points[42:48].mean(axis=0), *points[[30, 48, 54]]])
+
+
+@pytest.mark.parametrize("size", [16, 128])
+@pytest.mark.parametrize("shift", [0, 0.4, 5])
+def test_regions_of_five_points_partition_the_picture_too(size, shift):
+    masks = masks_from_five_points(five_of(drawn_face(1, 20) + shift) * size, size)
+    assert tuple(masks) == REGIONS
+    assert (np.sum(list(masks.values()), axis=0) == 1).all()
+    assert masks["rest"].all() == (shift == 5)
+
+
+def test_regions_of_five_points_hold_these_points_wherever_the_face_is():
+    to_face = np.array([(0.2, -0.1, 30), (0.1, 0.2, -10)])  # turned by 27 degrees
+    left, right, nose, *corners = points = TEMPLATE @ to_face[:, :2].T + to_face[:, 2]
+    masks = masks_from_five_points(points, 128)
+    assert holds(masks["eyes"], left)
+    assert holds(masks["eyes"], right)
+    assert holds(masks["nose"], nose)
+    assert holds(masks["mouth"], np.mean(corners, axis=0))
+    assert all(holds(masks["mouth"], 0.9 * corner + 0.1 * np.mean(corners, axis=0)) for corner in corners)
+    up = (left + right) / 2 - nose
+    assert all(holds(masks["brows"], eye + 0.6 * up) for eye in (left, right))
+    assert holds(masks["skin"], nose - 1.6 * up)  # the chin
+    assert holds(masks["rest"], nose - 2.6 * up)
+
+
+def test_regions_of_five_points_are_about_those_of_68_landmarks_of_people():
+    folder = Path(__file__).parents[2] / "shared/faces/test/helen128"
+    if not folder.is_dir():
+        pytest.skip("there are no faces with landmarks here")
+    overlap = []
+    for path in folder.glob("*.json"):
+        points = np.array(json.loads(path.read_text())["landmarks68"])
+        fine, coarse = region_masks(points, 128), masks_from_five_points(five_of(points), 128)
+        overlap.append([(fine[name] & coarse[name]).sum() / (fine[name] | coarse[name]).sum() for name in REGIONS])
+    assert (np.median(overlap, axis=0) > 0.5).all()
+
+
+def test_five_points_that_span_no_face_are_refused():
+    with pytest.raises(UserError, match="five points"):
+        masks_from_five_points(np.full((5, 2), 7.0), 128)
+    with pytest.raises(ValueError, match=r"\(68, 2\)"):
+        masks_from_five_points(drawn_face(), 128)

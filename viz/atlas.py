@@ -3,12 +3,14 @@
 alphas {unit: (C,h,w)} -> mean_map (h,w) -> MapNumbers
                                          -> atlas_figure   encoder | body | decoder | 0..1
                        -> maps_npz       raw, nothing averaged
+Subject -> study -> Finding: all of it
 """
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from io import BytesIO
 
 import numpy as np
+import torch
 from matplotlib import colormaps
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.cm import ScalarMappable
@@ -17,8 +19,15 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from torch import Tensor
 
-from sparnet.restorer import RestoredFace
+from sparnet.errors import UserError
+from sparnet.images import to_image
+from sparnet.restorer import Progress, RestoredFace
+from viz.finding import Finding, Subject, figure_png
 
+MEANING = (
+    "How open each unit's gate is at every place: at 0 the unit's features are held back, at 1 all are let through; a "
+    "bright place is not proof that the unit matters there: ablation tells that."
+)
 _ENTROPY_BINS = 256
 _MAP, _PITCH, _ROW = 1.35, 1.6, 1.85  # inches: side of a map, from one map to the next, from one row to the next
 _MARGIN, _HEAD, _BLOCK_GAP = 0.35, 1.15, 0.15
@@ -128,17 +137,39 @@ def atlas_figure(
     return figure
 
 
+@torch.no_grad()
+def study(
+    subject: Subject, stretch: bool = False, colormap: str = "viridis", progress: Progress | None = None
+) -> Finding:
+    """Every map raw, arrays "UNIT" (C,h,w), with its `MapNumbers`; `UserError` for a network without attention."""
+    if progress:
+        progress(0, 1, "Restoring the face")
+    trace = subject.model.trace(subject.degraded)
+    if not trace.alphas:
+        raise UserError(f"{subject.name} has no attention maps to look at. Choose a model with attention.")
+    pictures = {"degraded": to_image(subject.degraded), "restored": to_image(trace.restored)}
+    if subject.sharp is not None:
+        pictures["sharp"] = subject.sharp
+    numbers = {
+        name: {"side": alpha.shape[-1], "channels": alpha.shape[-3], **asdict(MapNumbers.of(mean_map(alpha)))}
+        for name, alpha in trace.alphas.items()
+    }
+    title = f"Attention of {subject.name} in forward order"
+    if progress:
+        progress(1, 1, "Done")
+    return Finding(
+        "atlas",
+        MEANING,
+        {"model": subject.name, "stretch": stretch, "units": numbers},
+        {name: alpha[0].float().cpu().numpy() for name, alpha in trace.alphas.items()} | pictures,
+        atlas_figure(trace.alphas, stretch, title, colormap, pictures),
+    )
+
+
 def face_atlas(face: RestoredFace, title: str) -> bytes:
     """One face's maps beside what the network was given, what it made of it and the photo's own pixels, as a PNG."""
     pictures = {"network input": face.degraded, "restored": face.restored, "cut from photo": face.crop}
     return figure_png(atlas_figure(face.alphas, title=title, pictures=pictures))
-
-
-def figure_png(figure: Figure, dpi: int = 200) -> bytes:
-    """The figure as a PNG file."""
-    file = BytesIO()
-    figure.savefig(file, format="png", dpi=dpi)
-    return file.getvalue()
 
 
 def maps_npz(alphas: dict[str, Tensor]) -> bytes:

@@ -1,20 +1,23 @@
 """What every instrument is given, and what it answers.
 
 photo -> Restorer -> Subject: network, degraded face, sharp face if known -> instrument -> Finding
-Finding: meaning, numbers, arrays, figure -> save -> NAME.json, NAME.npz, NAME.png
+Finding: meaning, numbers, arrays, figure -> save -> NAME.json, NAME.npz, NAME.png, NAME.pdf if asked for
 """
 
 import json
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
+from matplotlib import rc_context
 from matplotlib.figure import Figure
 from torch import Tensor
 
 from sparnet.images import make_folder, save_bytes
 from sparnet.model import SPARNet
-from viz.atlas import figure_png
+
+_PRINT = {"pdf.fonttype": 42, "savefig.dpi": 300}  # text as text in TrueType, which journals ask for
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,12 +41,41 @@ class Finding:
     arrays: dict[str, np.ndarray]  # everything the figure was drawn from
     figure: Figure
 
-    def save(self, folder: Path) -> list[Path]:
-        """Write NAME.json, NAME.npz and NAME.png into the folder, made if needed; -> their paths."""
+    def save(self, folder: Path, provenance: dict | None = None, pdf: bool = False) -> list[Path]:
+        """Write NAME.json, NAME.npz, NAME.png and, if asked for, NAME.pdf into the folder, made if needed; -> paths.
+
+        provenance: what makes the figure anew (model, weights, face, settings, versions), kept in the JSON.
+        """
         make_folder(folder)
-        paths = [folder / f"{self.instrument}.{kind}" for kind in ("json", "npz", "png")]
-        text = json.dumps({"instrument": self.instrument, "meaning": self.meaning, **self.numbers}, indent=1)
-        save_bytes(text.encode(), paths[0])
-        np.savez_compressed(paths[1], **self.arrays)
-        save_bytes(figure_png(self.figure), paths[2])
+        numbers = {"instrument": self.instrument, "meaning": self.meaning, **self.numbers}
+        if provenance is not None:
+            numbers["provenance"] = provenance
+        arrays = BytesIO()
+        np.savez_compressed(arrays, **self.arrays)
+        files = {
+            "json": json.dumps(numbers, indent=1, allow_nan=False).encode(),
+            "npz": arrays.getvalue(),
+            "png": figure_png(self.figure),
+        }
+        if pdf:
+            files["pdf"] = figure_pdf(self.figure)
+        paths = []
+        for kind, data in files.items():
+            paths.append(folder / f"{self.instrument}.{kind}")
+            save_bytes(data, paths[-1])
         return paths
+
+
+def figure_png(figure: Figure, dpi: int = 200) -> bytes:
+    """The figure as a PNG file."""
+    file = BytesIO()
+    figure.savefig(file, format="png", dpi=dpi)
+    return file.getvalue()
+
+
+def figure_pdf(figure: Figure) -> bytes:
+    """The figure for print: lines and text stay vectors, maps stay the cells they are; the same bytes every time."""
+    file = BytesIO()
+    with rc_context(_PRINT):
+        figure.savefig(file, format="pdf", metadata={"CreationDate": None})
+    return file.getvalue()

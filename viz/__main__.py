@@ -1,0 +1,5 @@
+"""`python -m viz`: see `viz.cli`."""
+
+from viz.cli import main
+
+main()
