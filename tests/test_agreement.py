@@ -134,12 +134,13 @@ def test_units_pair_by_name_and_the_others_by_their_depth_in_the_same_part():
 
 
 def test_a_part_that_one_network_lacks_pairs_by_depth_in_the_whole():
-    pairs = pair_units(["encoder.0", "body.0", "body.1", "decoder.0"], ["encoder.0", "decoder.0"])
+    pairs = pair_units(["encoder.0", "body.0", "body.1", "decoder.0"], ["encoder.0", "decoder.0", "decoder.1"])
     assert [(pair.first, pair.other) for pair in pairs] == [
         ("encoder.0", "encoder.0"),
-        ("body.0", "encoder.0"),
+        ("body.0", "decoder.0"),  # 3/8 of the way falls into the second third
         ("body.1", "decoder.0"),
         ("decoder.0", "decoder.0"),
+        ("decoder.0", "decoder.1"),
     ]
 
 

@@ -77,6 +77,12 @@ def test_of_a_linear_network_the_attribution_is_weight_times_change_whatever_the
     assert found.residual < 1e-4
 
 
+def test_one_step_is_exact_where_the_gradient_changes_evenly_since_it_is_taken_in_the_middle(monkeypatch):
+    monkeypatch.setitem(DETECTORS, "energy", lambda restored, patch: patch_sum(restored.square(), patch))
+    found = attribute(linear_network(), face(), PATCH, 8, "energy", "linear", steps=1)
+    assert found.pixels.sum() == pytest.approx(found.change, rel=1e-3)
+
+
 @pytest.mark.parametrize("path", PATHS)
 @pytest.mark.parametrize("detector", DETECTORS)
 def test_attributions_sum_to_the_change_within_the_tolerance_and_more_steps_miss_less(detector, path):
@@ -155,10 +161,11 @@ def test_the_diffusion_index_counts_the_pixels_of_the_small_face():
 
 def test_a_planted_attribution_overlaps_with_alpha_wholly_not_at_all_or_by_chance():
     alpha = np.random.default_rng(6).permutation(100).reshape(10, 10) / 100
-    inside = np.kron(alpha >= 0.8, np.ones((4, 4))) * -1.0  # strength counts, not sign
+    signs = np.random.default_rng(7).choice((-1.0, 1.0), (40, 40))  # strength counts, not sign
+    inside = np.kron(alpha >= 0.8, np.ones((4, 4))) * signs
     assert Overlap.of(inside, alpha).in_top == pytest.approx(1)
-    assert Overlap.of(inside + 1, alpha).in_top == 0
-    assert Overlap.of(np.ones((40, 40)), alpha).in_top == pytest.approx(0.2)
+    assert Overlap.of(signs - inside, alpha).in_top == 0
+    assert Overlap.of(signs, alpha).in_top == pytest.approx(0.2)
     assert Overlap.of(np.kron(alpha, np.ones((4, 4))), alpha).correlation == pytest.approx(1)
     constant = Overlap.of(inside, np.full((10, 10), 0.5))
     assert (constant.correlation, constant.in_top) == (None, pytest.approx(0.2))

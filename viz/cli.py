@@ -40,6 +40,7 @@ from viz.query import STEPS
 if TYPE_CHECKING:
     from viz.report import Report
 
+_PATHS = ("model", "other_model", "checkpoint", "out", "photo")  # paths, whose last parts are told elsewhere
 _TOLD = 24  # lines of numbers in the terminal; the JSON has all
 
 app = typer.Typer(
@@ -176,6 +177,13 @@ class Bench:
             None if landmarks is None else transform_points(face.to_crop, landmarks),
         )
 
+    def told(self) -> str:
+        """Who looked at what, in one line."""
+        first, *more = self.faces.values()
+        face = f"{first['file']}, face {first['face']} of {first['of']} ({first['detector']}), {first['mode']}"
+        models = ", ".join(model["id"] for model in self.models)
+        return f"{face}{f' and {len(more)} more' if more else ''}; {models} on {self.device}"
+
     def provenance(self, command: str, settings: dict) -> dict:
         """What makes a finding anew; of paths only the names."""
         given = asdict(self.options) | settings
@@ -184,7 +192,7 @@ class Bench:
             "command": command,
             "models": self.models,
             "faces": list(self.faces.values()),
-            "settings": {name: _plain(value) for name, value in given.items() if name not in ("out", "photo", "model")},
+            "settings": {name: _plain(value) for name, value in given.items() if name not in _PATHS},
             "device": self.device,
             "versions": {"python": platform.python_version()} | {name: version(name) for name in names},
         }
@@ -265,7 +273,16 @@ def command(study: Callable[..., Finding]) -> Callable[..., Finding]:
             finding = study(bench, progress, **given)
         paths = finding.save(options.out, bench.provenance(study.__name__, given), options.pdf)
         more = f" and {len(paths) - 4} more" if len(paths) > 4 else ""
-        print("\n".join([finding.meaning, *told(finding.numbers), f"Written: {', '.join(map(str, paths[:4]))}{more}"]))
+        print(
+            "\n".join(
+                [
+                    bench.told(),
+                    finding.meaning,
+                    *told(finding.numbers),
+                    f"Written: {', '.join(map(str, paths[:4]))}{more}",
+                ]
+            )
+        )
 
     run.__signature__ = Signature([parameter.replace(kind=Parameter.KEYWORD_ONLY) for parameter in parameters])
     run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}

@@ -74,7 +74,8 @@ def area_between(most: ndarray, least: ndarray) -> float | None:
     """Curves (levels,) that end alike -> mean over the levels before of (most - least) / end; None: nothing changes.
 
     That is the trapezoidal area between them, which is 0 at p = 0 and at the end, scaled so that 1 is a map that names
-    the only cells that matter and 0 is a random order's expectation. Below 0, the least salient cells matter more.
+    the only cells that matter and 0 is a random order's expectation. Below 0, the least salient cells matter more. As
+    more damage can change less, a score may pass 1 by a little.
     """
     return float((most - least)[:-1].mean() / most[-1]) if most[-1] > 0 else None
 
@@ -222,7 +223,7 @@ def study(
         {name: pictures.get(name, pictures[f"{RANDOM} 1"]) for name in shown},
         {name: (score["elsewhere"], score["input"]) for name, score in scores.items()},
         f"Does the rest of the face depend on what {subject.name} attends to? One face",
-        spread=chance, picture=to_image(subject.degraded),
+        spread=[score for score in chance if score is not None], picture=to_image(subject.degraded),
     )  # fmt: skip
     numbers = {
         "model": subject.name,

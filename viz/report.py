@@ -379,9 +379,10 @@ def _faithfulness(finding: Finding) -> View:
     arrays, scores = finding.arrays, finding.numbers["scores"]
     names = [name.removesuffix(".ranks") for name in arrays if name.endswith(".ranks")]
     curves = {
-        f"{name}, {which} salient": arrays[f"{name}.{end}"][0]
+        f"{name}, {end} salient": arrays[f"{name}.{end}"][0]
         for name in names
-        for end, which in (("most", "most"), ("least", "least"))
+        if name in scores or name == f"{faithfulness.RANDOM} 1"  # one of its draws is enough to see
+        for end in ("most", "least")
     }
     damaged = 50 * np.arange(1, len(next(iter(curves.values()))) + 1) / len(next(iter(curves.values())))
     elsewhere = {"score, -1 to 1": [one["elsewhere"] for one in scores.values()]}

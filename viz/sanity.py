@@ -46,6 +46,7 @@ OTHERS = "other faces"
 TURNED, MIRRORED = "upside down", "mirrored"
 HERE, BACK = "at the same place", "turned back"
 
+_APART = 2**31  # from the seeds that people give; the generator takes 32 bits
 _NEIGHBOURS = 3  # faces before it that each face of a folder is compared with
 _LEARNING, _FACE = "#0072B2", "#D55E00"  # Okabe and Ito 2008
 _SHADE = {"yes": "#009E73", "weak": "#E69F00", "no": "#D55E00", "undefined": "#999999"}
@@ -56,23 +57,24 @@ def parts(model: SPARNet) -> dict[str, nn.Module]:
     return {"stem": model.stem, **dict(model.units()), "out": model.out}
 
 
-def randomised(model: SPARNet, names: Collection[str], seed: int) -> SPARNet:
-    """A copy whose parts `names` are as before any training, the rest as given; the given model is left alone.
+def unlearned(model: SPARNet, seed: int) -> SPARNet:
+    """A network of the same shape as before any training; not the start of a training that had the same seed."""
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed + _APART)
+        return SPARNet(model.config)
+
+
+def randomise(copy: SPARNet, model: SPARNet, names: Collection[str], fresh: SPARNet) -> None:
+    """Give the parts `names` of a copy of `model` the weights of `fresh`, from `unlearned`; the rest gets the model's.
 
     Batch norms of a random part normalise by the face at hand, as in a first step of training: the running statistics
     of trained features would push random ones out of the sigmoid's range, and a map flat for that reason would pass for
-    one that learning made. What is trained keeps its statistics. One seed gives each part the same weights, whatever
-    else is random.
+    one that learning made. What is trained keeps its statistics.
     """
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(seed)
-        fresh = parts(SPARNet(model.config))
-    copy = deepcopy(model)
+    learned, random = parts(model), parts(fresh)
     for name, part in parts(copy).items():
-        if name in names:
-            part.load_state_dict(fresh[name].state_dict())
-            part.train()
-    return copy
+        part.load_state_dict((random if name in names else learned)[name].state_dict())
+        part.train(name in names)
 
 
 def similarity(first: ndarray, other: ndarray) -> float | None:
@@ -261,8 +263,8 @@ def sanity_figure(
             bbox={"boxstyle": "round,pad=0.4", "facecolor": _SHADE[one["verdict"]], "edgecolor": "none"},
         )  # fmt: skip
         figure.text(
-            (0.2 + 5.3 * i) / width, 1 - 1.05 / height, f"median |rank correlation| of a map with {against[name]}: {value}",
-            fontsize=8, color="0.35", va="center",
+            (0.2 + 5.3 * i) / width, 1 - 1.05 / height,
+            f"median |rank correlation| of a map with {against[name]}: {value}", fontsize=8, color="0.35", va="center",
         )  # fmt: skip
 
     top = 1.95
@@ -284,8 +286,8 @@ def sanity_figure(
     bar.ax.tick_params(labelsize=7, length=2)
     figure.text(
         1.0 / width, 1 - (top - 0.4) / height,
-        "Rank correlation of each unit's map (columns) with its trained self, parts of the network (rows) being random: 1 "
-        "(dark orange) unchanged, 0 (white) unrelated. Grey: a map is constant.",
+        "Rank correlation of each unit's map (columns) with its trained self, parts of the network (rows) random: "
+        "1 (dark orange) unchanged, 0 (white) unrelated. Grey: a map is constant.",
         fontsize=8, color="0.35",
     )  # fmt: skip
 
@@ -306,10 +308,12 @@ def sanity_figure(
 
 
 def _against(subject: Subject, sets: Sequence[Collection[str]], seed: int) -> tuple[ndarray, ndarray]:
-    own = spatial_maps(subject)
+    own, fresh = spatial_maps(subject), unlearned(subject.model, seed)
+    copy = deepcopy(subject.model)
     ranks, ssim = [], []
     for names in sets:
-        maps = spatial_maps(replace(subject, model=randomised(subject.model, names, seed)))
+        randomise(copy, subject.model, names, fresh)
+        maps = spatial_maps(replace(subject, model=copy))
         ranks.append(_correlations(own, maps))
         ssim.append([_number(similarity(own[unit], maps[unit])) for unit in own])
     return np.array(ranks), np.array(ssim)
