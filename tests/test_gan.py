@@ -20,7 +20,8 @@ from sparnet.errors import UserError
 from sparnet.model import SPARNetConfig
 from training import perceptual, state
 from training.command import Diverged
-from training.data import FaceBatches, Faces, index_pictures, join
+from training.data import FaceBatches, Faces, centre_view, index_pictures, join
+from training.degradations import blind, random_grey
 from training.discriminator import Discriminator, MultiScaleDiscriminator
 from training.evaluate import score
 from training.networks import build, plain_state
@@ -106,7 +107,7 @@ def test_the_steps_are_those_of_the_published_losses_written_out(faces, tmp_path
             adam_judge.step()
         adam.step()
     for name, value in load_model(str(folder)).state_dict().items():
-        torch.testing.assert_close(value, model.state_dict()[name].contiguous(), rtol=1e-3, atol=3e-5)
+        torch.testing.assert_close(value, model.state_dict()[name].contiguous(), rtol=1e-3, atol=2e-4)
     kept = state.load_checkpoint(tmp_path / "run", pytest.fail)["discriminator"]
     for name, value in judge.state_dict().items():
         torch.testing.assert_close(kept[f"scales.0.{name}"], value, rtol=1e-3, atol=1e-4)
@@ -131,7 +132,14 @@ def test_weights_that_came_from_spectral_norm_start_another_run_as_they_are(face
     folder = train(RECIPE, job(faces, tmp_path / "run"))
     trained, again = load_model(str(folder)), build(RECIPE, str(folder)).eval()
     face = torch.rand(1, 3, 64, 64) * 2 - 1
-    assert (trained(face) - again(face)).abs().mean() < 0.3 * trained(face).abs().mean()
+    assert (trained(face) - again(face)).abs().mean() < 0.02 * trained(face).abs().mean()
+
+
+def test_weights_that_spectral_norm_would_change_do_not_start_a_run_under_it(faces, tmp_path):
+    plain = replace(RECIPE, gan=replace(RECIPE.gan, generator_spectral_norm=False), steps=1)
+    folder = str(train(plain, job(faces, tmp_path / "plain")))
+    with pytest.raises(UserError, match="were not trained under spectral norm, which would change them"):
+        build(RECIPE, folder)
 
 
 def test_the_discriminator_learns_to_tell_restored_from_sharp(faces, tmp_path):
@@ -203,13 +211,89 @@ def test_a_run_of_pixel_steps_alone_needs_no_perceptual_weights(faces, tmp_path)
     assert train(replace(RECIPE, gan=gan, steps=2), job(faces, tmp_path / "run")).is_dir()
 
 
-def test_the_perceptual_loss_takes_part_and_the_card_names_it(faces, tmp_path):
+@pytest.fixture
+def vgg(tmp_path) -> Path:
     torch.manual_seed(1)
-    net = perceptual.vgg19_normalised()
-    save_file({name.removeprefix("features."): v for name, v in net.state_dict().items()}, tmp_path / "vgg.safetensors")
-    recipe = replace(RECIPE, steps=2, gan=replace(RECIPE.gan, perceptual=1.0, perceptual_kind="vgg19_normalised"))
-    train(recipe, job(faces, tmp_path / "run", perceptual=tmp_path / "vgg.safetensors"))
-    assert "vgg19_normalised" in (tmp_path / "run" / "model" / "README.md").read_text()
+    state = perceptual.vgg19_normalised().features.state_dict()
+    save_file(state, tmp_path / "vgg.safetensors")
+    return tmp_path / "vgg.safetensors"
+
+
+def test_the_perceptual_loss_takes_part_and_the_card_names_it(faces, tmp_path, vgg):
+    recipe = replace(RECIPE, steps=2, gan=replace(RECIPE.gan, perceptual=50.0, perceptual_kind="vgg19_normalised"))
+    train(recipe, job(faces, tmp_path / "with", perceptual=vgg, log_every=1))
+    AcceleratorState._reset_state(reset_partial_state=True)
+    train(replace(recipe, gan=replace(recipe.gan, perceptual=0.0)), job(faces, tmp_path / "without", log_every=1))
+    history, other = (state.load_checkpoint(tmp_path / name, pytest.fail)["history"] for name in ("with", "without"))
+    (_, total), *_ = history["train/generator"]
+    parts = {
+        name: history[f"train/{name}"][0][1] for name in ("pixel", "feature_matching", "adversarial", "perceptual")
+    }
+    weights_of = {"pixel": 100, "feature_matching": 10, "adversarial": 1, "perceptual": 50}
+    assert total == pytest.approx(sum(weight * parts[name] for name, weight in weights_of.items()), rel=1e-5)
+    assert parts["perceptual"] > 0
+    assert "train/perceptual" not in other
+    assert weights(tmp_path / "with") != weights(tmp_path / "without")
+    cards = [(tmp_path / name / "model" / "README.md").read_text() for name in ("with", "without")]
+    assert ["vgg19_normalised" in card for card in cards] == [True, False]
+
+
+def test_a_resumed_run_keeps_its_perceptual_loss_its_held_out_faces_and_what_is_best(faces, tmp_path, vgg):
+    recipe = replace(RECIPE, steps=4, gan=replace(RECIPE.gan, perceptual=1.0, perceptual_kind="vgg19_normalised"))
+    begun = job(faces, tmp_path / "run", perceptual=vgg, max_minutes=0.0)
+    train(recipe, begun)
+    AcceleratorState._reset_state(reset_partial_state=True)
+    other = {name: value + 1 for name, value in perceptual.vgg19_normalised().features.state_dict().items()}
+    save_file(other, tmp_path / "other.safetensors")
+    for change, named in (
+        ({"perceptual": tmp_path / "other.safetensors"}, "perceptual was"),
+        ({"validate": faces}, "validated on was None"),
+    ):
+        with pytest.raises(UserError, match=named):
+            train(recipe, replace(begun, resume=True, **change))
+        AcceleratorState._reset_state(reset_partial_state=True)
+
+
+def test_a_discriminator_that_blew_up_is_not_kept_as_a_good_checkpoint(faces, tmp_path):
+    recipe = replace(RECIPE, warmup=0, gan=replace(RECIPE.gan, lr=float("inf")))
+    with pytest.raises(Diverged, match="no longer finite after step 1"):
+        train(recipe, job(faces, tmp_path / "run", save_minutes=0.0))
+    kept = state.load_checkpoint(tmp_path / "run", pytest.fail)
+    assert kept["step"] == 0
+    assert all(value.isfinite().all() for value in kept["discriminator"].values())
+
+
+def test_what_cannot_work_is_told_before_a_folder_is_made(faces, tmp_path):
+    with pytest.raises(UserError, match="8 pictures do not fill a batch of 9"):
+        train(replace(RECIPE, batch_size=9), job(faces, tmp_path / "run"))
+    AcceleratorState._reset_state(reset_partial_state=True)
+    with pytest.raises(UserError, match="faces of 64 pixels are too small for 3 discriminators, which need 132"):
+        train(replace(RECIPE, gan=replace(RECIPE.gan, scales=3)), job(faces, tmp_path / "run"))
+    assert not (tmp_path / "run").exists()
+
+
+def test_what_each_part_of_a_step_costs_is_logged(faces, tmp_path):
+    train(replace(RECIPE, steps=2), job(faces, tmp_path / "run", log_every=1))
+    logs = EventAccumulator(str(tmp_path / "run" / "logs")).Reload()
+    for part in ("data", "generator", "discriminator", "update"):
+        assert all(entry.value > 0 for entry in logs.Scalars(f"seconds_per_step/{part}"))
+
+
+def test_faces_without_one_size_are_degraded_blindly_after_they_may_have_become_grey(faces):
+    items = index_pictures([faces]).items
+    data = Faces(items, replace(RECIPE, zoom=(1.0, 1.0), shift=0.0, flip=False), seed=3)
+    greys = 0
+    for index in range(8):
+        degraded, sharp, _ = data[2, index]
+        generator = np.random.default_rng((3, 2, index))
+        picture = centre_view(items[index].picture(), 64)
+        generator.uniform(0, 0)  # zoom
+        generator.uniform(0, 0, 2)  # shift
+        expected = random_grey(picture, generator, 0.3)
+        torch.testing.assert_close(sharp, images.to_tensor(expected)[0])
+        torch.testing.assert_close(degraded, images.to_tensor(blind(expected, generator))[0])
+        greys += bool((sharp[0] == sharp[1]).all())
+    assert 0 < greys < 8
 
 
 def test_with_lpips_the_best_model_is_the_nearest_by_lpips(faces, tmp_path):

@@ -275,7 +275,7 @@ def finished(faces, tmp_path_factory) -> Path:
 
 def test_a_finished_run_resumed_has_nothing_to_do_and_changes_nothing(faces, finished):
     before = weights(finished)
-    train(RECIPE, job(faces, finished, resume=True))
+    train(RECIPE, job(faces, finished, validate=faces, resume=True))
     assert weights(finished) == before
 
 

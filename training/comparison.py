@@ -127,7 +127,8 @@ def _subject(
         said.append(Fault("enlarged", f"from {side:g}x{side:g} to {trial.size}x{trial.size}"))
     if np.ptp(picture, axis=2).max() == 0:
         said.append(Fault("grey", "all pixels have red = green = blue"))
-    sharp, known = condition.moved(view, known_points(item, picture, trial.size))
+    known = known_points(item, picture, trial.size) if trial.instruments.need_points else None
+    sharp, known = condition.moved(view, known)
     degraded = None
     if trial.degradation is not None:
         factor = factor_of(trial.degradation)

@@ -64,12 +64,16 @@ class MultiScaleDiscriminator(nn.Module):
         super().__init__()
         self.scales = nn.ModuleList(Discriminator(channels, max_channels, layers) for _ in range(scales))
 
+    @property
+    def smallest(self) -> int:
+        """Side in pixels that a face needs for all scales."""
+        return self.scales[-1].smallest * 2 ** (len(self.scales) - 1)
+
     def forward(self, face: Tensor) -> list[Judgement]:
-        needed = self.scales[-1].smallest * 2 ** (len(self.scales) - 1)
-        if min(face.shape[-2:]) < needed:
+        if min(face.shape[-2:]) < self.smallest:
             raise ValueError(
                 f"face has shape {tuple(face.shape)}; {len(self.scales)} scales of {len(self.scales[0].layers)} layers "
-                f"need at least {needed}x{needed} pixels: give larger faces, or fewer scales or layers"
+                f"need at least {self.smallest}x{self.smallest} pixels: give larger faces, or fewer scales or layers"
             )
         face = face.float()  # bfloat16 has fewer levels than a picture has
         judgements = [self.scales[0](face)]

@@ -103,6 +103,10 @@ class Instruments:
     device: torch.device | str = "cpu"
     record: tuple[tuple[str, str], ...] = ()
 
+    @property
+    def need_points(self) -> bool:
+        return bool(self.landmarks or self.embedder or self.regions)
+
     def look(
         self, name: str, degraded: ndarray | None, sharp: ndarray, known: ndarray | None
     ) -> tuple[Subject, list[Fault]]:

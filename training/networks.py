@@ -23,7 +23,8 @@ from training.recipes import NetworkConfig, Recipe
 
 Network = SPARNet | RCAN | WaveletSRNet
 BASELINES = {RCANConfig: RCAN, WaveletSRNetConfig: WaveletSRNet}
-SHAPELESS = ("size", "smallest", "degraded_size")  # fields that no weight's shape depends on
+SHAPELESS = ("size", "smallest", "degraded_size")  # fields that no shape of a SPARNet's weights depends on
+NORMED = 0.3  # how far from 1 a largest singular value may be: averaging weights lowers it
 
 
 def network(config: NetworkConfig) -> Network:
@@ -34,7 +35,10 @@ def network(config: NetworkConfig) -> Network:
 def load(source: str) -> Network:
     """A SPARNet by name, folder, Hub id or released file (`sparnet.load_model`), or a baseline by its folder; eval."""
     if (path := Path(source) / CONFIG).is_file():
-        names = json.loads(path.read_text()).keys()
+        try:
+            names = set(json.loads(path.read_text()))
+        except ValueError:
+            names = set()  # load_model says what is wrong with it
         for config, baseline in BASELINES.items():
             if names == {field.name for field in fields(config)}:
                 return baseline.from_pretrained(source).eval()
@@ -47,9 +51,15 @@ def build(recipe: Recipe, init: str | None = None) -> Network:
     if init:
         model.load_state_dict(initial_weights(init, recipe.model))
     if recipe.gan and recipe.gan.generator_spectral_norm:
-        for module in model.modules():
-            if isinstance(module, nn.Conv2d):
-                spectral_norm(module)
+        for module in [module for module in model.modules() if isinstance(module, nn.Conv2d)]:
+            before = module.weight.detach().norm()
+            spectral_norm(module)
+            sigma = (before / module.weight.detach().norm()).item()
+            if init and abs(sigma - 1) > NORMED:
+                raise UserError(
+                    f"the weights of {init} were not trained under spectral norm, which would change them (a largest "
+                    f"singular value is {sigma:.2f}, not 1); start without --init, or with a recipe without it"
+                )
     return model.train()
 
 
@@ -61,7 +71,8 @@ def initial_weights(source: str, config: NetworkConfig) -> dict[str, Tensor]:
     model = load(source)
     if type(model.config) is not type(config):
         raise UserError(f"{source} is a {type(model).__name__}, which is not what the recipe trains")
-    for name in (entry.name for entry in fields(config) if entry.name not in SHAPELESS):
+    free = SHAPELESS if isinstance(model, SPARNet) else ()
+    for name in (entry.name for entry in fields(config) if entry.name not in free):
         theirs, ours = getattr(model.config, name), getattr(config, name)
         if theirs != ours:
             raise UserError(f"{source} has {name} {theirs!r}, the recipe has {ours!r}; choose the recipe of that model")

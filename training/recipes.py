@@ -88,10 +88,12 @@ class Recipe:
             )
 
     def at(self, size: int) -> "Recipe":
-        """The same training on faces of another side; the smallest map follows, so that the weights' shapes stay."""
-        sides = {"size": size}
-        if isinstance(self.model, SPARNetConfig):
-            sides["smallest"] = self.model.smallest * size // self.model.size
+        """The same training on faces of another side; all other sides follow, so that task and weights' shapes stay."""
+        sides = {
+            name: value * size // self.model.size
+            for name in ("size", "smallest", "degraded_size")
+            if (value := getattr(self.model, name, None))
+        }
         try:
             return replace(self, model=replace(self.model, **sides))
         except ValueError as error:

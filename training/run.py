@@ -12,21 +12,23 @@ import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import timedelta
+from hashlib import sha256
 from pathlib import Path
 
 import torch
 from accelerate import Accelerator, DataLoaderConfiguration
-from accelerate.utils import set_seed
+from accelerate.utils import InitProcessGroupKwargs, set_seed
 from tqdm import tqdm
 
 from sparnet import images
 from sparnet.errors import UserError
-from training.data import Index, index_pictures
+from training.data import FaceBatches, Index, index_pictures
 from training.discriminator import MultiScaleDiscriminator
 from training.networks import Network, build, network, plain_state
 from training.perceptual import Lpips, load_perceptual
 from training.recipes import Recipe
-from training.state import has_run, load_checkpoint, random_states, restore_random_states, save_checkpoint, write_whole
+from training.state import has_run, load_checkpoint, save_checkpoint, write_whole
 
 History = dict[str, list[tuple[int, float]]]
 """Name of a loss or score -> (step, value), in the order of the steps."""
@@ -34,7 +36,7 @@ History = dict[str, list[tuple[int, float]]]
 
 @dataclass(frozen=True)
 class Job:
-    """How a recipe is run: nothing here decides the weights but the data, the seed and `init`."""
+    """How a recipe is run: nothing here decides the weights but the data, the seed, `init` and `perceptual`."""
 
     data: Sequence[Path]
     out: Path
@@ -89,6 +91,7 @@ def prepare(recipe: Recipe, job: Job) -> Run:
         raise UserError(f"{job.out} already holds a run; go on with --resume, or choose another --out")
     index = index_pictures(job.data)
     held_out = index_pictures([job.validate]) if job.validate else None
+    FaceBatches(len(index.items), recipe.batch_size, job.seed, 0, 1)  # which says if they do not fill a batch
     compiler = os.environ.get("CXX", "g++")
     if job.compile and not shutil.which(compiler):
         raise UserError(
@@ -100,6 +103,7 @@ def prepare(recipe: Recipe, job: Job) -> Run:
         log_with="tensorboard",
         project_dir=job.out,
         dataloader_config=DataLoaderConfiguration(split_batches=True, even_batches=False),
+        kwargs_handlers=[InitProcessGroupKwargs(timeout=timedelta(hours=2))],  # the others wait while one validates
     )
     if recipe.batch_size // recipe.accumulate % accelerator.num_processes:
         raise UserError(
@@ -119,10 +123,23 @@ def prepare(recipe: Recipe, job: Job) -> Run:
     discriminator = discriminator_optimizer = None
     if recipe.gan:
         discriminator = MultiScaleDiscriminator(recipe.gan.scales, recipe.gan.channels, recipe.gan.max_channels)
+        if recipe.model.size < discriminator.smallest:
+            raise UserError(
+                f"faces of {recipe.model.size} pixels are too small for {recipe.gan.scales} discriminators, "
+                f"which need {discriminator.smallest}; choose a larger --size"
+            )
         discriminator.to(memory_format=torch.channels_last)
         discriminator_optimizer = torch.optim.Adam(discriminator.parameters(), recipe.gan.lr, recipe.betas, fused=True)
         discriminator, discriminator_optimizer = accelerator.prepare(discriminator, discriminator_optimizer)
-    record = {"recipe": recipe.record(), "seed": job.seed, "data": index.describe(), "init": job.init}
+    record = {
+        "recipe": recipe.record(),
+        "seed": job.seed,
+        "data": index.describe(),
+        "init": job.init,
+        "perceptual": perceptual and fingerprint(perceptual),
+        "validated on": held_out and held_out.describe(),
+        "best by": "LPIPS" if lpips else "PSNR",
+    }
     for judge in (perceptual, lpips):
         if judge is not None:
             judge.to(accelerator.device)
@@ -155,6 +172,15 @@ def judges(recipe: Recipe, job: Job) -> tuple[torch.nn.Module | None, Lpips | No
     return perceptual, load_perceptual("lpips_squeeze", job.lpips) if job.lpips else None
 
 
+def fingerprint(module: torch.nn.Module) -> str:
+    """SHA-256 of the module's weights, shortened."""
+    digest = sha256()
+    for name, value in module.state_dict().items():
+        digest.update(name.encode())
+        digest.update(value.cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()[:12]
+
+
 def resume(run: Run) -> None:
     """Put the checkpoint's state into the run; `UserError` names the first setting that differs from it."""
     state = load_checkpoint(run.job.out, run.say)
@@ -169,7 +195,6 @@ def resume(run: Run) -> None:
     if run.discriminator is not None:
         run.accelerator.unwrap_model(run.discriminator).load_state_dict(state["discriminator"])
         run.discriminator_optimizer.load_state_dict(state["discriminator_optimizer"])
-    restore_random_states(state["random"])
     run.step, run.best, run.scores, run.history = state["step"], state["best"], state["scores"], state["history"]
     run.unreadable.update(state["unreadable"])
 
@@ -214,7 +239,6 @@ def write_checkpoint(run: Run) -> None:
         "optimizer": run.optimizer.state_dict(),
         "discriminator": run.discriminator and run.accelerator.unwrap_model(run.discriminator).state_dict(),
         "discriminator_optimizer": run.discriminator and run.discriminator_optimizer.state_dict(),
-        "random": random_states(),
         "record": run.record,
         "step": run.step,
         "best": run.best,

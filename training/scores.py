@@ -138,15 +138,15 @@ def estimates(columns: ndarray, seed: int) -> list[Estimate]:
     One face alone, or an infinite value, has no interval. Constant memory beside the columns.
     """
     faces, there = len(columns), ~np.isnan(columns)
-    filled = np.where(there, columns, 0)
+    filled, weights = np.where(there, columns, 0), there.astype(float)
     counts = there.sum(axis=0)
     generator = np.random.default_rng(seed)
     means = np.full((RESAMPLES, columns.shape[1]), np.nan)
     with np.errstate(invalid="ignore", divide="ignore"):  # columns without any value, or with infinite ones
         average = filled.sum(axis=0) / counts
         for i in range(RESAMPLES):
-            drawn = np.bincount(generator.integers(faces, size=faces), minlength=faces)
-            means[i] = drawn @ filled / (drawn @ there)
+            drawn = np.bincount(generator.integers(faces, size=faces), minlength=faces).astype(float)
+            means[i] = drawn @ filled / (drawn @ weights)
     low, high = np.full((2, columns.shape[1]), np.nan)
     known = (counts > 1) & np.isfinite(average)
     if known.any():

@@ -8,13 +8,11 @@ Whatever is written is complete and on the disk before it gets its name.
 """
 
 import os
-import random
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import numpy as np
 import torch
 from safetensors import SafetensorError
 
@@ -69,26 +67,6 @@ def load_checkpoint(folder: Path, say: Callable[[str], None]) -> dict:
         except Exception as error:  # torch.load raises many kinds for a damaged file; each is told
             say(f"{path} is damaged ({type(error).__name__}: {error})")
     raise UserError(f"no readable checkpoint in {folder}; start again in another folder, --init {folder}/model helps")
-
-
-def random_states() -> dict:
-    """States of Python's, NumPy's and PyTorch's generators, as values that `torch.load(weights_only=True)` takes."""
-    kind, keys, position, has_gauss, gauss = np.random.get_state()  # noqa: NPY002 - the global one is what must be kept
-    return {
-        "python": random.getstate(),
-        "numpy": (kind, torch.from_numpy(keys.astype(np.int64)), position, has_gauss, gauss),
-        "torch": torch.get_rng_state(),
-        "cuda": torch.cuda.get_rng_state_all(),
-    }
-
-
-def restore_random_states(states: dict) -> None:
-    kind, keys, *rest = states["numpy"]
-    random.setstate(states["python"])
-    np.random.set_state((kind, keys.numpy().astype(np.uint32), *rest))  # noqa: NPY002
-    torch.set_rng_state(states["torch"])
-    if len(states["cuda"]) == torch.cuda.device_count():
-        torch.cuda.set_rng_state_all(states["cuda"])
 
 
 def export(model: Network, folder: Path, card: str) -> None:

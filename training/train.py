@@ -242,7 +242,8 @@ def save(run: Run) -> None:
 
 
 def check_weights(run: Run) -> None:
-    if not all(value.isfinite().all() for value in run.model.state_dict().values()):
+    networks = [run.model, run.averaged, *([run.discriminator] if run.discriminator else [])]
+    if not all(value.isfinite().all() for network in networks for value in network.state_dict().values()):
         raise Diverged(f"the weights are no longer finite after step {run.step:,}; {advice(run)}")
 
 
@@ -251,7 +252,8 @@ def card(run: Run) -> str:
     seen, start = run.step * run.recipe.batch_size, f", started from {run.job.init}" if run.job.init else ""
     loss = f"{run.recipe.loss} loss"
     if (gan := run.recipe.gan) and run.step > gan.pixel_steps:
-        loss += f", from step {gan.pixel_steps:,} on the full loss with perceptual distances of {gan.perceptual_kind}"
+        perceptual = f" with perceptual distances of {gan.perceptual_kind}" if gan.perceptual else ""
+        loss += f", from step {gan.pixel_steps:,} on the full loss{perceptual}"
     return (
         "---\nlibrary_name: sparnet\npipeline_tag: image-to-image\n---\n"
         f"# {run.recipe.name}\n\n"
@@ -330,7 +332,7 @@ def main(
     workers: Annotated[int, typer.Option(min=0, help="Processes that load pictures.")] = 1,
     save_minutes: Annotated[float, typer.Option(min=0, help="Time between checkpoints.")] = 5.0,
     compiled: Annotated[bool, typer.Option("--compile", help="Compile the model: minutes first, then faster.")] = False,
-    seed: Annotated[int, typer.Option()] = 0,
+    seed: Annotated[int, typer.Option(min=0)] = 0,
     rehearse: Annotated[
         bool, typer.Option("--rehearse", help="20 steps of a much smaller network, to try the command and the data.")
     ] = False,

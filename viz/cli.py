@@ -18,6 +18,7 @@ from hashlib import file_digest
 from importlib.metadata import version
 from inspect import Parameter, Signature, signature
 from pathlib import Path
+from textwrap import shorten
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import torch
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
     from viz.report import Report
 
 _PATHS = ("model", "other_model", "checkpoint", "out", "photo")  # paths, whose last parts are told elsewhere
+_LONGEST = 400  # characters of a word: a painted mask is one of thousands
 _TOLD = 24  # lines of numbers in the terminal; the JSON has all
 
 app = typer.Typer(
@@ -273,16 +275,8 @@ def command(study: Callable[..., Finding]) -> Callable[..., Finding]:
             finding = study(bench, progress, **given)
         paths = finding.save(options.out, bench.provenance(study.__name__, given), options.pdf)
         more = f" and {len(paths) - 4} more" if len(paths) > 4 else ""
-        print(
-            "\n".join(
-                [
-                    bench.told(),
-                    finding.meaning,
-                    *told(finding.numbers),
-                    f"Written: {', '.join(map(str, paths[:4]))}{more}",
-                ]
-            )
-        )
+        written = f"Written: {', '.join(map(str, paths[:4]))}{more}"
+        print("\n".join([bench.told(), finding.meaning, *told(finding.numbers), written]))
 
     run.__signature__ = Signature([parameter.replace(kind=Parameter.KEYWORD_ONLY) for parameter in parameters])
     run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
@@ -312,7 +306,7 @@ def _inline(value: Any) -> str:
         return ", ".join(f"{name} {_inline(part)}" for name, part in value.items())
     if isinstance(value, list | tuple):
         return " ".join(map(_inline, value))
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+    return f"{value:.4g}" if isinstance(value, float) else shorten(str(value), _LONGEST, placeholder="...")
 
 
 def _patch(text: str | None) -> tuple[int, int, int, int] | None:

@@ -203,11 +203,11 @@ def pictures(arrays: dict[str, ndarray]) -> list[dict]:
     return [picture(name, arrays[name]) for name in ("degraded", "restored", "sharp") if name in arrays]
 
 
-def bars(names: Iterable[str], series: dict[str, Sequence[float]], unit: str) -> go.Figure:
-    """Bars side by side, one of each series for each name."""
+def bars(names: Iterable[str], series: dict[str, Sequence[float | None]], unit: str) -> go.Figure:
+    """Bars side by side, one of each series for each name; none of None and NaN."""
     return go.Figure(
         [
-            go.Bar(x=list(names), y=[float(value) for value in values], name=label, marker_color=color)
+            go.Bar(x=list(names), y=[_known(value) for value in values], name=label, marker_color=color)
             for (label, values), color in zip(series.items(), _COLORS, strict=False)
         ],
         {"barmode": "group", "yaxis": {"title": unit}},
@@ -236,7 +236,7 @@ def matrix(
     """log2 of ratios (rows,columns) in colours from log2 of `scale`, `text` in the cells; NaN is left empty."""
     colors = color_table("PuOr_r")[::17].tolist()
     heat = go.Heatmap(
-        z=[[None if np.isnan(value) else float(value) for value in row] for row in values],
+        z=[[_known(value) for value in row] for row in values],
         x=list(columns),
         y=list(rows),
         text=[["" if np.isnan(value) else f"{value:.2f}" for value in row] for row in text],
@@ -248,6 +248,10 @@ def matrix(
         showscale=False,
     )
     return go.Figure(heat, {"yaxis": {"autorange": "reversed"}, "height": 110 + 30 * len(rows)})
+
+
+def _known(value: float | None) -> float | None:
+    return None if value is None or np.isnan(value) else float(value)
 
 
 def _within(progress: Progress | None, i: int, count: int, name: str) -> Progress | None:

@@ -1,0 +1,241 @@
+"""The instruments' command line, run as a user runs it."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from functools import partial
+from hashlib import sha256
+from pathlib import Path
+
+import numpy as np
+import pytest
+import skimage.data
+import torch
+from PIL import Image
+
+from sparnet import SPARNet, SPARNetConfig, images, load_model
+from sparnet.faces import Detector, Face
+from sparnet.hub import WEIGHTS
+from viz import cli
+from viz.edit import Edit, save
+from viz.finding import Subject, figure_png
+
+ROOT = Path(__file__).parents[1]
+FACE = np.ascontiguousarray(skimage.data.astronaut()[8:216, 120:328])
+SMALL = SPARNetConfig(
+    size=32, smallest=16, min_channels=8, max_channels=8, body_depth=2, bottleneck=32, hourglass_channels=8
+)
+UNITS = [plan.name for plan in SMALL.units()]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    """Two models so small that a test can wait for them, a face, and a folder of faces."""
+    path = tmp_path_factory.mktemp("bench")
+    for seed, (name, attention) in enumerate((("flat", "2d"), ("deep", "3d"))):
+        torch.manual_seed(seed)
+        SPARNet(SPARNetConfig(**SMALL.__dict__ | {"attention": attention})).save_pretrained(path / name)
+    images.save_png(FACE, path / "face.png")
+    (path / "faces").mkdir()
+    for i, face in enumerate((FACE, FACE[:, ::-1], 255 - FACE)):
+        images.save_png(np.ascontiguousarray(face), path / "faces" / f"{i}.png")
+    model = load_model(path / "flat")
+    edits = [Edit(UNITS[0], np.random.default_rng(0).uniform(-1, 1, (64, 64)))]
+    save(Subject(model, "flat", torch.zeros(1, 3, 32, 32)), edits, path / "edits.json")
+    return path
+
+
+@pytest.fixture
+def run(capsys, folder, tmp_path):
+    """run(command, *arguments) -> (exit code, stdout, stderr); paths in the arguments are those of `folder`."""
+
+    def run(command, *arguments, model="flat"):
+        given = [str(folder / part) if isinstance(part, Path) else str(part) for part in arguments]
+        with pytest.raises(SystemExit) as caught:
+            cli.main([command, *given, "--model", str(folder / model), "--out", str(tmp_path / "out")])
+        out, err = capsys.readouterr()
+        return caught.value.code, out, err
+
+    return run
+
+
+@pytest.fixture(autouse=True)
+def coarse_figures(monkeypatch):
+    """A quarter of the pixels a side, for speed: the figures have tests of their own."""
+    monkeypatch.setattr("viz.finding.figure_png", partial(figure_png, dpi=50))
+
+
+def assert_one_line(result, words):
+    code, _, err = result
+    assert code == 2
+    assert re.search(words, err)
+    assert err.startswith("error: ")
+    assert err.count("\n") == 1
+
+
+def saved(path):
+    """The JSON and the arrays that a finding left."""
+    with np.load(path.with_suffix(".npz")) as arrays:
+        return json.loads(path.with_suffix(".json").read_text()), dict(arrays)
+
+
+ALONE = {
+    "atlas": ("atlas", ()),
+    "gate": ("gate", ("--unit", UNITS[1])),
+    "ablate": ("ablation", ("--mode", "zero", "--mode", "mean")),
+    "edit": ("edit", ("--edits", Path("edits.json"))),
+    "regions": ("regions", ()),
+    "query": ("query", ("--patch", "10,10,20,18", "--steps", "4")),
+    "compare": ("agreement", ("--other-model", "{folder}/deep")),
+    "faithfulness": ("faithfulness", ("--cells", "4", "--levels", "2", "--draws", "1")),
+    "sanity": ("sanity", ("--draws", "1", "--faces", Path("faces"))),
+    "stability": ("stability", ("--noises", "1")),
+}
+
+
+@pytest.mark.parametrize("command", ALONE)
+def test_every_instrument_writes_its_figure_numbers_and_arrays_and_says_what_they_mean(command, run, folder, tmp_path):
+    name, options = ALONE[command]
+    options = [part.format(folder=folder) if isinstance(part, str) else part for part in options]
+    code, out, err = run(command, Path("face.png"), "--whole", *options)
+    assert (code, err) == (0, "")
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
+        f"{name}.{kind}" for kind in ("json", "npz", "png")
+    ]
+    numbers, arrays = saved(tmp_path / "out" / name)
+    assert numbers["meaning"] in out
+    assert "face.png, face 1 of 1" in out
+    assert max(map(len, out.splitlines())) < 1000
+    assert str(folder) not in json.dumps(numbers)  # files can be given away
+    assert all(str(tmp_path / "out" / f"{name}.{kind}") in out for kind in ("json", "npz", "png"))
+    assert arrays
+    assert Image.open(tmp_path / "out" / f"{name}.png").width > 50
+
+
+def test_the_numbers_are_those_of_the_arrays_and_the_arrays_those_of_the_network(run, folder, tmp_path):
+    run("atlas", Path("face.png"), "--whole")
+    numbers, arrays = saved(tmp_path / "out" / "atlas")
+    degraded = images.degrade(images.resize(FACE, 32), 16)
+    with torch.no_grad():
+        trace = load_model(folder / "flat").trace(images.to_tensor(degraded))
+    assert np.array_equal(arrays["degraded"], degraded)
+    assert list(numbers["units"]) == list(trace.alphas) == UNITS
+    for unit, alpha in trace.alphas.items():
+        assert np.array_equal(arrays[unit], alpha[0].numpy())
+        assert numbers["units"][unit]["mean"] == pytest.approx(arrays[unit].mean(dtype=np.float64))
+
+
+def test_a_finding_says_what_it_was_made_from_and_no_path_of_the_machine(run, folder, tmp_path):
+    run("gate", Path("face.png"), "--whole", "--unit", UNITS[1])
+    numbers, _ = saved(tmp_path / "out" / "gate")
+    made = numbers["provenance"]
+    digest = {name: sha256((folder / name).read_bytes()).hexdigest() for name in (f"flat/{WEIGHTS}", "face.png")}
+    (model,), (face,) = made["models"], made["faces"]
+    assert model["weights_sha256"] == digest[f"flat/{WEIGHTS}"]
+    assert SPARNetConfig(**model["config"]) == SMALL
+    assert (face["file"], face["sha256"], face["mode"]) == ("face.png", digest["face.png"], "simulate")
+    assert made["settings"]["unit"] == UNITS[1]
+    assert made["versions"]["torch"] == torch.__version__
+    assert str(tmp_path) not in json.dumps(numbers)
+
+
+def test_of_a_hub_repo_the_commit_is_kept(folder, tmp_path, local_hub):
+    commit = local_hub.commit("me/model", {file.name: file.read_bytes() for file in (folder / "flat").iterdir()})
+    given = ["atlas", folder / "face.png", "--whole", "--model", "me/model", "--out", tmp_path / "out"]
+    with pytest.raises(SystemExit) as caught:
+        cli.main([str(part) for part in given])
+    assert caught.value.code == 0
+    (model,) = saved(tmp_path / "out" / "atlas")[0]["provenance"]["models"]
+    assert (model["id"], model["revision"]) == ("me/model", commit)
+
+
+def test_of_several_faces_the_one_asked_for_is_studied_with_its_landmarks(run, folder, tmp_path, monkeypatch):
+    points = np.array([(85.0, 75), (125, 75), (105, 100), (90, 125), (120, 125)])
+    found = [Face(np.array([50.0, 40, 160, 160])), Face(np.array([60.0, 50, 150, 150]), points)]
+    finder = Detector("a stub", "Found by a stub.", lambda photo: found)
+    monkeypatch.setattr("sparnet.restorer.find_detector", lambda: finder)
+    assert run("regions", Path("face.png"), "--face", 2, "--as-is")[0] == 0
+    numbers, _ = saved(tmp_path / "out" / "regions")
+    (face,) = numbers["provenance"]["faces"]
+    assert (face["face"], face["of"], face["box"], face["mode"]) == (2, 2, [60, 50, 150, 150], "as_is")
+    assert numbers["regions_from"] == "5 points"
+    assert_one_line(run("regions", Path("face.png"), "--face", 3), "has 2 faces: there is no --face 3")
+
+
+@pytest.mark.parametrize(
+    "command", ["ablate", "regions", "faithfulness", "sanity", "stability", "compare", "population"]
+)
+def test_over_a_folder_every_face_counts(command, run, folder, tmp_path):
+    quick = {"faithfulness": ["--cells", 4, "--levels", 2], "stability": ["--noises", 1]}
+    more = {"compare": ["--other-model", folder / "deep"], **quick}.get(command, [])
+    code, _, err = run(command, "--faces", Path("faces"), *map(str, more))
+    assert (code, err) == (0, "")
+    (path,) = (tmp_path / "out").glob("*.json")
+    made = json.loads(path.read_text())["provenance"]["faces"]
+    assert [face["file"] for face in made] == ["0.png", "1.png", "2.png"]
+
+
+def test_one_face_against_a_folder_and_over_a_training(run, folder, tmp_path):
+    assert run("population", Path("face.png"), "--whole", "--faces", Path("faces"))[0] == 0
+    numbers, arrays = saved(tmp_path / "out" / "population")
+    assert numbers["faces"] == 3
+    assert set(arrays) == {f"{unit}/{kind}" for unit in UNITS for kind in ("map", "z")}
+    two = ["--checkpoint", folder / "flat", "--checkpoint", folder / "flat"]
+    assert run("population", Path("face.png"), "--whole", *map(str, two))[0] == 0
+    numbers, _ = saved(tmp_path / "out" / "training")
+    assert [r == pytest.approx(1) for r in numbers["units"][UNITS[0]]["r_with_last"]] == [True, True]
+
+
+def test_pairs_and_channels(run, tmp_path):
+    assert run("ablate", Path("face.png"), "--whole", "--pairs", "--unit", UNITS[0], "--unit", UNITS[1])[0] == 0
+    _, arrays = saved(tmp_path / "out" / "ablation-pairs")
+    assert arrays["effect"].shape == (2, 2)
+    assert run("channels", Path("face.png"), "--whole", "--count", 2, model="deep")[0] == 0
+    assert_one_line(run("channels", Path("face.png"), "--whole"), "one attention map a unit")
+
+
+def test_the_print_figure_holds_its_text_as_text(run, tmp_path):
+    run("atlas", Path("face.png"), "--whole", "--pdf")
+    pdf = (tmp_path / "out" / "atlas.pdf").read_bytes()
+    assert pdf.startswith(b"%PDF")
+    assert b"/FontFile2" in pdf  # TrueType: letters, not outlines
+    assert b"/Type3" not in pdf
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("atlas",), "give a photo as FACE"),
+        (("atlas", Path("nobody.png")), "nobody.png cannot be read"),
+        (("regions", Path("face.png"), "--faces", Path("faces")), "exclude each other"),
+        (("regions", "--faces", Path("flat")), "has no photos"),
+        (("regions", "--faces", Path("nowhere")), "There is no folder"),
+        (("gate", Path("face.png"), "--whole", "--unit", "body.99"), "no attention in body.99"),
+        (("ablate", Path("face.png"), "--whole", "--mode", "two"), "no --mode two. Choose from zero, one"),
+        (("edit", Path("face.png"), "--whole", "--edits", Path("face.png")), "not JSON"),
+        (("query", Path("face.png"), "--whole", "--patch", "1,2,3"), "left,top,right,bottom"),
+        (("compare", Path("face.png"), "--whole"), "nothing to compare with"),
+        (("population", Path("face.png"), "--whole"), "either --faces"),
+        (("report", Path("face.png"), "--whole", "--only", "magic"), "no instrument magic"),
+    ],
+)
+def test_a_mistake_is_one_line_and_exit_code_2(arguments, words, run):
+    assert_one_line(run(*arguments), words)
+
+
+def test_without_a_face_the_user_is_told_of_whole(run, monkeypatch):
+    monkeypatch.setattr("sparnet.restorer.find_detector", lambda: Detector("a stub", "A stub.", lambda photo: []))
+    assert_one_line(run("atlas", Path("face.png")), "No human face was found.* --whole")
+
+
+def test_the_module_runs_as_a_program(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-m", "viz", "atlas", "missing.jpg", "--out", tmp_path],
+        cwd=ROOT,
+        env=os.environ | {"HF_HUB_OFFLINE": "1"},
+        capture_output=True,
+        text=True,
+    )
+    assert_one_line((done.returncode, done.stdout, done.stderr), "missing.jpg cannot be read")
