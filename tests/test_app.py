@@ -234,6 +234,16 @@ def test_settings_chosen_before_the_photo_do_not_keep_the_maps_away(page):
     expect(page.locator("#explorer [data-unit]")).to_have_count(len(UNITS), timeout=PATIENCE)
 
 
+def test_a_model_for_blind_restoration_takes_the_faces_as_they_are_and_says_so(page):
+    units = [plan.name for plan in MODELS["sparnet-hd-light-256"].config.units()]
+    page.locator("#model input").fill("sparnet-hd-light-256")
+    page.locator("#model input").press("Enter")
+    upload(page, ASTRONAUT)
+    expect(page.locator("#explorer [data-unit]")).to_have_count(len(units), timeout=PATIENCE)
+    expect(page.locator("#status")).to_contain_text("so they were restored as they are")
+    expect(page.get_by_label("Restore the photo as it is")).to_be_checked()
+
+
 def test_a_text_file_named_jpg_is_answered_by_a_sentence_and_leaves_nothing_of_the_last_photo(restored, tmp_path):
     (tmp_path / "notes.jpg").write_text("This is not a photo.")
     restored.get_by_label("Remove Image").click()

@@ -142,20 +142,21 @@ def test_loading_loosely_is_not_offered(folder):
 
 
 def test_the_table_is_in_order_and_complete():
-    assert list(MODELS) == ["sparnet-tiny", "sparnet", "sparnet-light-3d", "sparnet-hd", "sparnet-hd-3d"]
+    assert list(MODELS) == [
+        "sparnet-tiny", "sparnet-hd-light-256", "sparnet", "sparnet-light-3d", "sparnet-hd", "sparnet-hd-3d",
+    ]  # fmt: skip
     assert DEFAULT_MODEL in MODELS
     assert all(name == entry.name and entry.licence and entry.scores for name, entry in MODELS.items())
     assert all("published" in entry.scores for entry in MODELS.values() if not entry.bundled)
 
 
-def test_the_bundled_model_loads_and_restores():
-    entry = MODELS[DEFAULT_MODEL]
-    if not entry.path.is_dir():
-        pytest.skip(f"{entry.path} is not there yet")
-    model = load_model(DEFAULT_MODEL)
-    assert model.config == entry.config
+@pytest.mark.parametrize("name", [name for name, entry in MODELS.items() if entry.bundled])
+def test_a_bundled_model_loads_and_restores(name):
+    model, size = load_model(name), MODELS[name].config.size
+    assert model.config == MODELS[name].config
     assert not model.training
-    assert model(torch.zeros(1, 3, 128, 128)).isfinite().all()
+    with torch.inference_mode():
+        assert model(torch.zeros(1, 3, size, size)).isfinite().all()
 
 
 def test_an_authors_model_that_is_not_there_says_where_to_get_it(monkeypatch, tmp_path):
@@ -196,7 +197,7 @@ def test_a_file_with_another_hash_than_the_table_is_refused(monkeypatch, folder)
 @pytest.mark.parametrize(
     ("source", "message"),
     [
-        ("sparnet-huge", "no model 'sparnet-huge'. Known are sparnet-tiny, sparnet, "),
+        ("sparnet-huge", "no model 'sparnet-huge'. Known are sparnet-tiny, sparnet-hd-light-256, "),
         ("a/b/c", "no model 'a/b/c'"),
         ("", "no model ''"),
         ("weights/missing.pth", "no model 'weights/missing.pth'"),

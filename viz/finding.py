@@ -28,14 +28,14 @@ class Subject:
     name: str  # the model's, as people call it
     degraded: Tensor  # (1,3,S,S) float32 in [-1,1], on the model's device: what the network is given
     sharp: np.ndarray | None = None  # (S,S,3) uint8, the face before it was degraded; None: not known
-    points: np.ndarray | None = None  # (5,2) xy in pixels of the face: eyes, nose, mouth corners; None: not known
+    points: np.ndarray | None = None  # (5,2) or (68,2) xy in pixels of the face; None: not known
 
 
 @dataclass(frozen=True, eq=False)
 class Finding:
     """What one instrument found, ready for a page, a file and a report."""
 
-    instrument: str  # its name on the command line
+    instrument: str  # what its files are called
     meaning: str  # one sentence: what one sees, and what one may not conclude
     numbers: dict  # values that JSON knows, settings and seed among them
     arrays: dict[str, np.ndarray]  # everything the figure was drawn from

@@ -327,7 +327,7 @@ def _gate(finding: Finding) -> View:
         ]
     labels = {
         "norm_share": "alpha f beside the shortcut, by norm",
-        "passed": "passed of f, by norm",
+        "passed": "share of f that is passed",
         "mean_alpha": "mean alpha",
     }
     series = {label: [one[name] for one in units.values()] for name, label in labels.items()}
