@@ -117,7 +117,8 @@ def restore(
 @app.command()
 def models() -> None:
     """Print the models that can be named, with their scores, licences and where the weights are."""
-    print(f"{'name':<18}{'face':<10}{'attention':<11}{'units':<7}{'params':<9}restores")
+    wide = 2 + max(map(len, MODELS))
+    print(f"{'name':<{wide}}{'face':<10}{'attention':<11}{'units':<7}{'params':<9}restores")
     for entry in MODELS.values():
         config = entry.config
         with torch.device("meta"):
@@ -125,7 +126,7 @@ def models() -> None:
         kind = f"faces of {config.degraded_size}x{config.degraded_size}" if config.degraded_size else "any degradation"
         size = f"{config.size}x{config.size}"
         millions = f"{params / 1e6:.2f} M"
-        print(f"{entry.name:<18}{size:<10}{config.attention:<11}{len(config.units()):<7}{millions:<9}{kind}")
+        print(f"{entry.name:<{wide}}{size:<10}{config.attention:<11}{len(config.units()):<7}{millions:<9}{kind}")
         present = entry.weights.is_file()
         weights = str(entry.path) if present else f"not here; download {entry.source} and save it as {entry.path}"
         if entry.bundled and not present:

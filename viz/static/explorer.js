@@ -11,7 +11,7 @@ const BASES = [
   ["restored", "Restored", "what the network made of it"],
   ["features", "Features", "strength of the unit's features f: length over the channels, white is its maximum"],
 ];
-const GROUPS = { encoder: "halves the map", body: "smallest maps", decoder: "doubles the map" };
+const GROUPS = { encoder: "halves", body: "smallest maps", decoder: "doubles" };
 
 const view = { unit: null, base: "restored", opacity: 0.6, colors: "viridis", stretch: false };
 let face = null;
@@ -108,7 +108,7 @@ function block(group, units) {
       (unit) => `<button type="button" data-unit="${unit.name}" title="${unit.name}"
         aria-label="${unit.name}, ${unit.size} by ${unit.size}, mean ${unit.numbers.mean.toFixed(2)}">
         <canvas width="${unit.size}" height="${unit.size}"></canvas>
-        <b>${unit.name}</b><small>${unit.size}x${unit.size}, mean ${unit.numbers.mean.toFixed(2)}</small></button>`,
+        <b>${unit.name}</b><small>${unit.size}², mean ${unit.numbers.mean.toFixed(2)}</small></button>`,
     )
     .join("")}</div></section>`;
 }
