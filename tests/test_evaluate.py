@@ -600,3 +600,17 @@ def test_the_command_line_names_its_options_and_answers_a_mistake_in_one_line(
         run_command(main)
     assert ended.value.code == 0
     assert "faces: 2 faces" in capsys.readouterr().out
+
+
+def test_an_embedders_file_is_read_as_its_kind_says(tmp_path, monkeypatch):
+    from training import instruments
+
+    (tmp_path / "a=b.onnx").write_bytes(b"weights")
+    made = []
+    monkeypatch.setattr(instruments, "OnnxEmbedder", lambda *given: made.append(("onnx", *given)))
+    monkeypatch.setattr(instruments, "SFace", lambda *given: made.append(("sface", *given)))
+    file = str(tmp_path / "a=b.onnx")
+    for identity in (file, f"insightface={file}", f"sface={file}", "sface"):
+        chosen = instruments.choose(identity=identity)
+        assert ("identity by", "sface" if "sface" in identity.split(str(tmp_path))[0] else made[-1][2]) in chosen.record
+    assert made == [("onnx", file, "arcface"), ("onnx", file, "insightface"), ("sface", Path(file)), ("sface", None)]

@@ -276,7 +276,7 @@ def main(
     size: Annotated[int | None, typer.Option(min=8, help="Common side of the faces in px.")] = None,
     lpips: Annotated[Path | None, typer.Option(help="Weights of LPIPS with SqueezeNet.")] = None,
     landmarks: Annotated[str | None, typer.Option(help="68-point ONNX file, or fan.")] = None,
-    identity: Annotated[str | None, typer.Option(help="ONNX embedder, or sface.")] = None,
+    identity: Annotated[str | None, typer.Option(help="sface, or [sface=|insightface=]ONNX file.")] = None,
     identities_by: Annotated[str | None, typer.Option("--identities", help='Who is on a picture: "(.+)_".')] = None,
     detector: Annotated[Path | None, typer.Option(help="YuNet's file, for landmarks and identity.")] = None,
     fid: Annotated[bool, typer.Option("--fid", help="With the published Inception weights.")] = False,

@@ -164,5 +164,5 @@ def _fetch_sface() -> str:
     except (OSError, httpx2.TransportError) as error:  # all of huggingface_hub's errors are OSErrors
         raise UserError(
             f"SFace could not be fetched from the Hub ({error}). With a network, this fetches it: "
-            f"hf download {SFACE_REPO} {SFACE_FILE}. Or give its file, or another embedder's."
+            f"hf download {SFACE_REPO} {SFACE_FILE}. Or give its file: --identity sface=FILE."
         ) from error

@@ -22,7 +22,7 @@ from sparnet.errors import UserError
 from sparnet.faces import Detector, find_detector
 from sparnet.regions import REGIONS, region_masks
 from training.data import Item, face_square
-from training.identity import OnnxEmbedder, SFace, cosine
+from training.identity import KINDS, OnnxEmbedder, SFace, cosine
 from training.landmarks68 import (
     THRESHOLD,
     FanLandmarks,
@@ -174,8 +174,14 @@ def choose(
     truncate: bool = False,
     device: torch.device | str = "cpu",
 ) -> Instruments:
-    """The instruments of a command line; `landmarks` is a file or "fan", `identity` a file or "sface"."""
-    files = {"lpips": lpips, "landmarks": landmarks, "identity": identity, "detector": detector}
+    """The instruments of a command line; `landmarks` is a file or "fan", `identity` "sface" or [KIND=]file.
+
+    KIND says what pixels the embedder takes: sface, or one of `identity.KINDS`, arcface if not said.
+    """
+    kind, _, embedder_file = (identity or "").partition("=")
+    if kind not in ("sface", *KINDS) or identity == "sface":
+        kind, embedder_file = "sface" if identity == "sface" else "arcface", identity
+    files = {"lpips": lpips, "landmarks": landmarks, "identity": embedder_file, "detector": detector}
     named = {"fan", "sface"}
     record = [
         (what, f"{Path(file).name}, SHA-256 {_hash(file)}")
@@ -189,7 +195,11 @@ def choose(
         record.append(("faces found by", finder.name))
     embedder = network = None
     if identity:
-        embedder = SFace() if identity == "sface" else OnnxEmbedder(identity)
+        record.append(("identity by", kind))
+        if kind == "sface":
+            embedder = SFace(None if identity == "sface" else Path(embedder_file))
+        else:
+            embedder = OnnxEmbedder(embedder_file, kind)
     if landmarks:
         network = FanLandmarks(str(device)) if landmarks == "fan" else OnnxLandmarks(landmarks, finder)
     perceptual = load_perceptual("lpips_squeeze", lpips).to(device) if lpips else None
