@@ -168,7 +168,8 @@ def test_unit_opacity_colours_base_and_range_act_at_once_without_the_server(rest
     restored.locator("[name=colors]").select_option("magma")
     assert np.abs(look() - overlay(after, alpha, "magma", 0.25)).max() <= 1
     thumbnail = drawn(restored, "[data-unit='decoder.1'] canvas")
-    assert np.array_equal(thumbnail, overlay(np.zeros((64, 64, 3)), alpha, "magma", 1))
+    other = (thumbnail != overlay(np.zeros((64, 64, 3)), alpha, "magma", 1)).any(-1)
+    assert other.sum() <= 4  # the page has 16 bits of each value: one on the border of two colours may fall either way
     restored.locator("[name=stretch]").check()
     assert np.abs(look() - overlay(after, alpha, "magma", 0.25, alpha.min(), alpha.max())).max() <= 2
     expect(restored.get_by_text("do not compare maps")).to_be_visible()

@@ -1,10 +1,14 @@
 """Train the five-point landmark net on aligned faces: `python -m training.landmarks --data PATH ... --out DIR`.
 
-    aligned face, its canonical points -> random warp, each point moved by itself too -> degraded -> crop, exact points
+    aligned face, its points -> head turned, random warp, each point moved too -> degraded -> crop, exact points
     crop -> LandmarkNet -> points -> L1 distance as a share of the distance of the eyes
 
 An aligned face has its own points only near the canonical ones. Because the warp moves each point by more than that,
 the net has to look where a point is; because the deviations average out, it finds the point and not its neighbour.
+A head that is turned in the photo deviates most, and canonical points teach to draw its nose to the middle. So the warp
+turns heads too, and a net that starts from another (`--init`) learns the points that this one sees in each face: these
+are drawn to the middle as well, but less at every such run. `--frontal` leaves out the heads that seem turned most.
+The last runs, with `--strength` below 1, see views more like those that the net is for.
 """
 
 import functools
@@ -24,7 +28,15 @@ from tqdm import tqdm
 
 from sparnet import images
 from sparnet.errors import UserError
-from sparnet.faces import TEMPLATE, TEMPLATE_SIDE, Face, crop_transform
+from sparnet.faces import (
+    TEMPLATE,
+    TEMPLATE_SIDE,
+    Face,
+    crop_face,
+    crop_transform,
+    inverse_transform,
+    transform_points,
+)
 from sparnet.hub import CONFIG, WEIGHTS
 from sparnet.landmarks import MIRRORED, LandmarkNet
 from training.command import Diverged, run_command
@@ -35,14 +47,18 @@ from training.state import write_whole
 # Eyes, nose and mouth corners of aligned CelebA photos, 178x218: checked against the mean of 1,000 of them.
 CELEBA = np.array([(69, 111), (108, 111), (88.5, 133.5), (72, 152), (105.5, 152)])
 CANONICAL = {(178, 218): CELEBA, (160, 160): CELEBA - (16, 32), (TEMPLATE_SIDE,) * 2: TEMPLATE}
-ASTRAY = np.array([2.5, 2.5, 3.5, 2.5, 2.5])[:, None]  # sd of each point's own move, pixels of a crop of 64
+YAW = 35  # degrees; beyond, the turned nose would fold over the cheek
+ASTRAY = np.array([2, 2, 2.5, 2, 2])[:, None]  # sd of each point's own move, pixels of a crop of 64
 
 
 class Views(Dataset):
-    """Number of a draw -> crop (3,S,S) float32 in [-1,1] and its points (5,2) float32; sources take turns."""
+    """Number of a draw -> crop (3,S,S) float32 in [-1,1] and its points (5,2) float32; sources take turns.
 
-    def __init__(self, sources: list[list[Item]], size: int, seed: int, draws: int):
-        self.sources, self.size, self.seed, self.draws = sources, size, seed, draws
+    A source is faces, each with the deviation (5,2) of its points from the canonical ones.
+    """
+
+    def __init__(self, sources: list[list[tuple[Item, ndarray]]], size: int, seed: int, draws: int, strength: float):
+        self.sources, self.size, self.seed, self.draws, self.strength = sources, size, seed, draws, strength
 
     def __len__(self) -> int:
         return self.draws
@@ -50,8 +66,9 @@ class Views(Dataset):
     def __getitem__(self, draw: int) -> tuple[torch.Tensor, torch.Tensor]:
         generator = np.random.default_rng((self.seed, draw))
         source = self.sources[draw % len(self.sources)]
-        picture, points = aligned(source[generator.integers(len(source))])
-        crop, points = warped(picture, points, self.size, generator)
+        item, deviation = source[generator.integers(len(source))]
+        picture, points = aligned(item)
+        crop, points = warped(picture, points + deviation, self.size, generator, self.strength)
         return images.to_tensor(degraded(crop, generator))[0], torch.from_numpy(points).float()
 
 
@@ -72,8 +89,30 @@ def aligned(item: Item) -> tuple[ndarray, ndarray]:
     return picture, points
 
 
-def warped(picture: ndarray, points: ndarray, size: int, generator: np.random.Generator) -> tuple[ndarray, ndarray]:
-    """A view as a detector's box would give it, (size,size,3), and where the points are in it, exactly."""
+def deviations(items: list[Item], net: LandmarkNet) -> ndarray:
+    """How far from the canonical points the net sees those of aligned faces, (N,5,2) in their pixels; the mean is 0."""
+    size, found = net.config.size, []
+    for item in tqdm(items, desc="points", unit="face", dynamic_ncols=True):
+        picture, points = aligned(item)
+        to_crop = crop_transform(Face(np.zeros(4), points), size)
+        seen = net.locate(crop_face(picture, to_crop, size))
+        found.append(transform_points(inverse_transform(to_crop), seen) - points)
+    return np.array(found) - np.mean(found, axis=0)
+
+
+def most_frontal(deviations: ndarray, share: float) -> ndarray:
+    """Which faces (N,) belong to this share of those whose nose is least to the side of the eyes' middle."""
+    aside = np.abs(deviations[:, 2, 0] - deviations[:, :2, 0].mean(axis=1))
+    return aside <= np.quantile(aside, share)
+
+
+def warped(
+    picture: ndarray, points: ndarray, size: int, generator: np.random.Generator, strength: float = 1
+) -> tuple[ndarray, ndarray]:
+    """A view as a detector's box would give it, (size,size,3), and where the points are in it, exactly.
+
+    `strength` scales the turn of the head and the points' own moves.
+    """
     target = (TEMPLATE + 0.5) * size / TEMPLATE_SIDE - 0.5
     unit = size / 64
     if generator.random() < 0.5:
@@ -82,27 +121,43 @@ def warped(picture: ndarray, points: ndarray, size: int, generator: np.random.Ge
     angle = np.radians(generator.uniform(-35, 35) * spread)
     stretch = np.diag(np.exp(generator.normal(0, 0.05, 2)))
     turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
-    turn = turn @ stretch * np.exp(generator.normal(0, 0.17 * spread))
+    yaw = np.radians(generator.uniform(-YAW, YAW) * strength)
+    turn = turn @ np.diag([np.cos(yaw), 1]) @ stretch * np.exp(generator.normal(0, 0.17 * spread))
     to_view = crop_transform(Face(np.zeros(4), points), size)
     to_view[:, 2] -= target.mean(axis=0)
     to_view = turn @ to_view
     to_view[:, 2] += target.mean(axis=0) + generator.normal(0, 3 * spread * unit, 2)
-    there = points @ to_view[:, :2].T + to_view[:, 2] + generator.normal(0, ASTRAY * unit, (5, 2))
+    there = points @ to_view[:, :2].T + to_view[:, 2]
+    eyes = there[:2]
+    there = there + parallax(*there.T, eyes, yaw).T + generator.normal(0, ASTRAY * strength * unit, (5, 2))
 
-    # photo(p) = to_photo(p) + sum of w_i * bump(p - there_i), with w such that photo(there_i) = points_i
+    # photo(p) = to_photo(p - parallax(p)) + sum of w_i * bump(p - there_i), with w such that photo(there_i) = points_i
     to_photo = cv2.invertAffineTransform(to_view)
     bumps = _bump(there[:, None, 0] - there[:, 0], unit) * _bump(there[:, None, 1] - there[:, 1], unit)
-    weights = np.linalg.solve(bumps, points - there @ to_photo[:, :2].T - to_photo[:, 2])
+    weights = np.linalg.solve(bumps, points - transform_points(to_photo, there - parallax(*there.T, eyes, yaw).T))
     axis = np.arange(size)
     bump_x, bump_y = (_bump(axis[:, None] - centre, unit) for centre in there.T)
     finer = min(1, 1.2 * np.sqrt(np.linalg.det(to_view[:, :2])))  # reduced first, so that sampling does not alias
     reduced = cv2.resize(picture, None, fx=finer, fy=finer, interpolation=cv2.INTER_AREA)
     scales = np.divide(reduced.shape[1::-1], picture.shape[1::-1])
+    x, y = np.array(np.meshgrid(axis, axis)) - parallax(axis, axis[:, None], eyes, yaw)
     source = []
     for (a, b, c), weight, scale in zip(to_photo, weights.T, scales, strict=True):
-        place = a * axis + b * axis[:, None] + c + (bump_y * weight) @ bump_x.T
+        place = a * x + b * y + c + (bump_y * weight) @ bump_x.T
         source.append(((place + 0.5) * scale - 0.5).astype(np.float32))
     return cv2.remap(reduced, *source, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101), there
+
+
+def parallax(x: ndarray, y: ndarray, eyes: ndarray, yaw: float) -> ndarray:
+    """How far (2, ...), in pixels, a turn of the head by yaw moves what is at (x, y) along the line of the eyes (2,2).
+
+    In distances of the eyes: the nose is 0.6 before the eyes, the mouth's corners are level, the outline is 0.4 behind.
+    """
+    left, right = eyes @ (1, 1j)
+    place = (x + 1j * y - (left + right) / 2) / (right - left)  # right of and below the middle of the eyes
+    head, nose = np.exp(-((place.real / 0.75) ** 2) / 2), np.exp(-(np.abs((place - 0.6j) / 0.42) ** 2) / 2)
+    move = np.tan(yaw) * (right - left) * (0.9 * head + 0.5 * nose - 0.81)
+    return np.array([move.real, move.imag])
 
 
 def degraded(crop: ndarray, generator: np.random.Generator) -> ndarray:
@@ -133,22 +188,33 @@ def degraded(crop: ndarray, generator: np.random.Generator) -> ndarray:
 def main(
     data: Annotated[list[Path], typer.Option(help="Shard or folder of aligned faces; repeat it, they take turns.")],
     out: Annotated[Path, typer.Option(help="Folder for config.json and model.safetensors.")],
-    init: Annotated[Path | None, typer.Option(help="Folder of a net to start from.")] = None,
+    init: Annotated[
+        Path | None, typer.Option(help="Folder of a net to start from, which also tells each face's points.")
+    ] = None,
+    frontal: Annotated[float, typer.Option(min=0.01, max=1, help="Share of each source to train on with --init.")] = 1,
     steps: Annotated[int, typer.Option(min=1, help="Training steps.")] = 1500,
     batch_size: Annotated[int, typer.Option(min=2)] = 64,
     workers: Annotated[int, typer.Option(min=0, help="Processes that prepare crops.")] = 0,
+    strength: Annotated[float, typer.Option(min=0, max=1, help="Of the turned heads and the points' own moves.")] = 1,
+    rate: Annotated[float, typer.Option(min=0, help="Learning rate at its highest.")] = 3e-3,
     seed: Annotated[int, typer.Option(help="The same seed gives the same net.")] = 0,
 ):
     """Train the landmark net."""
     torch.manual_seed(seed)
     images.make_folder(out)
     net = LandmarkNet.from_pretrained(init) if init else LandmarkNet()
+    sources = []
+    for path in data:
+        items = index_pictures([path]).items
+        own = deviations(items, net.eval()) if init else np.zeros((len(items), 5, 2))
+        sources.append(
+            [face for face, kept in zip(zip(items, own, strict=True), most_frontal(own, frontal), strict=True) if kept]
+        )
     net = net.train().to(memory_format=torch.channels_last)
-    sources = [index_pictures([path]).items for path in data]
-    views = Views(sources, net.config.size, seed, steps * batch_size)
+    views = Views(sources, net.config.size, seed, steps * batch_size, strength)
     eye_distance = np.linalg.norm(TEMPLATE[1] - TEMPLATE[0]) * net.config.size / TEMPLATE_SIDE
-    optimizer = torch.optim.AdamW(net.parameters(), 3e-3, weight_decay=1e-3)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 3e-3, steps, pct_start=0.1)
+    optimizer = torch.optim.AdamW(net.parameters(), rate, weight_decay=1e-3)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, steps, pct_start=0.1)
     print(f"{sum(p.numel() for p in net.parameters()):,} parameters, {sum(map(len, sources)):,} faces, seed {seed}")
     recent = None
     with tqdm(DataLoader(views, batch_size, num_workers=workers), unit="step", dynamic_ncols=True) as bar:
