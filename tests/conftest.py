@@ -4,10 +4,22 @@ import os
 import shutil
 
 import pytest
+import torch
+from accelerate.state import AcceleratorState
 from hub import local_hub
 from playwright.sync_api import sync_playwright
 
 __all__ = ["local_hub"]
+
+
+@pytest.fixture
+def fresh_accelerator():
+    """One process trains at several precisions only in tests; threads that wait for each other crawl."""
+    AcceleratorState._reset_state(reset_partial_state=True)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import scipy.stats
 import torch
+from made_up import pictures
 from PIL import Image
 from skimage.metrics import peak_signal_noise_ratio
 
@@ -65,12 +66,7 @@ def larger(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def faces(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("data") / "faces"
-    folder.mkdir()
-    for i in range(FACES):
-        coarse = np.random.default_rng(i).integers(0, 256, (12, 12, 3), np.uint8)
-        images.save_png(images.resize(coarse, 64), folder / f"{i:02}.png")
-    return folder
+    return pictures(tmp_path_factory.mktemp("data") / "faces", FACES, side=64)
 
 
 @pytest.fixture(autouse=True)

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from accelerate.state import AcceleratorState
+from made_up import pictures
 from safetensors.torch import save_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from test_training import job, script, weights
@@ -28,6 +29,7 @@ from training.networks import build, plain_state
 from training.recipes import Gan, Recipe
 from training.train import train
 
+pytestmark = pytest.mark.usefixtures("fresh_accelerator")
 RECIPE = Recipe(
     "test-hd",
     published="none",
@@ -57,21 +59,7 @@ RECIPE = Recipe(
 
 @pytest.fixture(scope="module")
 def faces(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("data") / "faces"
-    folder.mkdir()
-    for i in range(8):
-        coarse = np.random.default_rng(i).integers(0, 256, (12, 12, 3), np.uint8)
-        images.save_png(images.resize(coarse, 72), folder / f"{i:02}.png")
-    return folder
-
-
-@pytest.fixture(autouse=True)
-def _fresh_accelerator():
-    AcceleratorState._reset_state(reset_partial_state=True)
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+    return pictures(tmp_path_factory.mktemp("data") / "faces", 8, side=72)
 
 
 def test_the_steps_are_those_of_the_published_losses_written_out(faces, tmp_path):

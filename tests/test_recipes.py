@@ -3,13 +3,12 @@
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from accelerate.state import AcceleratorState
+from made_up import pictures
 from safetensors.torch import save_file
 
-from sparnet import images
 from sparnet.errors import UserError
 from sparnet.model import SPARNetConfig
 from training import perceptual, state
@@ -21,12 +20,7 @@ from training.train import train
 
 @pytest.fixture(scope="module")
 def faces(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("data") / "faces"
-    folder.mkdir()
-    for i in range(6):
-        coarse = np.random.default_rng(i).integers(0, 256, (12, 12, 3), np.uint8)
-        images.save_png(images.resize(coarse, 64), folder / f"{i:02}.png")
-    return folder
+    return pictures(tmp_path_factory.mktemp("data") / "faces", 6, side=64)
 
 
 @pytest.fixture(scope="module")

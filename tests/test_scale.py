@@ -27,6 +27,7 @@ from training.run import prepare
 from training.state import load_checkpoint
 from training.train import fetch, train
 
+pytestmark = pytest.mark.usefixtures("fresh_accelerator")
 PIXEL = replace(RECIPE, model=replace(SMALL, norm="instance"))  # batch norm sees each process's share alone
 FULL = replace(GAN, lr=1e-4, steps=4, gan=replace(GAN.gan, pixel_steps=1))  # few and small: Adam blows rounding up
 RUNS = {"pixel": PIXEL, "full": FULL}
@@ -51,15 +52,6 @@ def spread(shards: Path, out: Path) -> None:
     run = prepare(replace(PIXEL, steps=2 * PICTURES // PIXEL.batch_size), job(shards, out / "keys", workers=2))
     seen = [json.loads(message) for step in fetch(run) for batch in step for message in batch["skipped"]]
     (out / f"keys-{run.accelerator.process_index}.json").write_text(json.dumps(seen))
-
-
-@pytest.fixture(autouse=True)
-def _fresh_accelerator():
-    AcceleratorState._reset_state(reset_partial_state=True)
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")

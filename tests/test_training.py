@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 from accelerate.state import AcceleratorState
+from made_up import pictures
 from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch.nn import functional as F
@@ -31,6 +32,7 @@ from training.recipes import RECIPES, Recipe
 from training.run import Job
 from training.train import main, train
 
+pytestmark = pytest.mark.usefixtures("fresh_accelerator")
 ROOT = Path(__file__).parents[1]
 SMALL = SPARNetConfig(
     size=32,
@@ -59,21 +61,7 @@ ALONE = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}  # thread
 
 @pytest.fixture(scope="module")
 def faces(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("data") / "faces"
-    folder.mkdir()
-    for i in range(12):
-        coarse = np.random.default_rng(i).integers(0, 256, (12, 12, 3), np.uint8)
-        images.save_png(images.resize(coarse, 36), folder / f"{i:02}.png")
-    return folder
-
-
-@pytest.fixture(autouse=True)
-def _fresh_accelerator():
-    AcceleratorState._reset_state(reset_partial_state=True)  # one process trains at several precisions only in tests
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+    return pictures(tmp_path_factory.mktemp("data") / "faces", 12, side=36)
 
 
 def job(faces: Path, out: Path, **changes) -> Job:
