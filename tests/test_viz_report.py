@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from sparnet import SPARNet, SPARNetConfig, images
-from viz import cli, report
+from viz import cli, report, views
 
 FACE = np.ascontiguousarray(skimage.data.astronaut()[8:216, 120:328])
 HOSTILE = "<img src=x onerror=alert(1)>&'.png"  # a slash cannot be in a file's name
@@ -158,17 +158,17 @@ def test_the_other_instruments_can_be_shown(folder, tmp_path, browser):
 
 def test_a_large_map_is_averaged_for_the_page_and_quantised_finely():
     values = np.random.default_rng(0).normal(size=(256, 256))
-    panel = report.panel("map", values, (-1, 1), "PuOr_r")
+    panel = views.panel("map", values, (-1, 1), "PuOr_r")
     assert panel["side"] == 128
     levels = np.frombuffer(b64decode(panel["values"]), "<u2").reshape(128, 128)
     low, high = panel["range"]
     expected = values.reshape(128, 2, 128, 2).mean((1, 3))
     np.testing.assert_allclose(low + (high - low) * levels / 65534, expected, atol=(high - low) / 65534)
     values[:2, :2] = np.nan
-    levels = np.frombuffer(b64decode(report.panel("map", values)["values"]), "<u2").reshape(128, 128)
+    levels = np.frombuffer(b64decode(views.panel("map", values)["values"]), "<u2").reshape(128, 128)
     assert np.argwhere(levels == 65535).tolist() == [[0, 0]]
 
 
 def test_what_has_no_value_has_no_bar():
-    (bar,) = report.bars(["a", "b", "c"], {"correlation": [0.5, None, np.nan]}, "").data
+    (bar,) = views.bars(["a", "b", "c"], {"correlation": [0.5, None, np.nan]}, "").data
     assert bar.y == (0.5, None, None)

@@ -8,14 +8,11 @@
 Exit 0 when done, 2 after one line on stderr when the user can put something right.
 """
 
-import platform
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import partial
-from hashlib import file_digest
-from importlib.metadata import version
 from inspect import Parameter, Signature, signature
 from pathlib import Path
 from textwrap import shorten
@@ -26,16 +23,16 @@ import typer
 from tqdm import tqdm
 
 from sparnet import images
-from sparnet.checkpoints import DEFAULT_MODEL, MODELS, load_model
+from sparnet.checkpoints import DEFAULT_MODEL, load_model
 from sparnet.errors import UserError
-from sparnet.faces import find_detector, transform_points
-from sparnet.hub import WEIGHTS, fetch
+from sparnet.faces import find_detector
 from sparnet.model import SPARNet
 from sparnet.restorer import Progress, Restorer, find_faces
 from viz.ablation import MODES
 from viz.agreement import SHARE
 from viz.faithfulness import CELLS, LEVELS
 from viz.finding import Finding, Subject
+from viz.provenance import model_record, sha256, versions
 from viz.query import STEPS
 
 if TYPE_CHECKING:
@@ -102,20 +99,9 @@ class Bench:
     def load(self, source: str, revision: str | None = None) -> tuple[SPARNet, str]:
         """The model and its name, of a file or folder the last two parts of its path; `UserError` of `load_model`."""
         model = load_model(source, self.device, revision)
-        weights = weights_file(source, revision)
-        is_file = source not in MODELS and Path(source).exists()
-        is_repo = source not in MODELS and not is_file
-        name = "/".join(Path(source).resolve().parts[-2:]) if is_file else source
-        self.models.append(
-            {
-                "id": name,
-                "revision": weights.parent.name if is_repo else None,  # the commit
-                "weights": weights.name,
-                "weights_sha256": sha256(weights),
-                "config": asdict(model.config),
-            }
-        )
-        return model, name
+        record = model_record(source, model, revision)
+        self.models.append(record)
+        return model, record["id"]
 
     def subject(self) -> Subject:
         """FACE of the command line in front of the model."""
@@ -160,7 +146,6 @@ class Bench:
             raise UserError(f"{path}: {' '.join(result.notes)}")
         face = result.faces[0]
         reduced = face.degraded is not face.crop
-        landmarks = face.face.landmarks
         mode = "simulate" if reduced else "as_is"
         self.faces[path, number, mode] = {
             "file": path.name,
@@ -171,13 +156,7 @@ class Bench:
             "detector": detector,
             "mode": mode,
         }
-        return Subject(
-            model,
-            name,
-            images.to_tensor(face.degraded).to(next(model.parameters())),
-            face.crop if reduced else None,
-            None if landmarks is None else transform_points(face.to_crop, landmarks),
-        )
+        return Subject.of(model, name, face)
 
     def told(self) -> str:
         """Who looked at what, in one line."""
@@ -189,14 +168,13 @@ class Bench:
     def provenance(self, command: str, settings: dict) -> dict:
         """What makes a finding anew; of paths only the names."""
         given = asdict(self.options) | settings
-        names = ("torch", "numpy", "opencv-python", "scikit-image", "pillow", "matplotlib")
         return {
             "command": command,
             "models": self.models,
             "faces": list(self.faces.values()),
             "settings": {name: _plain(value) for name, value in given.items() if name not in _PATHS},
             "device": self.device,
-            "versions": {"python": platform.python_version()} | {name: version(name) for name in names},
+            "versions": versions(),
         }
 
 
@@ -221,21 +199,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except UserError as error:
         print("error:", " ".join(str(error).split()), file=sys.stderr)
         sys.exit(2)
-
-
-def weights_file(source: str, revision: str | None = None) -> Path:
-    """The file that `load_model` has just read; of a Hub repo in its cache, in a folder named by the commit."""
-    if source in MODELS:
-        return MODELS[source].weights
-    path = Path(source)
-    if path.exists():
-        return path / WEIGHTS if path.is_dir() else path
-    return fetch(source, revision, local_files_only=True) / WEIGHTS
-
-
-def sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return file_digest(file, "sha256").hexdigest()
 
 
 def pictures(folder: Path) -> list[Path]:

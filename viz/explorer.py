@@ -4,6 +4,7 @@ degraded, restored, alphas, features -> payload: JSON with pictures as PNG and m
 """
 
 from base64 import b64encode
+from collections.abc import Sequence
 from dataclasses import asdict
 from io import BytesIO
 
@@ -43,9 +44,9 @@ def photo_payload(photo: np.ndarray, restored: np.ndarray | None, boxes: list[np
     }
 
 
-def color_tables() -> dict[str, str]:
+def color_tables(names: Sequence[str] = COLORMAPS) -> dict[str, str]:
     """Colour map name -> its 256 RGB triples, base64."""
-    return {name: _base64(color_table(name)) for name in COLORMAPS}
+    return {name: _base64(color_table(name)) for name in names}
 
 
 def data_url(image: bytes, kind: str = "png") -> str:

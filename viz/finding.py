@@ -14,8 +14,10 @@ from matplotlib import rc_context
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from sparnet.images import make_folder, save_bytes
+from sparnet.faces import transform_points
+from sparnet.images import make_folder, save_bytes, to_tensor
 from sparnet.model import SPARNet
+from sparnet.restorer import RestoredFace
 
 _PRINT = {"pdf.fonttype": 42, "savefig.dpi": 300}  # text as text in TrueType, which journals ask for
 
@@ -29,6 +31,18 @@ class Subject:
     degraded: Tensor  # (1,3,S,S) float32 in [-1,1], on the model's device: what the network is given
     sharp: np.ndarray | None = None  # (S,S,3) uint8, the face before it was degraded; None: not known
     points: np.ndarray | None = None  # (5,2) or (68,2) xy in pixels of the face; None: not known
+
+    @classmethod
+    def of(cls, model: SPARNet, name: str, face: RestoredFace) -> "Subject":
+        """A face as `Restorer` gave it; the sharp one is known only where it was reduced first."""
+        landmarks = face.face.landmarks
+        return cls(
+            model,
+            name,
+            to_tensor(face.degraded).to(next(model.parameters())),
+            face.crop if face.degraded is not face.crop else None,
+            None if landmarks is None else transform_points(face.to_crop, landmarks),
+        )
 
 
 @dataclass(frozen=True, eq=False)
