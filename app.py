@@ -1,6 +1,6 @@
 """The web app: assembles the tabs and launches. `python app.py [--host H] [--port P] [--model M] [--yunet FILE]`
 
-tabs -> gr.Blocks -> a page at http://HOST:PORT, with /restore, /attention and /compare for programs
+tabs -> gr.Blocks -> a page at http://HOST:PORT, with /restore, /attention, /compare and every instrument for programs
 """
 
 import argparse
@@ -14,7 +14,7 @@ os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # before Gradio is i
 import gradio as gr
 
 from sparnet.errors import UserError
-from viz.tabs import compare, restore, serving
+from viz.tabs import compare, inside, programs, restore, serving
 from viz.tabs.theme import CSS, theme
 
 TITLE = "Face SPARNet: restore a face, see its attention"
@@ -31,10 +31,18 @@ def build() -> gr.Blocks:
     serving.keep_uploads_apart()
     with gr.Blocks(title=TITLE, analytics_enabled=False, delete_cache=KEEP_FILES, fill_width=True) as page:
         gr.HTML(HEAD, elem_id="head")
-        with gr.Tab("Restore"):
-            restore.build()
-        with gr.Tab("Compare", elem_id="compare-tab"):
-            compare.build()
+        with gr.Tabs() as tabs:
+            with gr.Tab("Restore"):
+                shown, chosen, look_inside = restore.build()
+            with gr.Tab("Look inside", id="inside", elem_id="inside-tab") as inside_tab:
+                tab = inside.Tab()
+                programs.build([tab.photo, tab.model, tab.mode, tab.whole])
+            with gr.Tab("Compare", elem_id="compare-tab"):
+                compare.build()
+        opened = look_inside.click(
+            lambda: gr.Tabs(selected="inside"), None, tabs, show_progress="hidden", api_visibility="private"
+        )
+        tab.take_from(shown, chosen, inside_tab.select, opened.then)
     return page
 
 
@@ -72,7 +80,7 @@ def serve(host: str, port: int) -> None:
             server_name=host,
             server_port=port,
             theme=theme(),
-            css_paths=CSS,
+            css_paths=list(CSS),
             footer_links=["api"],
             max_file_size=UPLOAD_LIMIT,
             state_session_capacity=SESSIONS,

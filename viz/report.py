@@ -35,7 +35,7 @@ from viz.explorer import data_url
 from viz.finding import Finding, Subject, figure_png
 from viz.population import coarse_to_fine, gif
 from viz.query import Patch
-from viz.views import VIEWS, all_tables
+from viz.views import all_tables, view_of
 
 STATIC = Path(__file__).parent / "static"
 PAGE, FILM = "report.html", "coarse-to-fine.gif"
@@ -92,7 +92,7 @@ class Report:
 
     def page(self, provenance: dict, files: dict[str, list[Path]]) -> str:
         """The HTML file; `files` of each instrument are linked by their names."""
-        views = {name: VIEWS[name](finding) for name, finding in self.findings.items()}
+        views = {name: view_of(finding) for name, finding in self.findings.items()}
         sections = [
             {
                 "name": name,

@@ -1,6 +1,6 @@
 """What can be touched of a finding: linked maps and pictures, and charts; for the report's page and the app's tab.
 
-Finding -> VIEWS[instrument] -> View: pictures, groups of maps -> payload -> static/maps.js
+Finding -> view_of -> View: pictures, groups of maps -> payload -> static/maps.js
                                       charts (Plotly)
 """
 
@@ -196,6 +196,32 @@ def _ablate(finding: Finding) -> View:
     return View(pictures(arrays), groups, charts)
 
 
+def _pairs(finding: Finding) -> View:
+    arrays = finding.arrays
+    units = arrays["units"].tolist()
+    captions = {
+        "effect": "How much the face changes when both units are replaced (on the diagonal: the one alone), levels:",
+        "rest": "How far that is from the sum of the two changes: 0 if they simply add, levels:",
+    }
+    return View(charts={caption: _levels(arrays[name], units) for name, caption in captions.items()})
+
+
+def _levels(values: ndarray, names: Sequence[str]) -> go.Figure:
+    """Lengths (units,units) from 0 up, dark the highest."""
+    colors = color_table("cividis")[::-17].tolist()
+    heat = go.Heatmap(
+        z=values.tolist(),
+        x=list(names),
+        y=list(names),
+        zmin=0,
+        texttemplate="%{z:.1f}",
+        hovertemplate="%{y} and %{x}: %{z:.2f}<extra></extra>",
+        colorscale=[[i / (len(colors) - 1), f"rgb({r},{g},{b})"] for i, (r, g, b) in enumerate(colors)],
+        showscale=False,
+    )
+    return go.Figure(heat, {"yaxis": {"autorange": "reversed"}, "height": 110 + 30 * len(names)})
+
+
 def _edit(finding: Finding) -> View:
     arrays = finding.arrays
     face = [picture(f"restored {when}", arrays[when]) for when in ("before", "after")]
@@ -351,16 +377,22 @@ def _population(finding: Finding) -> View:
     return View([], groups, {"How much of each map is unusual; 0.046 if the differences were normal:": chart})
 
 
-VIEWS: dict[str, Callable[[Finding], View]] = {
+def view_of(finding: Finding) -> View:
+    """What can be touched of this finding."""
+    return _VIEWS[finding.instrument](finding)
+
+
+_VIEWS: dict[str, Callable[[Finding], View]] = {
     "atlas": _atlas,
     "gate": _gate,
-    "ablate": _ablate,
+    "ablation": _ablate,
+    "ablation-pairs": _pairs,
     "edit": _edit,
     "regions": _regions,
     "faithfulness": _faithfulness,
     "sanity": _sanity,
     "query": _query,
-    "compare": _compare,
+    "agreement": _compare,
     "channels": _channels,
     "stability": _stability,
     "population": _population,

@@ -26,6 +26,7 @@ from viz.tabs.serving import (
     read_photo,
     restorer,
     sentence,
+    settled_mode,
     timed_restoration,
 )
 
@@ -53,8 +54,11 @@ class Shown:
     whole: bool
 
 
-def build() -> None:
-    """Put the tab into the Blocks that are open."""
+def build() -> tuple[gr.State, gr.State, gr.Button]:
+    """Put the tab into the Blocks that are open; -> what is `Shown`, which of its faces, and the button to look inside.
+
+    The button belongs to whoever has the other tab.
+    """
     shown, chosen = gr.State(None, time_to_live=3600), gr.State(0)
     with gr.Row(elem_classes="bench"):
         with gr.Column(scale=4, min_width=320):
@@ -100,6 +104,7 @@ def build() -> None:
     with gr.Column(visible=False, elem_id="atlas-section") as atlas:
         gr.HTML(ABOUT_MAPS, elem_classes="about")
         explorer = gr.HTML(None, html_template="", js_on_load=script("explorer.js"), elem_id="explorer")
+        inside = gr.Button("Look inside: does it matter, is it real, what if?", elem_id="to-inside")
 
     _endpoints(photo, model, mode, whole)  # first, or the handlers below would take their names
 
@@ -129,10 +134,9 @@ def build() -> None:
         except Exception as error:  # told on the page; `sentence` logs what is not the visitor's mistake
             return view(_ready() + notice(sentence(error))) | {photo: None}
         try:
-            as_it_is = mode == "simulate" and restorer(model)[0].model.config.degraded_size is None
-            done, facts = timed_restoration(pixels, model, "as_is" if as_it_is else mode, whole, progress)
-            if as_it_is:
-                facts["notes"].append(f"{model} takes faces however damaged, so they were restored as they are.")
+            settled, notes = settled_mode(model, mode)
+            done, facts = timed_restoration(pixels, model, settled, whole, progress)
+            facts["notes"] = list(dict.fromkeys([*facts["notes"], *notes]))
             return view(_status(facts), Shown(pixels, done, model, facts["mode"], whole)) | {choice: facts["mode"]}
         except Exception as error:  # the same
             return view(_ready() + notice(sentence(error)))
@@ -164,6 +168,7 @@ def build() -> None:
     for event in (*changes, asked, picked):
         event.then(explained(write_files), [shown, chosen], files, show_progress="hidden", **settings)
     photo.clear(lambda: view(_ready()), None, outputs, show_progress="hidden", api_visibility="private")
+    return shown, chosen, inside
 
 
 def _endpoints(photo: gr.Image, model: gr.Dropdown, mode: gr.Radio, whole: gr.Checkbox) -> None:

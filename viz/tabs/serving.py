@@ -148,6 +148,18 @@ def check_mode(mode: str) -> None:
         raise UserError(f"{mode!r} is not a mode. Choose one of {', '.join(MODES)}.")
 
 
+def settled_mode(model: str, mode: str) -> tuple[str, list[str]]:
+    """The mode, but "as_is" for a model that knows no one size to reduce faces to; what fell back, and a note of that.
+
+    `UserError` for another mode, or a model that cannot be had.
+    """
+    check_mode(mode)
+    restore, notes = restorer(model)
+    if mode == "simulate" and restore.model.config.degraded_size is None:
+        return "as_is", [*notes, f"{model} takes faces however damaged, so they were restored as they are."]
+    return mode, notes
+
+
 def find(photo: np.ndarray, whole: bool) -> tuple[list[Face], str, list[str]]:
     """The photo's faces, largest first, who found them, and notes; `whole`: the picture is already a face."""
     return find_faces(photo, "whole" if whole else None, *_detectors)
@@ -162,11 +174,17 @@ def face_index(number: int | None, count: int, notes: list[str]) -> int:
 
 
 def download(data: bytes, name: str) -> str:
-    """Write a result where Gradio serves it from and later deletes it; a folder of its own that cannot be guessed."""
+    """Write a result where Gradio serves it from and later deletes it; -> its path, in a folder of its own."""
+    file = download_folder() / name
+    file.write_bytes(data)
+    return str(file)
+
+
+def download_folder() -> Path:
+    """A new folder that Gradio serves from and later deletes; its name cannot be guessed."""
     folder = Path(get_upload_folder()) / secrets.token_hex(16)
     folder.mkdir(parents=True)
-    (folder / name).write_bytes(data)
-    return str(folder / name)
+    return folder
 
 
 def sentence(error: Exception) -> str:

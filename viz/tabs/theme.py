@@ -4,7 +4,8 @@ from pathlib import Path
 
 import gradio as gr
 
-CSS = Path(__file__).parents[1] / "static" / "app.css"
+_STATIC = Path(__file__).parents[1] / "static"
+CSS = (_STATIC / "app.css", _STATIC / "maps.css")
 
 _WEIGHTS = (400, 700)  # Gradio's 600 has only some of the letters
 
