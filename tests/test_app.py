@@ -284,11 +284,6 @@ def test_dark_and_light_differ_in_background_and_fit_a_phone(server, browser):
     assert lightness["light"] > 230
 
 
-def test_only_restore_attention_and_compare_are_offered_to_programs(client):
-    assert set(client.view_api(return_format="dict")["named_endpoints"]) == {"/restore", "/attention", "/compare"}
-    assert client.view_api(return_format="dict")["unnamed_endpoints"] == {}
-
-
 def test_the_client_restores_a_photo(client):
     path, facts = client.predict(handle_file(ASTRONAUT), DEFAULT_MODEL, "simulate", api_name="/restore")
     photo = np.array(Image.open(path))

@@ -1,7 +1,6 @@
 """One face by several models: the numbers, the strip, /compare in the real client and the tab in a real browser."""
 
 import io
-import socket
 from pathlib import Path
 
 import gradio_client.exceptions
@@ -12,11 +11,11 @@ import torch
 from gradio_client import Client, handle_file
 from PIL import Image
 from playwright.sync_api import expect
+from served import served
 
-import app
 from sparnet import Restorer, SPARNet, SPARNetConfig, load_model
 from sparnet.checkpoints import DEFAULT_MODEL, MODELS
-from sparnet.faces import Detector, Face
+from sparnet.faces import Face
 from training import metrics
 from viz.compare import Column, OneFace, best, comparison_strip, mean_attention, restored_column, scores, side_by_side
 from viz.tabs import serving
@@ -48,27 +47,17 @@ def calls():
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory, blind, calls):
-    """The address of the real page in this process, with a stand-in for the detector and for SPARNetHD."""
-    folder, trace = tmp_path_factory.mktemp("models") / "blind", Restorer.trace
-    blind.save_pretrained(folder)
+    """The address of the page, whose networks' calls are counted."""
+    trace = Restorer.trace
 
     def counted(self, degraded, features=False):
         calls.append(len(degraded))
         return trace(self, degraded, features)
 
-    with pytest.MonkeyPatch.context() as patch, socket.socket() as free:
-        patch.setenv("GRADIO_TEMP_DIR", str(tmp_path_factory.mktemp("served")))
-        patch.setattr(serving, "_detectors", [Detector("stand-in", "Two faces, always.", lambda photo: [FACE, OTHER])])
-        patch.setattr(serving, "_offered", [])
+    with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Restorer, "trace", counted)
-        serving.offer(str(folder))
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-        free.close()
-        page = app.build()
-        yield page.launch(server_name="127.0.0.1", server_port=port, prevent_thread_lock=True, quiet=True)[1]
-        page.close(verbose=False)
-        serving._load.cache_clear()
+        with served(tmp_path_factory.mktemp("page"), blind, [FACE, OTHER]) as address:
+            yield address
 
 
 @pytest.fixture(scope="module")
