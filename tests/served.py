@@ -20,7 +20,7 @@ def served(folder: Path, model: SPARNet, faces: Sequence[Face]) -> Iterator[str]
     with pytest.MonkeyPatch.context() as patch, socket.socket() as free:
         (folder / "served").mkdir()
         patch.setenv("GRADIO_TEMP_DIR", str(folder / "served"))
-        found = Detector("stand-in", f"{len(faces)} faces, always.", lambda photo: list(faces))
+        found = Detector("stand-in", "The faces of the test, always.", lambda photo: list(faces))
         patch.setattr(serving, "_detectors", [found])
         patch.setattr(serving, "_offered", [])
         serving.offer(str(folder / "model"))

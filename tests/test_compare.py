@@ -191,7 +191,7 @@ def test_the_client_compares_models_and_a_failed_one_has_its_message(server, off
     assert 0 < columns["Bicubic"]["ssim"] < 1
     assert columns["Original"]["psnr"] is None
     assert facts["face"] == FACE.box.tolist()
-    assert facts["notes"] == ["Two faces, always."]
+    assert facts["notes"] == ["The faces of the test, always."]
     with Image.open(strip) as picture:
         assert picture.format == "PNG"
         assert picture.width > 5 * 256

@@ -10,7 +10,6 @@ import torch
 from PIL import Image
 
 from sparnet.errors import UserError
-from sparnet.images import save_png
 from sparnet.model import SPARNet, SPARNetConfig
 from viz.finding import Subject
 from viz.overlay import colorize
@@ -21,13 +20,13 @@ from viz.population import (
     gather,
     gif,
     population_of,
-    run_frames,
     study,
     study_many,
+    study_run,
     study_training,
-    training_frames,
     z_scores,
 )
+from viz.views import view_of
 
 TINY = SPARNetConfig(
     size=32, smallest=8, min_channels=8, max_channels=16, hourglass_channels=8, body_depth=0, bottleneck=16
@@ -160,24 +159,38 @@ def test_a_film_has_its_frames_in_their_order():
         gif([frames[0], frames[1][:10]])
 
 
-def test_the_film_of_a_run_is_in_the_order_of_its_steps(tmp_path):
-    (tmp_path / "attention").mkdir()
-    for step in (500, 1000, 20000, 0):
-        save_png(np.full((8, 8, 3), step // 100, np.uint8), tmp_path / f"attention/step-{step:07d}.png")
-    assert [frame[0, 0, 0] for frame in run_frames(tmp_path)] == [0, 5, 10, 200]
+def test_a_run_is_read_in_the_order_of_its_steps_and_its_maps_settle_on_the_last(tmp_path):
+    folder = tmp_path / "attention"
+    folder.mkdir()
+    last = np.random.default_rng(0).random((4, 4))
+    maps = {500: 1 - last, 1000: last[::-1], 20000: last}
+    for step, alpha in maps.items():
+        face = np.full((8, 8, 3), step // 100, np.uint8)
+        np.savez(folder / f"step-{step:07d}.npz", degraded=face, restored=face, **{"body.0": alpha})
+    found = study_run(tmp_path)
+    assert found.numbers["checkpoints"] == ["step 500", "step 1,000", "step 20,000"]
+    r = found.numbers["units"]["body.0"]["r_with_last"]
+    assert r == pytest.approx([-1, np.corrcoef(last[::-1].ravel(), last.ravel())[0, 1], 1])
+    assert found.arrays["restored/over_time"][:, 0, 0, 0].tolist() == [5, 10, 200]
+    view = view_of(found)
+    assert view.ordered
+    assert [len(panels) for panels in view.groups.values()] == [2, 2, 2]
+    np.savez(folder / "step-0030000.npz", degraded=face, restored=face, **{"body.0": np.zeros((8, 8))})
+    with pytest.raises(UserError, match="different networks"):
+        study_run(tmp_path)
+    (folder / "step-0030000.npz").write_bytes(b"PK")
+    with pytest.raises(UserError, match="Take it away"):
+        study_run(tmp_path)
     with pytest.raises(UserError, match="training run"):
-        run_frames(tmp_path / "attention")
+        study_run(folder)
 
 
-def test_films_of_checkpoints_and_of_one_face_have_a_frame_each():
-    checkpoints = [subject(model=network(seed), name=f"step {seed}") for seed in (0, 1)]
-    frames = training_frames(checkpoints)
-    assert len(read_back(gif(frames))[0]) == 2
-    assert not np.array_equal(*frames)
-    forward = coarse_to_fine(checkpoints[0])
+def test_the_film_of_a_face_has_a_frame_for_each_unit():
+    one = subject(model=network(0))
+    forward = coarse_to_fine(one)
     shown, _ = read_back(gif(forward))
     assert len(shown) == len(TINY.units())
-    for frame, alpha in zip(forward, checkpoints[0].model.trace(checkpoints[0].degraded).alphas.values(), strict=True):
+    for frame, alpha in zip(forward, one.model.trace(one.degraded).alphas.values(), strict=True):
         alpha = alpha[0, 0].detach().numpy()
         cell = len(alpha) // 2  # of the map alone, which fills the right half
         x, y = np.array((311.1, 43.6)) + 286.7 * (cell + 0.5) / len(alpha)

@@ -217,7 +217,7 @@ def test_the_print_figure_holds_its_text_as_text(run, tmp_path):
         (("edit", Path("face.png"), "--whole", "--edits", Path("face.png")), "not JSON"),
         (("query", Path("face.png"), "--whole", "--patch", "1,2,3"), "left,top,right,bottom"),
         (("compare", Path("face.png"), "--whole"), "nothing to compare with"),
-        (("population", Path("face.png"), "--whole"), "either --faces"),
+        (("population", Path("face.png"), "--whole"), "one of --faces"),
         (("report", Path("face.png"), "--whole", "--only", "magic"), "no instrument magic"),
     ],
 )

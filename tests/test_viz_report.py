@@ -139,9 +139,14 @@ def test_the_other_instruments_can_be_shown(folder, tmp_path, browser):
     (tmp_path / "faces").mkdir()
     for i, face in enumerate((FACE, FACE[::-1], 255 - FACE)):
         images.save_png(np.ascontiguousarray(face), tmp_path / "faces" / f"{i}.png")
-    names = ("channels", "compare", "population", "faithfulness", "sanity", "query")
+    (tmp_path / "run" / "attention").mkdir(parents=True)
+    for step in range(3):
+        np.savez(
+            tmp_path / f"run/attention/step-{step}.npz", degraded=FACE, restored=FACE, unit=np.full((4, 4), step / 4)
+        )
+    names = ("channels", "compare", "population", "faithfulness", "sanity", "query", "training")
     only = [part for name in names for part in ("--only", name)]
-    more = ["--other-model", folder.parent / "model", "--faces", tmp_path / "faces"]
+    more = ["--other-model", folder.parent / "model", "--faces", tmp_path / "faces", "--run", tmp_path / "run"]
     make(tmp_path / "faces" / "0.png", tmp_path / "deep", tmp_path / "out", *only, *more)
     page = browser.new_page()
     problems = []
@@ -152,6 +157,11 @@ def test_the_other_instruments_can_be_shown(folder, tmp_path, browser):
     for name in names:
         assert page.locator(f"#{name} canvas").count() > 0 or name == "sanity"
         page.locator(f"#{name} .js-plotly-plot").first.wait_for()
+    along = page.locator("#training .along")
+    assert along.inner_text() == "step 2"  # begins with the last
+    along.locator("input").evaluate("range => { range.value = 1; range.dispatchEvent(new Event('input')); }")
+    assert along.inner_text() == "step 1"
+    assert page.locator("#training canvas[role=img]").get_attribute("aria-label").endswith("from 0.25 to 0.25")
     assert problems == []
     page.close()
 

@@ -16,11 +16,12 @@ from test_data import write_folder
 from test_gan import RECIPE as GAN
 from test_training import RECIPE, SMALL, job
 
-from sparnet import SPARNet, images
+from sparnet import SPARNet, images, load_model
 from training.baselines import RCANConfig
 from training.state import load_checkpoint
 from training.train import train
 from training.watch import ASTRONAUT, atlas, curves, probe
+from viz.population import study_run
 
 pytestmark = pytest.mark.usefixtures("fresh_accelerator")
 
@@ -109,11 +110,17 @@ def test_a_run_leaves_its_curves_and_a_frame_at_every_validation(faces, tmp_path
     out = tmp_path / "run"
     train(RECIPE, job(faces, out, validate=faces))
     assert images.load(out / "curves.png").std() > 0
-    frames = sorted((out / "attention").iterdir())
+    frames = sorted((out / "attention").glob("*.png"))
     assert [frame.name for frame in frames] == ["step-0000003.png", "step-0000006.png"]
     first, last = map(images.load, frames)
     assert first.shape == last.shape
     assert not np.array_equal(first, last)
+    found = study_run(out)  # reads the numbers beside the frames
+    assert found.numbers["checkpoints"] == ["step 3", "step 6"]
+    averaged = load_model(str(out / "model"))
+    maps = averaged.trace(images.to_tensor(np.load(out / "attention/step-0000006.npz")["degraded"])).alphas
+    for unit, alpha in maps.items():
+        assert np.allclose(found.arrays[f"{unit}/over_time"][-1], alpha[0].mean(0).detach(), atol=0.002)
     logged = EventAccumulator(str(out / "logs")).Reload()
     [tag] = [tag for tag in logged.Tags()["images"] if "attention" in tag]
     assert [entry.step for entry in logged.Images(tag)] == [3, 6]

@@ -2,10 +2,13 @@
 
     losses, scores -> remember -> history, kept in the checkpoint -> curves -> OUT/curves.png, over images seen
     astronaut -> degraded -> averaged model -> atlas -> OUT/attention/step-0000500.png: where every unit looks
+                                                     -> OUT/attention/step-0000500.npz: its numbers
 
 The face is the same in every run, so that runs compare; the frames of a run have one size and sort, as a film needs.
+`python -m viz population --run OUT` lays them beside each other.
 """
 
+from io import BytesIO
 from math import ceil
 
 import numpy as np
@@ -46,10 +49,15 @@ def watch(run: Run) -> None:
             run.say(f"{run.recipe.name} has no attention maps to make pictures of")
         return
     seen = run.step * run.recipe.batch_size
-    frame = _pixels(atlas(*probe(run), f"{run.recipe.name} after {seen:,} images, step {run.step:,}"))
+    degraded, restored, maps = probe(run)
+    frame = _pixels(atlas(degraded, restored, maps, f"{run.recipe.name} after {seen:,} images, step {run.step:,}"))
     folder = run.job.out / "attention"
     folder.mkdir(exist_ok=True)
     images.save_png(frame, folder / f"step-{run.step:07d}.png")
+    numbers = BytesIO()
+    half = {name: alpha.astype(np.float16) for name, alpha in maps.items()}  # to 0.0005: finer than a colour's step
+    np.savez_compressed(numbers, degraded=degraded, restored=restored, **half)
+    images.save_bytes(numbers.getvalue(), folder / f"step-{run.step:07d}.npz")
     tracker = run.accelerator.get_tracker("tensorboard")
     tracker.log_images({"attention": frame[None]}, step=run.step, dataformats="NHWC")
 

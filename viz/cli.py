@@ -82,6 +82,7 @@ Faces = Annotated[
 Seed = Annotated[int, typer.Option(help="Of everything random.")]
 OtherModel = Annotated[str | None, typer.Option(metavar="MODEL", help="A second network, on the same face.")]
 OtherFace = Annotated[Path | None, typer.Option(metavar="PHOTO", help="A second face, its photo's largest.")]
+Run = Annotated[Path | None, typer.Option(metavar="DIR", help="Folder of a training run: maps over the training.")]
 Units = Annotated[list[str] | None, typer.Option("--unit", help="Only this unit, such as body.0; repeatable.")]
 
 
@@ -160,9 +161,11 @@ class Bench:
 
     def told(self) -> str:
         """Who looked at what, in one line."""
+        models = ", ".join(model["id"] for model in self.models)
+        if not self.faces:
+            return f"{models} on {self.device}"
         first, *more = self.faces.values()
         face = f"{first['file']}, face {first['face']} of {first['of']} ({first['detector']}), {first['mode']}"
-        models = ", ".join(model["id"] for model in self.models)
         return f"{face}{f' and {len(more)} more' if more else ''}; {models} on {self.device}"
 
     def provenance(self, command: str, settings: dict) -> dict:
@@ -497,13 +500,22 @@ def population(
     checkpoint: Annotated[
         list[str] | None, typer.Option(metavar="MODEL", help="One more state of a training run, in order; repeatable.")
     ] = None,
+    run: Run = None,
     seed: Seed = 0,
 ) -> Finding:
-    """Mean maps of a folder of faces; with FACE, how it differs from them; with --checkpoint, FACE over a training."""
-    from viz.population import gather, study, study_many, study_training
+    """Mean maps of a folder of faces; with FACE, how it differs from them. Or maps over a training.
 
-    if (faces is None) == (not checkpoint):
-        raise UserError("Give either --faces, a folder of aligned faces, or --checkpoint, models of one training run.")
+    --run takes the astronaut's maps that the trainer wrote at every validation, --checkpoint FACE's by saved models.
+    """
+    from viz.population import gather, study, study_many, study_run, study_training
+
+    if (faces is not None) + bool(checkpoint) + (run is not None) != 1:
+        raise UserError(
+            "Give one of --faces, a folder of aligned faces, --run, the folder of a training run, and --checkpoint, "
+            "models of one training run."
+        )
+    if run is not None:
+        return study_run(run, progress)
     if checkpoint:
         photo = bench.photo()
         networks = (bench.load(source) for source in checkpoint)
@@ -528,6 +540,7 @@ def report(
         Path | None, typer.Option(metavar="DIR", help="Aligned faces, for `population` and `sanity`.")
     ] = None,
     patch: Annotated[str | None, typer.Option(metavar="X1,Y1,X2,Y2", help="Of the restored face, for `query`.")] = None,
+    run: Run = None,
 ) -> "Report":
     """Every instrument on one face, as one HTML file that needs no network, with all their files."""
     from viz.edit import load
@@ -540,5 +553,6 @@ def report(
         edits=None if edits is None else load(edits, subject),
         faces=None if faces is None else FolderOfFaces(bench, pictures(faces)),
         patch=_patch(patch),
+        run=run,
     )
     return study(given, only or (), skip or (), progress)

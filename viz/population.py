@@ -2,9 +2,9 @@
 
 faces -> maps, one face at a time -> Moments (Welford) -> Population: mean, std (h,w) -> study_many
 face  -> maps -> z = (map - mean) / std ----------------------------'---------------> study
-checkpoints in order, one probe face -> maps over time (T,h,w) -> study_training; training_frames -+
-OUT/attention/step-*.png of a training run -> run_frames ------------------------------------------+-> gif
-one face -> its maps in forward order -> coarse_to_fine -------------------------------------------'
+checkpoints in order, one probe face -> maps over time (T,h,w) -> study_training
+OUT/attention/step-*.npz of a training run -> maps over time ---> study_run
+one face -> its maps in forward order -> coarse_to_fine -> gif
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from io import BytesIO
 from operator import length_hint
 from pathlib import Path
+from zipfile import BadZipFile
 
 import numpy as np
 import torch
@@ -21,9 +22,8 @@ from numpy import ndarray
 from PIL import Image
 
 from sparnet.errors import UserError
-from sparnet.images import load, to_image
+from sparnet.images import to_image
 from sparnet.restorer import Progress
-from viz.atlas import atlas_figure
 from viz.finding import Finding, Subject
 from viz.overlay import overlay
 from viz.regions import CONFIDENCE, RESAMPLES, mean_interval, spatial_maps
@@ -200,7 +200,41 @@ def study_training(checkpoints: Iterable[Subject], progress: Progress | None = N
             over_time.setdefault(unit, []).append(alpha)
     if not labels:
         raise UserError("There are no checkpoints to look at. Give at least one model folder.")
-    stacks = {unit: np.stack(alphas) for unit, alphas in over_time.items()}
+    if progress:
+        progress(len(labels), len(labels), "Done")
+    return _training(labels, {unit: np.stack(alphas) for unit, alphas in over_time.items()})
+
+
+def study_run(run: Path, progress: Progress | None = None) -> Finding:
+    """The same of a training run's own face, the astronaut, from RUN/attention/step-*.npz, which its validations wrote.
+
+    Array "restored/over_time" (T,S,S,3) uint8 too. `UserError` if the folder has none, or they do not fit together.
+    """
+    paths = sorted((run / "attention").glob("step-*.npz"))
+    if not paths:
+        raise UserError(f"{run} has no attention/step-*.npz. Give the folder of a training run, its --out.")
+    labels, over_time = [], {}
+    for i, path in enumerate(paths):
+        if progress:
+            progress(i, len(paths), f"Reading {path.name}")
+        labels.append(f"step {int(path.stem.removeprefix('step-')):,}")
+        try:
+            with np.load(path, allow_pickle=False) as arrays:
+                for name in arrays.files:
+                    over_time.setdefault(name, []).append(arrays[name])
+        except (OSError, ValueError, BadZipFile) as error:
+            raise UserError(f"{path} cannot be read ({error}). Take it away, with the PNG beside it.") from error
+    del over_time["degraded"]
+    if any(len({one.shape for one in states}) > 1 or len(states) < len(paths) for states in over_time.values()):
+        raise UserError(f"The states in {run}/attention are of different networks. Take away those of the other one.")
+    if progress:
+        progress(len(paths), len(paths), "Done")
+    restored = np.stack(over_time.pop("restored"))
+    stacks = {unit: np.stack(states).astype(np.float32) for unit, states in over_time.items()}
+    return _training(labels, stacks, {"restored/over_time": restored})
+
+
+def _training(labels: list[str], stacks: dict[str, ndarray], more: Mapping[str, ndarray] | None = None) -> Finding:
     units = {
         unit: {
             "mean": [float(alpha.mean(dtype=np.float64)) for alpha in stack],
@@ -208,13 +242,11 @@ def study_training(checkpoints: Iterable[Subject], progress: Progress | None = N
         }
         for unit, stack in stacks.items()
     }
-    if progress:
-        progress(len(labels), len(labels), "Done")
     return Finding(
         "training",
         TRAINING_MEANING,
         {"checkpoints": labels, "units": units},
-        {f"{unit}/over_time": stack for unit, stack in stacks.items()},
+        {f"{unit}/over_time": stack for unit, stack in stacks.items()} | dict(more or {}),
         training_figure(labels, stacks, units),
     )
 
@@ -264,25 +296,6 @@ def training_figure(labels: Sequence[str], stacks: Mapping[str, ndarray], units:
             told = "constant" if r is None else f"r {r:.2f}"
             axes.set_title(f"{labels[step]}\n{told}" if row == 0 else told, fontsize=7, loc="left", pad=2)
     return figure
-
-
-def training_frames(checkpoints: Iterable[Subject]) -> list[ndarray]:
-    """The atlas of each checkpoint with what it makes of the face, (H,W,3) uint8, in the order given."""
-    frames = []
-    for subject in checkpoints:
-        with torch.no_grad():
-            trace = subject.model.trace(subject.degraded)
-        pictures = {"network input": to_image(subject.degraded), "restored": to_image(trace.restored)}
-        frames.append(_pixels(atlas_figure(trace.alphas, title=subject.name, pictures=pictures)))
-    return frames
-
-
-def run_frames(run: Path) -> list[ndarray]:
-    """The atlases that a training run drew, RUN/attention/step-*.png, in order of the steps; `UserError` if none."""
-    paths = sorted((run / "attention").glob("step-*.png"))
-    if not paths:
-        raise UserError(f"{run} has no attention/step-*.png. Give the folder of a training run, its --out.")
-    return [load(path) for path in paths]
 
 
 def coarse_to_fine(subject: Subject) -> list[ndarray]:

@@ -56,6 +56,7 @@ class Given:
     edits: Sequence[Edit] | None = None
     faces: Iterable[Subject] | None = None  # others, aligned, in front of the same network; gone through twice
     patch: Patch | None = None  # of the pixel query; None: the middle of the face
+    run: Path | None = None  # folder of a training run
 
 
 @dataclass(frozen=True)
@@ -182,6 +183,12 @@ def _population_study(given: Given, progress: Progress | None) -> Finding:
     return population.study(given.subject, population.gather(given.faces, progress))
 
 
+def _training_study(given: Given, progress: Progress | None) -> Finding:
+    if given.run is None:
+        raise UserError("There is no training to look at: give the folder of a run with --run.")
+    return population.study_run(given.run, progress)
+
+
 def _sanity_study(given: Given, progress: Progress | None) -> Finding:
     others = None if given.faces is None else list(islice(given.faces, _OTHERS))
     return sanity.study(given.subject, others, progress=progress)
@@ -200,4 +207,5 @@ INSTRUMENTS = {
     "channels": Instrument("Channels", _alone(channels.study)),
     "stability": Instrument("Does it hold still?", _alone(stability.study)),
     "population": Instrument("Against other faces", _population_study),
+    "training": Instrument("How the maps came about", _training_study),
 }

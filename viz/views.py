@@ -7,6 +7,7 @@ Finding -> view_of -> View: pictures, groups of maps -> payload -> static/maps.j
 from base64 import b64encode
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import product
 
 import cv2
 import numpy as np
@@ -377,6 +378,26 @@ def _population(finding: Finding) -> View:
     return View([], groups, {"How much of each map is unusual; 0.046 if the differences were normal:": chart})
 
 
+def _training(finding: Finding) -> View:
+    labels, units = finding.numbers["checkpoints"], finding.numbers["units"]
+    restored = finding.arrays.get("restored/over_time")
+    groups = {
+        label: [
+            *([picture("restored", restored[i])] if restored is not None else []),
+            *(panel(unit, finding.arrays[f"{unit}/over_time"][i]) for unit in units),
+        ]
+        for i, label in enumerate(labels)
+    }
+    series = {unit: [_known(r) for r in one["r_with_last"]] for unit, one in units.items()}
+    curves = [
+        go.Scatter(x=labels, y=r, name=unit, line={"color": color, "dash": dash})
+        for (unit, r), (dash, color) in zip(series.items(), product(("solid", "dash", "dot"), _COLORS), strict=False)
+    ]
+    chart = go.Figure(curves, {"yaxis": {"title": "correlation"}})
+    caption = "Correlation of each unit's map with its last; at 1 it has settled:"
+    return View([], groups, {caption: chart}, shown=labels[-1], ordered=True)
+
+
 def view_of(finding: Finding) -> View:
     """What can be touched of this finding."""
     return _VIEWS[finding.instrument](finding)
@@ -396,4 +417,5 @@ _VIEWS: dict[str, Callable[[Finding], View]] = {
     "channels": _channels,
     "stability": _stability,
     "population": _population,
+    "training": _training,
 }
