@@ -86,12 +86,14 @@ def subject(model, name):
 
 @pytest.fixture
 def page(server, browser):
-    """The page, just opened; the test fails if its console has an error."""
+    """The page, just opened; the test fails if its console has an error or it asks any other host for anything."""
     page = browser.new_page(viewport={"width": 1360, "height": 1000})
     page.set_default_timeout(PATIENCE)
     problems = []
     page.on("console", lambda message: problems.append(message.text) if message.type == "error" else None)
     page.on("pageerror", lambda error: problems.append(str(error)))
+    ours = (server, "data:", "blob:")
+    page.on("request", lambda request: None if request.url.startswith(ours) else problems.append(request.url))
     page.goto(server)
     yield page
     page.close()
@@ -314,7 +316,14 @@ def test_the_report_is_one_file_that_opens_without_the_server(inside, browser, t
     alone.on("request", lambda one: None if one.url.startswith(("file:", "data:")) else outside.append(one.url))
     alone.goto((tmp_path / "report.html").as_uri())
     ids = alone.locator("section").evaluate_all("all => all.map(section => section.id)")
-    assert ids == ["atlas", "gate", "ablate", "regions", "stability", "left-out"]  # 2D attention has no channels
+    assert ids == [
+        "atlas",
+        "gate",
+        "ablate",
+        "regions",
+        "stability",
+        "left-out",
+    ]  # no population was gathered, 2D attention has no channels
     assert outside == []
     alone.close()
 
@@ -396,6 +405,7 @@ def test_the_client_gives_an_instrument_its_own_options(client, name, subject, t
         ("/agreement", {"other_model": "/etc"}, "not a model"),
         ("/edit", {}, "Give a file of edits"),
         ("/channels", {}, "one attention map a unit"),
+        ("/population", {}, "was gathered yet"),
     ],
 )
 def test_mistakes_are_answered_by_sentences(client, name, endpoint, options, told):

@@ -19,6 +19,8 @@ from viz.population import (
     coarse_to_fine,
     gather,
     gif,
+    keep,
+    kept,
     population_of,
     study,
     study_many,
@@ -157,6 +159,27 @@ def test_a_film_has_its_frames_in_their_order():
     assert times == [500, 500, 500, 1500]
     with pytest.raises(ValueError, match="one size"):
         gif([frames[0], frames[1][:10]])
+
+
+def test_a_population_is_kept_beside_the_weights_it_was_gathered_with(tmp_path):
+    model = network()
+    model.save_pretrained(tmp_path)
+    weights = tmp_path / "model.safetensors"
+    gathered = gather([subject(model=model, face=i) for i in range(4)])
+    with pytest.raises(UserError, match="was gathered yet"):
+        kept("tiny", weights)
+    path = keep(gathered, weights, "made-up faces")
+    usual, data = kept("tiny", weights)
+    assert (usual.faces, data) == (4, "made-up faces")
+    for unit, mean in gathered.mean.items():
+        assert np.allclose(usual.mean[unit], mean, atol=5e-4)
+        assert np.allclose(usual.std[unit], gathered.std[unit], atol=5e-4)
+    weights.write_bytes(weights.read_bytes() + b" ")
+    with pytest.raises(UserError, match="other weights"):
+        kept("tiny", weights)
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(UserError, match="damaged"):
+        kept("tiny", weights)
 
 
 def test_a_run_is_read_in_the_order_of_its_steps_and_its_maps_settle_on_the_last(tmp_path):

@@ -21,6 +21,7 @@ from sparnet.hub import WEIGHTS
 from viz import cli
 from viz.edit import Edit, save
 from viz.finding import Subject, figure_png
+from viz.population import kept
 
 ROOT = Path(__file__).parents[1]
 FACE = np.ascontiguousarray(skimage.data.astronaut()[8:216, 120:328])
@@ -181,11 +182,18 @@ def test_one_face_against_a_folder_and_over_a_training(run, folder, tmp_path):
     assert run("population", Path("face.png"), "--whole", "--faces", Path("faces"))[0] == 0
     numbers, arrays = saved(tmp_path / "out" / "population")
     assert numbers["faces"] == 3
-    assert set(arrays) == {f"{unit}/{kind}" for unit in UNITS for kind in ("map", "z")}
+    assert set(arrays) == {"degraded"} | {f"{unit}/{kind}" for unit in UNITS for kind in ("map", "z", "mean")}
     two = ["--checkpoint", folder / "flat", "--checkpoint", folder / "flat"]
     assert run("population", Path("face.png"), "--whole", *map(str, two))[0] == 0
     numbers, _ = saved(tmp_path / "out" / "training")
     assert [r == pytest.approx(1) for r in numbers["units"][UNITS[0]]["r_with_last"]] == [True, True]
+
+
+def test_a_population_is_kept_for_the_app_only_of_a_folder(run, folder):
+    assert_one_line(run("population", Path("face.png"), "--faces", Path("faces"), "--keep", "x"), "and no FACE")
+    assert run("population", "--faces", Path("faces"), "--keep", "three faces", model="deep")[0] == 0
+    usual, data = kept("deep", folder / "deep" / WEIGHTS)
+    assert (usual.faces, data) == (3, "three faces")
 
 
 def test_pairs_and_channels(run, tmp_path):

@@ -32,7 +32,7 @@ from viz.ablation import MODES
 from viz.agreement import SHARE
 from viz.faithfulness import CELLS, LEVELS
 from viz.finding import Finding, Subject
-from viz.provenance import model_record, sha256, versions
+from viz.provenance import model_record, sha256, versions, weights_file
 from viz.query import STEPS
 
 if TYPE_CHECKING:
@@ -501,14 +501,20 @@ def population(
         list[str] | None, typer.Option(metavar="MODEL", help="One more state of a training run, in order; repeatable.")
     ] = None,
     run: Run = None,
+    keep: Annotated[
+        str | None, typer.Option(metavar="WORDS", help="Keep it beside the weights for the app; which faces they are.")
+    ] = None,
     seed: Seed = 0,
 ) -> Finding:
     """Mean maps of a folder of faces; with FACE, how it differs from them. Or maps over a training.
 
     --run takes the astronaut's maps that the trainer wrote at every validation, --checkpoint FACE's by saved models.
     """
+    from viz import population as instrument
     from viz.population import gather, study, study_many, study_run, study_training
 
+    if keep and (faces is None or bench.options.photo is not None):
+        raise UserError("--keep is for a folder of faces alone: give --faces and no FACE.")
     if (faces is not None) + bool(checkpoint) + (run is not None) != 1:
         raise UserError(
             "Give one of --faces, a folder of aligned faces, --run, the folder of a training run, and --checkpoint, "
@@ -522,7 +528,11 @@ def population(
         look = partial(bench.look, photo, bench.options.face, bench.options.whole)
         return study_training((look(network) for network in networks), progress)
     if bench.options.photo is None:
-        return study_many(bench.subjects(faces), seed, progress)
+        finding = study_many(bench.subjects(faces), seed, progress)
+        if keep:
+            weights = weights_file(bench.options.model, bench.options.revision)
+            instrument.keep(instrument.population_of(finding.numbers, finding.arrays), weights, keep)
+        return finding
     subject = bench.subject()
     return study(subject, gather(FolderOfFaces(bench, pictures(faces)), progress))
 

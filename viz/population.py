@@ -7,6 +7,7 @@ OUT/attention/step-*.npz of a training run -> maps over time ---> study_run
 one face -> its maps in forward order -> coarse_to_fine -> gif
 """
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from io import BytesIO
@@ -22,10 +23,11 @@ from numpy import ndarray
 from PIL import Image
 
 from sparnet.errors import UserError
-from sparnet.images import to_image
+from sparnet.images import save_bytes, to_image
 from sparnet.restorer import Progress
 from viz.finding import Finding, Subject
 from viz.overlay import overlay
+from viz.provenance import sha256
 from viz.regions import CONFIDENCE, RESAMPLES, mean_interval, spatial_maps
 
 MEANING = (
@@ -41,6 +43,7 @@ TRAINING_MEANING = (
     "places; one face and one run, so another run's units may share the work differently."
 )
 FLOOR = 0.002  # half a shade of 256: a smaller standard deviation counts as this, or z would blow up the invisible
+KEPT = ".population.npz"  # instead of the weights' suffix
 RARE = 2  # standard deviations
 _STD_END, _Z_END = 0.25, 4  # ends of the colour scales
 _COLUMNS, _MAP, _PITCH, _MARGIN, _HEAD = 8, 1.12, 1.19, 0.25, 0.75  # maps a row; inches
@@ -143,8 +146,46 @@ def population_of(numbers: Mapping, arrays: Mapping[str, ndarray]) -> Population
     return Population(numbers["model"], numbers["faces"], mean, std, arrays["levels"])
 
 
+def keep(population: Population, weights: Path, data: str) -> Path:
+    """Write the population beside the weights' file that it was gathered with, for the app; -> its path.
+
+    Mean and std in half precision, finer than a shade of the colours; `data` says in words which faces they are.
+    """
+    about = {
+        "model": population.model,
+        "faces": population.faces,
+        "data": data,
+        "weights_sha256": sha256(weights),
+    }
+    arrays = {f"{unit}/mean": alpha.astype(np.float16) for unit, alpha in population.mean.items()}
+    arrays |= {f"{unit}/std": std.astype(np.float16) for unit, std in population.std.items()}
+    file, path = BytesIO(), weights.with_suffix(KEPT)
+    levels = population.levels.astype(np.float32)
+    np.savez_compressed(file, about=json.dumps(about), units=list(population.mean), levels=levels, **arrays)
+    save_bytes(file.getvalue(), path)
+    return path
+
+
+def kept(model: str, weights: Path) -> tuple[Population, str]:
+    """What `keep` wrote beside a model's weights, and which faces they are; `UserError` if there is none of these."""
+    path = weights.with_suffix(KEPT)
+    make = f"With a folder of faces that are aligned alike: python -m viz population --faces DIR --model {model} --keep"
+    if not path.is_file():
+        raise UserError(f"No population of {model} was gathered yet. {make}")
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            about, units = json.loads(str(arrays["about"])), arrays["units"].tolist()
+            mean, std = ({unit: arrays[f"{unit}/{of}"].astype(float) for unit in units} for of in ("mean", "std"))
+            levels = arrays["levels"]
+    except (OSError, ValueError, KeyError, BadZipFile) as error:
+        raise UserError(f"{path.name} of {model} is damaged ({error}). {make}") from error
+    if about["weights_sha256"] != sha256(weights):
+        raise UserError(f"The population of {model} was gathered with other weights than it has now. {make}")
+    return Population(model, about["faces"], mean, std, levels), about["data"]
+
+
 def study(subject: Subject, population: Population, progress: Progress | None = None) -> Finding:
-    """How this face, aligned as the population's, differs from it: arrays "UNIT/z" and "UNIT/map".
+    """How this face, aligned as the population's, differs from it: arrays "UNIT/z", "UNIT/map" and "UNIT/mean".
 
     z is as uncertain as the population is small; the face itself should not be in it.
     """
@@ -172,7 +213,9 @@ def study(subject: Subject, population: Population, progress: Progress | None = 
     figure = maps_figure(rows, f"One face against the population: {subject.name}")
     if progress:
         progress(1, 1, "Done")
-    arrays = {f"{unit}/map": alpha for unit, alpha in maps.items()} | {f"{unit}/z": of for unit, of in z.items()}
+    arrays = {"degraded": to_image(subject.degraded)}
+    for unit in z:
+        arrays |= {f"{unit}/map": maps[unit], f"{unit}/z": z[unit], f"{unit}/mean": population.mean[unit]}
     return Finding("population", FACE_MEANING, numbers, arrays, figure)
 
 

@@ -33,7 +33,7 @@ from viz import (
 from viz.edit import Edit
 from viz.explorer import data_url
 from viz.finding import Finding, Subject, figure_png
-from viz.population import coarse_to_fine, gif
+from viz.population import Population, coarse_to_fine, gif
 from viz.query import Patch
 from viz.views import all_tables, view_of
 
@@ -57,6 +57,7 @@ class Given:
     faces: Iterable[Subject] | None = None  # others, aligned, in front of the same network; gone through twice
     patch: Patch | None = None  # of the pixel query; None: the middle of the face
     run: Path | None = None  # folder of a training run
+    population: Population | None = None  # where `faces` are not given
 
 
 @dataclass(frozen=True)
@@ -176,6 +177,8 @@ def _compare_study(given: Given, progress: Progress | None) -> Finding:
 
 
 def _population_study(given: Given, progress: Progress | None) -> Finding:
+    if given.faces is None and given.population is not None:
+        return population.study(given.subject, given.population, progress)
     if given.faces is None:
         raise UserError(
             "There are no other faces to compare this one with: give a folder of aligned ones with --faces."

@@ -369,13 +369,15 @@ def _stability(finding: Finding) -> View:
 
 
 def _population(finding: Finding) -> View:
-    units = finding.numbers["units"]
+    units, arrays = finding.numbers["units"], finding.arrays
     groups = {
-        "difference in SD": [panel(unit, finding.arrays[f"{unit}/z"], (-4, 4), DIVERGING) for unit in units],
-        "this face": [panel(unit, finding.arrays[f"{unit}/map"]) for unit in units],
+        "difference in SD": [panel(unit, arrays[f"{unit}/z"], (-4, 4), DIVERGING) for unit in units],
+        "this face": [panel(unit, arrays[f"{unit}/map"]) for unit in units],
+        "mean of the others": [panel(unit, arrays[f"{unit}/mean"]) for unit in units],
     }
     chart = bars(units, {"share beyond 2 SD": [one["rare"] for one in units.values()]}, "share of the places")
-    return View([], groups, {"How much of each map is unusual; 0.046 if the differences were normal:": chart})
+    caption = "How much of each map is unusual; 0.046 if the differences were normal:"
+    return View(pictures(arrays), groups, {caption: chart})
 
 
 def _training(finding: Finding) -> View:

@@ -4,13 +4,13 @@ INSTRUMENTS: Piece per instrument -> panel.py: its tab -> programs.py: its endpo
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import gradio as gr
 
 from sparnet.errors import UserError
 from sparnet.restorer import Progress
-from viz import ablation, agreement, channels, faithfulness, gate, query, regions, sanity, stability
+from viz import ablation, agreement, channels, faithfulness, gate, population, query, regions, sanity, stability
 from viz.finding import Finding, Subject
 from viz.tabs.looking import Looked
 from viz.tabs.serving import find, models_here, read_photo, restorer
@@ -86,6 +86,13 @@ def _compare(
 
 def _channels(now: Looked, progress: Progress | None = None) -> Finding:
     return channels.study(now.subject, progress=progress)
+
+
+def _population(now: Looked, progress: Progress | None = None) -> Finding:
+    usual, data = now.population()
+    finding = population.study(now.subject, usual, progress)
+    told = f"{finding.meaning} The others are {usual.faces:,} faces: {data}."
+    return replace(finding, meaning=told, numbers={**finding.numbers, "population": data})
 
 
 def _other() -> list[gr.components.Component]:
@@ -177,6 +184,13 @@ INSTRUMENTS = (
         _compare,
         _other,
         slow=True,
+    ),
+    Piece(
+        "population",
+        "Against others",
+        "How does this face differ from what is usual?",
+        "Every map against its mean over many faces, aligned alike, in their standard deviations.",
+        _population,
     ),
     Piece(
         "channels",

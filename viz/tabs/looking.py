@@ -12,11 +12,13 @@ from secrets import token_hex
 import gradio as gr
 import numpy as np
 
+from sparnet.errors import UserError
 from sparnet.faces import Face
 from sparnet.restorer import Progress, RestoredFace
 from viz import report
 from viz.finding import Finding, Subject
-from viz.provenance import model_record, versions
+from viz.population import Population, kept
+from viz.provenance import model_record, versions, weights_file
 from viz.tabs.serving import DEVICE, download_folder, face_index, find, restorer, settled_mode
 
 
@@ -52,6 +54,10 @@ class Looked:
         restore, _ = restorer(model)
         one = restore.restore_face(self.photo, self.faces[self.index], mode, whole=self.whole)
         return Subject.of(restore.model, model, one)
+
+    def population(self) -> tuple[Population, str]:
+        """What is usual for the model, and of which faces; `UserError` if that was not gathered."""
+        return kept(self.model, weights_file(self.model))
 
     def provenance(self, command: str, settings: dict) -> dict:
         """What makes a finding anew; of the photo only the hash of its pixels: it is the visitor's."""
@@ -100,7 +106,11 @@ def saved(finding: Finding, provenance: dict) -> dict[str, str]:
 
 def written_report(now: Looked, names: list[str], progress: gr.Progress) -> str:
     """The path of an HTML report by these instruments."""
-    made = report.study(report.Given(now.subject), only=names, progress=telling(progress))
+    try:
+        usual, _ = now.population()
+    except UserError:  # the report says that it has no others to compare with
+        usual = None
+    made = report.study(report.Given(now.subject, population=usual), only=names, progress=telling(progress))
     file: Path = download_folder() / "attention-report.html"
     file.write_text(made.page(now.provenance("report", {"only": names}), {}), encoding="utf-8")
     return str(file)

@@ -16,8 +16,8 @@ from viz.tabs.instruments import INSTRUMENTS
 from viz.tabs.looking import Looked, look, saved, telling, written_report
 from viz.tabs.serving import ONE_AT_A_TIME, UNOPENED, explained, read_photo
 
-REPORTED = ("gate", "ablate", "regions", "faithfulness", "sanity", "query", "channels", "stability")
-"""The instruments of a report that need nothing but a face; the atlas is always in it."""
+REPORTED = ("gate", "ablate", "regions", "faithfulness", "sanity", "query", "stability", "population", "channels")
+"""The instruments of a report that need nothing but a face, beside the atlas."""
 
 _NAMES = {"compare": "agreement"}  # /compare compares models' pictures
 _OPTIONS: dict[str, Callable[[], gr.components.Component]] = {
