@@ -340,8 +340,9 @@ def test_it_fits_a_phone_and_the_dark(server, browser):
     page = browser.new_page(viewport={"width": 390, "height": 844}, color_scheme="dark")
     page.set_default_timeout(PATIENCE)
     page.goto(f"{server}?__theme=dark")
-    page.get_by_role("tab", name="Look inside").click()
-    page.locator("#inside-photo-input input[type=file]").set_input_files(ASTRONAUT)
+    page.locator("#photo-input input[type=file]").set_input_files(ASTRONAUT)
+    expect(page.locator("#download-atlas")).to_be_enabled(timeout=PATIENCE)
+    page.get_by_role("tab", name="Look inside").click()  # takes over what was restored, without a button
     expect(page.locator("#png-gate")).to_be_enabled(timeout=PATIENCE)
     assert page.evaluate("document.documentElement.scrollWidth") == 390
     accent = page.locator("#view-gate figcaption").first.evaluate("node => getComputedStyle(node).color")

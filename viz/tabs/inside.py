@@ -72,7 +72,7 @@ class Tab:
                             None, html_template="", js_on_load=script("photo.js"), elem_id="inside-faces"
                         )
                 gr.HTML(f"<p class='guess'>{GUESS}</p>")
-        with gr.Column(visible=False, elem_id="instruments") as self.instruments, gr.Tabs():
+        with gr.Column(visible=False, elem_id="instruments") as self.instruments, gr.Tabs(overflow_behavior="wrap"):
             self.panels: dict[str, Panel] = {}
             tabs = {}
             for piece in INSTRUMENTS:
