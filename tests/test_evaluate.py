@@ -10,7 +10,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import scipy.stats
 import torch
 from made_up import pictures
 from PIL import Image
@@ -32,7 +31,7 @@ from training.instruments import Instruments, known_points
 from training.methods import Bicubic, Pictures, load_network
 from training.metrics import luma, psnr
 from training.protocols import PROTOCOLS, Condition, factor_of
-from training.scores import Row, estimates, row_from, row_to, summary
+from training.scores import Row, row_from, row_to, summary
 
 ROOT = Path(__file__).parents[1]
 SMALL = SPARNetConfig(
@@ -159,24 +158,6 @@ def test_the_record_has_the_hash_of_the_weights_file(model):
 
 
 # Intervals
-
-
-def test_the_interval_of_a_constant_is_the_constant_and_one_face_has_none():
-    constant, missing = estimates(np.column_stack([np.full(9, 2.5), np.full(9, np.nan)]), seed=0)
-    assert (constant.mean, constant.low, constant.high, constant.n) == (2.5, 2.5, 2.5, 9)
-    assert missing.n == 0
-    (alone,) = estimates(np.array([[3.0]]), seed=0)
-    assert (alone.mean, alone.n) == (3.0, 1)
-    assert np.isnan([alone.low, alone.high]).all()
-
-
-def test_the_interval_is_that_of_scipy_and_of_the_normal_law():
-    values = np.random.default_rng(5).normal(20, 3, 400)
-    (found,) = estimates(values[:, None], seed=1)
-    theirs = scipy.stats.bootstrap((values,), np.mean, method="percentile", rng=np.random.default_rng(2))
-    assert [found.low, found.high] == pytest.approx([*theirs.confidence_interval], abs=0.03)
-    half = 1.96 * values.std(ddof=1) / 20
-    assert [found.low, found.high] == pytest.approx([values.mean() - half, values.mean() + half], abs=0.03)
 
 
 def test_the_difference_is_paired_and_faces_without_a_value_are_left_out_of_both():

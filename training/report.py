@@ -8,6 +8,7 @@ A number stands with its 95 % interval; a gain is the mean of the differences to
 
 from collections.abc import Iterable, Sequence
 
+from sparnet.bootstrap import RESAMPLES
 from training.instruments import METRICS
 from training.protocols import SWEEPS, find_protocol
 from training.scores import FAULTS, number
@@ -198,7 +199,7 @@ def _run(report: dict) -> str:
     where = f"{run['processes']} x {run['device']}, {run['threads']} threads"
     return (
         f"{run['seconds']:.1f} s on {where}; {run['peak_memory_gb']:.2f} GB at most, all methods together; "
-        f"intervals from 2000 bootstrap samples of the faces, seed {report['protocol']['seed']}"
+        f"intervals from {RESAMPLES} bootstrap samples of the faces, seed {report['protocol']['seed']}"
     )
 
 

@@ -9,17 +9,14 @@ JSON has no infinity and no NaN: they are written as "inf" and null.
 
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-from numpy import ndarray
 
+from sparnet.bootstrap import mean_interval
 from sparnet.errors import UserError
 from training.run import differences
-
-RESAMPLES = 2000
-CONFIDENCE = 0.95
 
 FAULTS = {  # kind: what follows from it
     "unreadable": "not scored",
@@ -121,40 +118,6 @@ def number(value: float | str | None) -> float:
     return np.nan if value is None else float(value)
 
 
-@dataclass(frozen=True)
-class Estimate:
-    """A mean over `n` faces with its 95 % interval; NaN where there is none."""
-
-    mean: float
-    low: float
-    high: float
-    n: int
-
-
-def estimates(columns: ndarray, seed: int) -> list[Estimate]:
-    """Means of (N faces, C) columns, NaN being no value, each with its percentile bootstrap interval over the faces.
-
-    Efron and Tibshirani 1993, chapter 13: the faces are drawn again with replacement, the same ones for all columns.
-    One face alone, or an infinite value, has no interval. Constant memory beside the columns.
-    """
-    faces, there = len(columns), ~np.isnan(columns)
-    filled, weights = np.where(there, columns, 0), there.astype(float)
-    counts = there.sum(axis=0)
-    generator = np.random.default_rng(seed)
-    means = np.full((RESAMPLES, columns.shape[1]), np.nan)
-    with np.errstate(invalid="ignore", divide="ignore"):  # columns without any value, or with infinite ones
-        average = filled.sum(axis=0) / counts
-        for i in range(RESAMPLES):
-            drawn = np.bincount(generator.integers(faces, size=faces), minlength=faces).astype(float)
-            means[i] = drawn @ filled / (drawn @ weights)
-    low, high = np.full((2, columns.shape[1]), np.nan)
-    known = (counts > 1) & np.isfinite(average)
-    if known.any():
-        edges = (50 * (1 - CONFIDENCE), 50 * (1 + CONFIDENCE))
-        low[known], high[known] = np.nanpercentile(means[:, known], edges, axis=0)
-    return [Estimate(*map(float, numbers), int(n)) for *numbers, n in zip(average, low, high, counts, strict=True)]
-
-
 def summary(rows: Sequence[Row], methods: Sequence[str], anchor: str | None, seed: int) -> dict[str, dict]:
     """{method: {metric: {mean, low, high, n, difference: {mean, low, high, n}}}} of the rows of one condition.
 
@@ -175,7 +138,12 @@ def summary(rows: Sequence[Row], methods: Sequence[str], anchor: str | None, see
     everything = [*column.values(), *paired.values()]
     if not everything:
         return {method: {} for method in methods}
-    found = [asdict(estimate) for estimate in estimates(np.column_stack(everything), seed)]
+    columns = np.column_stack(everything)
+    ends, counts = mean_interval(columns, seed), (~np.isnan(columns)).sum(axis=0)
+    found = [
+        {"mean": float(mean), "low": float(low), "high": float(high), "n": int(n)}
+        for mean, low, high, n in zip(*ends, counts, strict=True)
+    ]
     table: dict[str, dict] = {method: {} for method in methods}
     for (method, metric), estimate in zip(column, found[: len(column)], strict=True):
         if estimate["n"]:
