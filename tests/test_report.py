@@ -56,13 +56,18 @@ def at(faces) -> Trial:
 
 
 @pytest.fixture(scope="module")
-def scores(at, faces) -> dict:
+def evaluated(at, faces) -> tuple:
     return evaluate(at, index_pictures([faces]), faces.name)
 
 
 @pytest.fixture(scope="module")
-def html(scores, at) -> str:
-    return gallery.page(scores, at, count=4)
+def scores(evaluated) -> dict:
+    return evaluated[0]
+
+
+@pytest.fixture(scope="module")
+def html(evaluated, at) -> str:
+    return gallery.page(*evaluated, at, count=4)
 
 
 def test_the_terminal_says_over_how_many_and_what_is_wrong(scores):
@@ -182,6 +187,6 @@ def test_in_a_browser_the_table_sorts_and_a_point_shows_its_face(opened, scores)
 
 def test_pictures_without_ground_truth_are_all_in_the_contact_sheet(faces, at):
     real = Trial(at.items, at.methods, 32, None, protocol=PROTOCOLS["real"])
-    page = gallery.page(evaluate(real, index_pictures([faces]), faces.name), real, count=4)
+    page = gallery.page(*evaluate(real, index_pictures([faces]), faces.name), real, count=4)
     assert page.count('alt="degraded"') == page.count('alt="a_model"') == 4
     assert "Best, median and worst" not in page
