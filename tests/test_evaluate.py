@@ -219,6 +219,7 @@ def test_the_landmarks_found_in_sharp_pictures_are_the_floor_where_the_true_ones
     floor = found["landmark_floor"]
     assert (floor["nrmse"]["mean"], floor["nrmse"]["n"]) == (pytest.approx(0.02), 4)
     assert floor["landmark_auc"]["mean"] == pytest.approx(0.75)
+    assert found["faces"]["ignored_files"] == []  # they are used
     assert results.column("sharp", "nrmse")[:5] == pytest.approx([0.02] * 4 + [np.nan], nan_ok=True)
     assert report(tmp_path / "scores.json")["rows"][3]["floor"]["nrmse"] == pytest.approx(0.02)
     said = tables.terminal(found)

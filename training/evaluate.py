@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from importlib.metadata import version
 from itertools import groupby
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from tempfile import TemporaryDirectory
 from typing import Annotated
 
@@ -139,7 +139,7 @@ def report_of(trial: Trial, data: Index, results: Results, scores: Sequence[dict
             "scored": results.scored,
             "known_landmarks": results.known,
             "cut_as_celebas": results.celebas,
-            "ignored_files": data.ignored,
+            "ignored_files": ignored(trial, data),
             "faults": {kind: found for kind, found in results.faults.items() if found},
             "fault_counts": {kind: count for kind, count in results.fault_counts.items() if count},
         },
@@ -148,6 +148,15 @@ def report_of(trial: Trial, data: Index, results: Results, scores: Sequence[dict
         "identity": crowd(trial, results.embeddings),
         "conditions": conditions[1:],
     }
+
+
+def ignored(trial: Trial, data: Index) -> list[str]:
+    """The files that are no pictures by name, but for the landmarks that were read."""
+    if not trial.instruments.need_points:
+        return data.ignored
+    files = ((item, known_file(item)) for item in data.items)
+    read = {PurePosixPath(item.name).with_suffix(file.suffix).as_posix() for item, file in files if file}
+    return [name for name in data.ignored if name not in read]
 
 
 def crowd(trial: Trial, embeddings: Mapping[int, Mapping[str, ndarray]]) -> dict | None:

@@ -11,6 +11,7 @@ people who may see them.
 import base64
 from collections.abc import Iterator, Sequence
 from itertools import cycle
+from operator import itemgetter
 from pathlib import Path
 
 import cv2
@@ -20,7 +21,6 @@ from numpy import ndarray
 from PIL import Image, ImageDraw, ImageFont
 from plotly import graph_objects as go
 from plotly.offline import get_plotlyjs
-from plotly.subplots import make_subplots
 
 from sparnet import images
 from sparnet.regions import REGIONS
@@ -98,6 +98,8 @@ def page(report: dict, results: Results, trial: Trial, count: int) -> str:
         table=table(report),
         columns=columns_of(trial),
         landmarks=words.landmark_line(report),
+        colors=colors_of(report),
+        sweeps=[name for name in SWEEPS if any(one["sweep"] == name for one in report["conditions"])],
         published=words.published_table(report),
         published_on=find_protocol(report["protocol"]["name"]).published_on,
         plots={name: plot.to_plotly_json() for name, plot in plots(report, results, trial, pictures).items()},
@@ -129,7 +131,7 @@ def table(report: dict) -> dict:
             difference = estimate.get("difference")
             cells.append(
                 {
-                    "sort": estimate["mean"],
+                    "sort": str(estimate["mean"]).replace("inf", "Infinity"),  # as JavaScript reads it
                     "mean": words.value(estimate, metric),
                     "interval": words.interval(estimate, metric).strip(),
                     "n": None if estimate["n"] == report["faces"]["scored"] else estimate["n"],
@@ -232,16 +234,20 @@ def data_uri(face: ndarray) -> str:
     return f"data:image/jpeg;base64,{base64.b64encode(data).decode()}"
 
 
+def colors_of(report: dict) -> dict[str, str]:
+    """Of each method, in all figures."""
+    palette = cycle(COLORS)
+    return {method: GREY if method == "bicubic" else next(palette) for method in report["scores"]}
+
+
 def plots(report: dict, results: Results, trial: Trial, pictures: dict[int, dict]) -> dict[str, go.Figure]:
     """The figures that the numbers allow, by the name of their place in the page."""
-    methods = list(report["scores"])
-    palette = cycle(COLORS)
-    color = {method: GREY if method == "bicubic" else next(palette) for method in methods}
+    methods, color = list(report["scores"]), colors_of(report)
     found = {
         "scatter": scatter(results, trial, methods, color, pictures),
         "landmarks": landmark_curves(results, methods, color),
         "regions": region_bars(report, color),
-        "sweeps": sweep_curves(report, color),
+        **sweep_curves(report, color),
     }
     return {name: figure for name, figure in found.items() if figure is not None}
 
@@ -322,38 +328,29 @@ def region_bars(report: dict, color: dict) -> go.Figure | None:
     return _styled(figure).update_layout(yaxis_title="gain over bicubic, dB", barmode="group", showlegend=True)
 
 
-def sweep_curves(report: dict, color: dict) -> go.Figure | None:
-    """PSNR of every method over the levels of each sweep, the unchanged faces among them."""
-    sweeps = [name for name in SWEEPS if any(one["sweep"] == name for one in report["conditions"])]
-    if not sweeps:
-        return None
+def sweep_curves(report: dict, color: dict) -> dict[str, go.Figure]:
+    """A figure for each sweep: PSNR of every method over its levels, the unchanged faces among them."""
     unchanged = {"scale": 1.0, "JPEG": 100.0}  # where the faces as they are stand; elsewhere at 0
-    columns = 3
-    figure = make_subplots(
-        -(-len(sweeps) // columns), columns, subplot_titles=sweeps, vertical_spacing=0.2, horizontal_spacing=0.07
-    )
-    for i, sweep in enumerate(sweeps):
-        place = {"row": i // columns + 1, "col": i % columns + 1}
+    figures = {}
+    for sweep, (meaning, _) in SWEEPS.items():
+        points = [(one["level"], one["scores"]) for one in report["conditions"] if one["sweep"] == sweep]
+        if not points:
+            continue
+        figure = go.Figure()
+        points = sorted([*points, (unchanged.get(sweep, 0.0), report["scores"])], key=itemgetter(0))
         for method in report["scores"]:
-            points = [(one["level"], one["scores"]) for one in report["conditions"] if one["sweep"] == sweep]
-            points = sorted([*points, (unchanged.get(sweep, 0.0), report["scores"])])
-            x, y = zip(*((x, number(some[method]["psnr"]["mean"])) for x, some in points), strict=True)
-            figure.add_trace(
-                go.Scatter(
-                    x=x,
-                    y=y,
-                    mode="lines+markers",
-                    name=method,
-                    legendgroup=method,
-                    showlegend=i == 0,
-                    line={"color": color[method]},
-                ),
-                **place,
-            )
-        figure.update_xaxes(title_text=SWEEPS[sweep][0], **place)
-        figure.update_yaxes(title_text="PSNR dB" if place["col"] == 1 else None, **place)
-    figure.update_xaxes(autorange="reversed", row=1, col=3)  # JPEG: the damage grows to the right, as in the others
-    return _styled(figure).update_layout(margin_t=76, legend_y=1.09)
+            x, y = zip(*((level, number(some[method]["psnr"]["mean"])) for level, some in points), strict=True)
+            figure.add_trace(go.Scatter(x=x, y=y, mode="lines+markers", name=method, line={"color": color[method]}))
+        figure = _styled(figure).update_layout(
+            title={"text": sweep, "x": 0.5, "font_size": 14},
+            xaxis_title={"text": meaning, "font_size": 12},
+            yaxis_title={"text": "PSNR dB", "font_size": 12},
+            showlegend=False,
+        )
+        if sweep == "JPEG":  # the damage grows to the right, as in the others
+            figure.update_xaxes(autorange="reversed")
+        figures[sweep] = figure
+    return figures
 
 
 def _styled(figure: go.Figure) -> go.Figure:
