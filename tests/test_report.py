@@ -11,10 +11,10 @@ from PIL import Image
 from sparnet import SPARNet, SPARNetConfig, images
 from training import gallery, report
 from training.comparison import Trial
-from training.data import index_pictures
+from training.data import Index, index_pictures
 from training.evaluate import evaluate
 from training.instruments import Instruments
-from training.methods import Bicubic, Network
+from training.methods import Bicubic, Network, Pictures
 from training.protocols import PROTOCOLS, SWEEPS
 
 SMALL = SPARNetConfig(
@@ -200,6 +200,18 @@ def test_on_a_phone_every_sweep_has_a_plot_of_its_own_with_a_curve_for_each_meth
         assert curves == [["bicubic", len(levels) + 1], ["a_model", len(levels) + 1]]
     assert page.locator(".legend span").all_inner_texts() == ["bicubic", "a_model"]
     assert page.evaluate("document.documentElement.scrollWidth") == 390
+
+
+def test_without_bicubic_and_networks_the_page_speaks_of_neither(faces):
+    items = [item for item in index_pictures([faces]).items if "08" not in item.name]
+    alone = Trial(items, [Pictures("theirs", faces, index_pictures([faces]).items, 32, resize=True)], 32, None)
+    found = evaluate(alone, Index(items, []), faces.name)
+    page = gallery.page(*found, alone, count=4)
+    page = page[: page.index("<script>")]
+    assert "inf dB" in page
+    assert "+inf" not in page
+    assert "difference to bicubic" not in page
+    assert "Attention is" not in page
 
 
 def test_pictures_without_ground_truth_are_all_in_the_contact_sheet(faces, at):

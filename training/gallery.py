@@ -203,7 +203,7 @@ def cases(trial: Trial, results: Results) -> dict | None:
         some = [map_ for (_, name), map_ in maps.items() if name == network.name and map_ is not None]
         if some:
             scale[network.name] = (float(min(map(np.min, some))), float(max(map(np.max, some))))
-    told = []
+    told, sign = [], "+" if trial.anchor else ""
     for place, kind in sorted(chosen.items()):
         one = found[ranked[place]]
         strip = []
@@ -214,7 +214,7 @@ def cases(trial: Trial, results: Results) -> dict | None:
             strip.append((name, data_uri(face), "" if np.isnan(psnr) else f"{psnr:.2f} dB"))
             if (attention := maps.get((one.index, name))) is not None:
                 strip.append((f"attention of {name}", data_uri(over(face, attention, *scale[name])), ""))
-        told.append({"kind": kind, "name": one.name, "gain": f"{gain[one.index]:+.2f} dB", "strip": strip})
+        told.append({"kind": kind, "name": one.name, "gain": f"{gain[one.index]:{sign}.2f} dB", "strip": strip})
     return {"by": first, "over": trial.anchor, "rows": told, "scale": scale}
 
 
