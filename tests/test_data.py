@@ -4,6 +4,7 @@ import io
 import tarfile
 from collections import Counter
 from dataclasses import replace
+from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
@@ -16,8 +17,9 @@ from torch.utils.data import DataLoader
 from sparnet import images
 from sparnet.errors import UserError
 from sparnet.model import SPARNetConfig
-from training.data import FaceBatches, Faces, centre_view, cut, index_pictures, join, random_view
+from training.data import FaceBatches, Faces, centre_view, content_hash, cut, index_pictures, join, random_view
 from training.degradations import bicubic
+from training.landmarks68 import truth_file
 from training.recipes import Recipe
 
 RECIPE = Recipe(
@@ -74,11 +76,36 @@ def test_shards_and_nested_folders_give_every_picture_as_it_was_written(tmp_path
         assert np.array_equal(item.picture(), picture(seed))
 
 
-def test_the_fingerprint_follows_the_content_and_not_the_place(tmp_path):
+def test_the_cheap_fingerprint_follows_names_and_sizes_and_not_the_place(tmp_path):
     here, there = write_folder(tmp_path / "x" / "faces", 3), write_folder(tmp_path / "y" / "faces", 3)
-    assert index_pictures([here]).describe() == index_pictures([there]).describe()
+
+    def told(folder):
+        return index_pictures([folder]).describe_names_and_sizes()
+
+    assert told(here) == told(there)
     images.save_png(picture(9), there / "zzz.png")
-    assert index_pictures([here]).describe() != index_pictures([there]).describe()
+    assert told(here) != told(there)
+
+
+def test_the_hash_is_of_every_byte_and_not_of_the_place_or_the_packing(tmp_path):
+    folder = write_folder(tmp_path / "faces", 3)
+    (folder / "001.json").write_text("points")
+    items = index_pictures([folder]).items
+    lines = []
+    for name, beside in (("000", None), ("001", b"points"), ("002", None)):
+        digest = sha256((folder / f"{name}.png").read_bytes()).hexdigest()
+        lines.append(f"{name}.png\t{digest}\t{sha256(beside).hexdigest() if beside else 'none'}\n")
+    by_hand = sha256("".join(lines).encode()).hexdigest()
+    assert content_hash(items, lambda item: truth_file(item.path)) == by_hand
+    alone = content_hash(items)
+    assert alone != by_hand
+    assert alone == content_hash(index_pictures([write_shard(tmp_path / "shard.tar", range(3))]).items)
+    changed = bytearray((folder / "002.png").read_bytes())
+    changed[-20] ^= 1
+    (folder / "002.png").write_bytes(changed)
+    assert content_hash(items) != alone
+    (folder / "000.png").unlink()  # the index is older
+    assert content_hash(items) != alone
 
 
 @pytest.mark.parametrize("kind", ["missing", "empty", "damaged shard"])
@@ -174,6 +201,15 @@ def test_celeba_pictures_are_cut_at_the_face():
     photo = np.random.default_rng(0).integers(0, 256, (218, 178, 3), np.uint8)
     assert np.array_equal(centre_view(photo, 128), photo[50:178, 25:153])
     assert np.array_equal(centre_view(photo[32:192, 16:176], 128), photo[50:178, 25:153])  # the shards' cut
+
+
+def test_other_peoples_pictures_of_these_sizes_can_be_kept_whole():
+    photo = np.random.default_rng(0).integers(0, 256, (160, 160, 3), np.uint8)
+    assert np.array_equal(centre_view(photo, 160, "centre"), photo)
+    still = replace(RECIPE, zoom=(1.0, 1.0), shift=0.0, flip=False)
+    view = random_view(photo, still, np.random.default_rng(0), "centre")
+    assert np.array_equal(view, centre_view(photo, 32, "centre"))
+    assert not np.array_equal(view, centre_view(photo, 32))
 
 
 def test_a_cut_beyond_the_edge_is_moved_inside_not_padded():

@@ -2,37 +2,41 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
+import tracemalloc
 from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
+from types import SimpleNamespace
 
+import mean_colours
 import numpy as np
 import pytest
-import scipy.stats
 import torch
 from made_up import pictures
 from PIL import Image
 from skimage.metrics import peak_signal_noise_ratio
 
-from sparnet import SPARNet, SPARNetConfig, images
+from sparnet import SPARNet, SPARNetConfig, bootstrap, images
 from sparnet.errors import UserError
 from sparnet.faces import Face
 from sparnet.regions import REGIONS, region_masks
 from training import comparison, evaluate
+from training import report as tables
 from training.baselines import RCAN, RCANConfig
 from training.command import run_command
-from training.comparison import Trial, compare, measure
-from training.data import centre_view, index_pictures
+from training.comparison import BATCH, Comparison, Trial, compare, measure
+from training.data import Index, Item, centre_view, index_pictures
 from training.degradations import fixed
 from training.evaluate import crowd, main, score
 from training.identity import aligned
 from training.instruments import Instruments, known_points
-from training.methods import Bicubic, Pictures, load_network
+from training.methods import Bicubic, Pictures, load_network, pairing_name
 from training.metrics import luma, psnr
 from training.protocols import PROTOCOLS, Condition, factor_of
-from training.scores import Row, estimates, row_from, row_to, summary
+from training.scores import Ledger, Results, Row, row_from, row_to, summary
 
 ROOT = Path(__file__).parents[1]
 SMALL = SPARNetConfig(
@@ -161,24 +165,6 @@ def test_the_record_has_the_hash_of_the_weights_file(model):
 # Intervals
 
 
-def test_the_interval_of_a_constant_is_the_constant_and_one_face_has_none():
-    constant, missing = estimates(np.column_stack([np.full(9, 2.5), np.full(9, np.nan)]), seed=0)
-    assert (constant.mean, constant.low, constant.high, constant.n) == (2.5, 2.5, 2.5, 9)
-    assert missing.n == 0
-    (alone,) = estimates(np.array([[3.0]]), seed=0)
-    assert (alone.mean, alone.n) == (3.0, 1)
-    assert np.isnan([alone.low, alone.high]).all()
-
-
-def test_the_interval_is_that_of_scipy_and_of_the_normal_law():
-    values = np.random.default_rng(5).normal(20, 3, 400)
-    (found,) = estimates(values[:, None], seed=1)
-    theirs = scipy.stats.bootstrap((values,), np.mean, method="percentile", rng=np.random.default_rng(2))
-    assert [found.low, found.high] == pytest.approx([*theirs.confidence_interval], abs=0.03)
-    half = 1.96 * values.std(ddof=1) / 20
-    assert [found.low, found.high] == pytest.approx([values.mean() - half, values.mean() + half], abs=0.03)
-
-
 def test_the_difference_is_paired_and_faces_without_a_value_are_left_out_of_both():
     generator = np.random.default_rng(0)
     easy = generator.normal(25, 5, 60)
@@ -188,7 +174,7 @@ def test_the_difference_is_paired_and_faces_without_a_value_are_left_out_of_both
         Row(0, i, f"{i}", {"bicubic": {"psnr": low}, "ours": {"psnr": high}})
         for i, (low, high) in enumerate(zip(easy, ours, strict=True))
     ]
-    found = summary(rows, ["bicubic", "ours"], "bicubic", seed=0)["ours"]["psnr"]
+    found = summary(Results(len(rows)).add(rows), ["bicubic", "ours"], "bicubic", seed=0)["ours"]["psnr"]
     there = ~np.isnan(ours)
     assert (found["n"], found["difference"]["n"]) == (59, 59)
     assert found["difference"]["mean"] == pytest.approx((ours - easy)[there].mean())
@@ -220,6 +206,27 @@ def test_landmarks_off_by_a_known_share_of_the_eyes_have_that_error(faces):
     assert np.isnan(row.values["other"]["nrmse"])
     assert (row.values["other"]["landmark_auc"], row.values["other"]["landmark_failed"]) == (0, 1)
     assert row.faults == (("no landmarks", "other", "in the restored face"),)
+
+
+def test_the_landmarks_found_in_sharp_pictures_are_the_floor_where_the_true_ones_are_known(tmp_path, capsys, faces):
+    shutil.copytree(faces, tmp_path / "faces")
+    for i in range(4):  # known in the first four
+        (tmp_path / "faces" / f"{i:02}.json").write_text(json.dumps({"landmarks68": (2 * POINTS + 0.5).tolist()}))
+    eyes = np.linalg.norm(POINTS[36] - POINTS[45])
+    biased = POINTS + np.array([0.02 * eyes, 0])
+    at = trial(tmp_path / "faces", Bicubic(), instruments=Instruments(landmarks=lambda face: biased))
+    found, results = evaluate.evaluate(at, index_pictures([tmp_path / "faces"]), "faces", tmp_path / "scores.json")
+    floor = found["landmark_floor"]
+    assert (floor["nrmse"]["mean"], floor["nrmse"]["n"]) == (pytest.approx(0.02), 4)
+    assert floor["landmark_auc"]["mean"] == pytest.approx(0.75)
+    assert found["faces"]["ignored_files"] == []  # they are used
+    assert results.column("sharp", "nrmse")[:5] == pytest.approx([0.02] * 4 + [np.nan], nan_ok=True)
+    assert report(tmp_path / "scores.json")["rows"][3]["floor"]["nrmse"] == pytest.approx(0.02)
+    said = tables.terminal(found)
+    assert "landmarks known from files beside 4 of 11 faces, found in the sharp picture for the others" in said
+    assert "sharp (floor): NRMSE ↓ 0.0200 [0.0200, 0.0200]" in said
+    nowhere = trial(faces, Bicubic(), instruments=Instruments(landmarks=lambda face: biased))
+    assert evaluate.evaluate(nowhere, index_pictures([faces]), "faces")[0]["landmark_floor"] is None
 
 
 def test_a_sharp_face_without_landmarks_is_named_and_not_scored_by_them(faces):
@@ -321,7 +328,7 @@ def test_a_face_against_itself_has_cosine_one_and_strangers_are_told_apart(faces
     rows = [measure(at, one) for one in compare(at, range(FACES))]
     assert all(row.known for row in rows)
     assert all(row.values["same"]["identity"] == pytest.approx(1) for row in rows)
-    found = crowd(at, rows)
+    found = crowd(at, {row.index: {name: np.array(some) for name, some in row.embeddings.items()} for row in rows})
     assert found["methods"]["same"]["verification_auc"] == pytest.approx(1)
     assert found["methods"]["other"]["verification_auc"] == pytest.approx(0.5)  # one answer for all
     assert found["methods"]["same"]["frechet_on_identity"] == pytest.approx(0, abs=1e-9)
@@ -379,6 +386,32 @@ def test_damaged_and_differently_sized_pictures_are_named_and_not_scored(faces, 
     assert report(tmp_path / "one-size.json")["scores"]["theirs"]["psnr"]["n"] == FACES - 1
 
 
+def test_pictures_in_folders_are_told_apart_and_paired_by_their_whole_names(faces, tmp_path):
+    sharp, theirs = tmp_path / "sharp", tmp_path / "theirs"
+    for person in ("ann", "bob"):
+        for folder, suffix in ((sharp, ".png"), (theirs, ".bmp")):
+            (folder / person).mkdir(parents=True)
+            for i in range(2):
+                picture = Image.open(faces / f"{i + 2 * (person == 'bob'):02}.png")
+                picture.convert("L").save((folder / person / f"{i}.png").with_suffix(suffix))
+    options = {"data": sharp, "restored": [theirs], "json_file": tmp_path / "scores.json"}
+    main(**options)
+    found = report(tmp_path / "scores.json")
+    names = ["ann/0.png", "ann/1.png", "bob/0.png", "bob/1.png"]
+    assert [row["name"] for row in found["rows"]] == names
+    assert found["scores"]["theirs"]["ssim"]["mean"] == 1  # grey against the same grey, each its own
+    assert [fault["name"] for fault in found["faces"]["faults"]["grey"]] == names
+    assert found["faces"]["fault_counts"] == {"grey": 4}
+    (theirs / "bob" / "0.bmp").rename(theirs / "bob" / "00.bmp")
+    with pytest.raises(UserError, match="1 missing: bob/0; 1 not among the sharp ones: bob/00"):
+        main(**options)
+
+
+def test_a_shard_is_only_how_pictures_are_packed():
+    assert pairing_name("faces.tar/ann/0.png") == pairing_name("ann/0.jpg") == "ann/0"
+    assert pairing_name("a/b.TAR/./0.1.png") == "a/0.1"
+
+
 # Faults of the sharp faces
 
 
@@ -402,6 +435,19 @@ def test_a_folder_without_any_readable_picture_has_no_score(model, tmp_path):
     (tmp_path / "a.png").write_bytes(b"no picture")
     with pytest.raises(UserError, match="nothing to score"):
         main([str(model)], tmp_path)
+
+
+def test_other_peoples_160x160_are_not_cut_as_celebas_when_that_is_said(tmp_path, capsys):
+    folder = pictures(tmp_path / "faces", 2, side=160)
+    main(data=folder, restored=[folder], json_file=tmp_path / "celebas.json")
+    assert "2 faces (2 cut as CelebA's), compared at 128x128" in capsys.readouterr().out
+    main(data=folder, restored=[folder], json_file=tmp_path / "whole.json", crop="centre")
+    assert "2 faces, compared at 160x160" in capsys.readouterr().out
+    celebas, whole = report(tmp_path / "celebas.json"), report(tmp_path / "whole.json")
+    assert (celebas["faces"]["cut_as_celebas"], whole["faces"]["cut_as_celebas"]) == (2, 0)
+    (item,) = index_pictures([folder]).items[:1]
+    (one,) = compare(replace(trial(folder, Bicubic()), size=160, crop="centre"), [0])
+    np.testing.assert_array_equal(one.subject.sharp, item.picture())
 
 
 # Protocols
@@ -497,6 +543,8 @@ def test_models_for_different_degradations_and_equal_names_need_a_word(faces, mo
     with pytest.raises(UserError, match="--model LABEL=small"):
         main([str(model), str(tmp_path / "small")], faces, degradation="blind")
     main([str(model), f"blind={tmp_path / 'small'}"], faces, degradation="blind", limit=1)
+    with pytest.raises(UserError, match="cannot be called sharp"):
+        main([f"sharp={model}"], faces)
 
 
 def test_a_factor_stands_for_the_reduction():
@@ -510,74 +558,189 @@ class Stopped(Exception):
     pass
 
 
-def test_an_interrupted_evaluation_resumes_to_the_same_report(faces, model, tmp_path, monkeypatch):
-    main([str(model)], faces, tmp_path / "whole.json")
+def stop_after(batches: int, monkeypatch) -> list[int]:
+    """The evaluator stops after so many more batches; -> the list of the pictures that it will have compared."""
     seen = []
 
-    def until_the_second_batch(trial, indices, *rest):
-        if seen:
+    def compare_or_stop(trial, indices, *rest):
+        if len(seen) >= batches * BATCH:
             raise Stopped
         seen.extend(indices)
         return compare(trial, indices, *rest)
 
-    monkeypatch.setattr(comparison, "compare", until_the_second_batch)
+    monkeypatch.setattr(comparison, "compare", compare_or_stop)
+    return seen
+
+
+def test_an_interrupted_evaluation_resumes_to_the_same_report(faces, model, tmp_path, monkeypatch):
+    main([str(model)], faces, tmp_path / "whole.json")
+    seen = stop_after(1, monkeypatch)
     with pytest.raises(Stopped):
         main([str(model)], faces, tmp_path / "scores.json")
     (rows,) = tmp_path.glob("scores.json.rows-*")
     with rows.open("a") as file:
         file.write('{"condition": 0, "index": 8, "na')  # killed while writing
-    monkeypatch.setattr(
-        comparison, "compare", lambda trial, indices, *rest: seen.extend(indices) or compare(trial, indices, *rest)
-    )
+    resumed = stop_after(9, monkeypatch)
     with pytest.raises(UserError, match="interrupted evaluation: go on with --resume"):
         main([str(model)], faces, tmp_path / "scores.json")
     with pytest.raises(UserError, match=r"cannot resume .* protocol\.seed was 0 and is now 1"):
         main([str(model)], faces, tmp_path / "scores.json", resume=True, seed=1)
     main([str(model)], faces, tmp_path / "scores.json", resume=True)
-    assert seen == list(range(FACES))
+    assert seen + resumed == list(range(FACES))
     assert report(tmp_path / "scores.json") == report(tmp_path / "whole.json")
     assert not list(tmp_path.glob("*.rows-*"))
 
 
-def test_two_processes_write_the_report_of_one(faces, model, tmp_path):
-    arguments = ["--model", model, "--data", faces, "--json"]
-    main([str(model)], faces, tmp_path / "one.json")
-    line = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "-m", "training.evaluate"]
-    environment = os.environ | {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        [*map(str, [*line, *arguments, tmp_path / "two.json"])],
+@pytest.mark.parametrize("changed", ["sharp", "landmarks", "restored"])
+def test_changed_pixels_or_landmarks_are_not_resumed_into_the_old_rows(faces, tmp_path, monkeypatch, changed):
+    sharp, theirs = tmp_path / "sharp", restored_copy(faces, tmp_path / "theirs")
+    shutil.copytree(faces, sharp)
+    for file in sharp.glob("*.png"):
+        file.with_suffix(".json").write_text(json.dumps({"landmarks68": POINTS.tolist()}))
+    options = {"data": sharp, "restored": [theirs], "json_file": tmp_path / "scores.json", "regions": True}
+    stop_after(1, monkeypatch)
+    with pytest.raises(Stopped):
+        main(**options)
+    stop_after(9, monkeypatch)
+    file, said = {
+        "sharp": (sharp / "10.png", r"data\.(description|sha256)"),
+        "landmarks": (sharp / "10.json", r"data\.(description|sha256)"),
+        "restored": (theirs / "10.bmp", r"methods\.theirs\.data_sha256"),
+    }[changed]
+    content = file.read_bytes()
+    file.write_bytes(content[:-9] + bytes([content[-9] ^ 1]) + content[-8:])  # of the same size
+    with pytest.raises(UserError, match=f"cannot resume .* {said} was"):
+        main(**options, resume=True)
+    file.write_bytes(content)
+    main(**options, resume=True)
+    found = report(tmp_path / "scores.json")
+    assert len(found["data"]["sha256"]) == 64
+    assert found["faces"]["known_landmarks"] == FACES
+
+
+def test_rows_of_processes_that_share_no_folder_are_missed_before_the_work(tmp_path):
+    ledgers = [Ledger(tmp_path / "scores.json", {"seed": 0}, (1, 3), resume=False, process=i) for i in range(2)]
+    ledgers[0].begin()
+    with pytest.raises(UserError, match=r"1 of 2 processes .* folder that all of them share"):
+        ledgers[0].check(2)
+    ledgers[1].begin()
+    ledgers[0].check(2)
+
+
+def test_rows_come_back_in_order_whoever_wrote_them_and_the_last_counts(tmp_path):
+    def row(condition, index, value):
+        return Row(condition, index, f"{index}.png", {"ours": {"psnr": value}})
+
+    a, b = (Ledger(tmp_path / "scores.json", {"seed": 0}, (2, 2), resume=False, process=i) for i in range(2))
+    a.begin()
+    b.begin()
+    b.add([row(1, 1, np.inf), row(0, 1, 2.0)])
+    a.add([row(1, 0, 3.0), row(0, 0, 0.0)])
+    a.add([row(0, 0, 1.0)])
+    assert [row_from(one) for one in a.rows()] == [row(0, 0, 1.0), row(0, 1, 2.0), row(1, 0, 3.0), row(1, 1, np.inf)]
+    again = Ledger(tmp_path / "scores.json", {"seed": 0}, (2, 3), resume=True)
+    np.testing.assert_array_equal(again.done, [[True, True, False]] * 2)
+    with pytest.raises(UserError, match="2 rows are not in"):
+        list(again.rows())
+    with b.file.open("a") as file:
+        file.write("no row\n")
+    with pytest.raises(UserError, match=r"rows-1 is damaged at byte \d+ .*take it away"):
+        Ledger(tmp_path / "scores.json", {"seed": 0}, (2, 2), resume=True)
+
+
+METHODS, NUMBERS = ("bicubic", "a", "b"), [f"metric {i}" for i in range(6)]
+
+
+def test_a_face_costs_some_bytes_a_number_whatever_the_conditions(tmp_path, monkeypatch):
+    """By Python's own count of its memory, with instruments that answer at once."""
+
+    def made_up(trial, one, condition):
+        values = {method: {metric: 25.0 + one.index for metric in NUMBERS} for method in METHODS}
+        embeddings = {key: [0.6, 0.8] for key in (*METHODS, "sharp")} if one.index in trial.embedded else {}
+        fault = ("grey", "sharp", "all pixels have red = green = blue")
+        return Row(condition, one.index, one.name, values, (fault,), {} if condition else embeddings)
+
+    def nothing(trial, indices, condition, clock):
+        return [Comparison(i, trial.items[i].within, None, False, {}, []) for i in indices]
+
+    monkeypatch.setattr(comparison, "compare", nothing)
+    monkeypatch.setattr(comparison, "measure", made_up)
+    monkeypatch.setattr(evaluate, "content_hash", lambda *given: "0" * 64)
+    monkeypatch.setattr(bootstrap, "RESAMPLES", 20)  # for speed: they do not grow with the faces
+    file = tmp_path / "one.png"
+    file.write_bytes(b"")
+    protocol = replace(PROTOCOLS["robustness"], conditions=PROTOCOLS["robustness"].conditions[:2])
+    peaks = []
+    for count in (1001, 1100, 3100):  # the first also loads what is loaded once
+        items = [Item(f"data/{i:06}.png", str(file), 0, 0) for i in range(count)]
+        at = Trial(items, [SimpleNamespace(name=name, describe=dict) for name in METHODS], 32, None, protocol=protocol)
+        tracemalloc.start()
+        found, results = evaluate.evaluate(at, Index(items, []), "data", tmp_path / "scores.json")
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+        assert found["faces"]["fault_counts"] == {"grey": count}
+        assert len(found["faces"]["faults"]["grey"]) == 1000
+        assert found["scores"]["a"]["metric 5"]["n"] == count
+        assert found["identity"]["faces"] == len(results.embeddings) == 1000
+        assert len(json.loads((tmp_path / "scores.json").read_text())["rows"]) == 2 * count
+    each = (peaks[2] - peaks[1]) / 2000
+    assert each < 20 * len(METHODS) * len(NUMBERS)  # the rows themselves take ten times that
+
+
+def two_processes(*line: object) -> subprocess.CompletedProcess:
+    environment = os.environ | {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    return subprocess.run(
+        [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", *map(str, line)],
         env=environment, cwd=ROOT, capture_output=True, text=True, check=False,
     )  # fmt: skip
+
+
+def test_two_processes_write_the_report_of_one_and_fid_counts_the_faces_of_both(faces, model, tmp_path, monkeypatch):
+    for name in ("torchmetrics", "torchmetrics.image", "torchmetrics.image.fid"):
+        monkeypatch.setitem(sys.modules, name, None)  # put back at the end
+    mean_colours.put_in_place()
+    arguments = ["--model", model, "--data", faces, "--fid", "--limit", BATCH + 1, "--json"]
+    main([str(model)], faces, tmp_path / "one.json", fid=True, limit=BATCH + 1)
+    done = two_processes("tests/mean_colours.py", *arguments, tmp_path / "two.json")
     assert done.returncode == 0, done.stderr
     assert "2 x cpu" in done.stdout
-    assert json.loads((tmp_path / "two.json").read_text())["run"]["faces_timed"] == FACES  # shared, not done twice
-    assert report(tmp_path / "two.json") == report(tmp_path / "one.json")
+    assert json.loads((tmp_path / "two.json").read_text())["run"]["faces_timed"] == BATCH + 1  # shared, not done twice
+    one, two = report(tmp_path / "one.json"), report(tmp_path / "two.json")
+    ours, theirs = ([some["scores"][name].pop("fid")["mean"] for name in ("bicubic", "small")] for some in (one, two))
+    assert theirs == pytest.approx(ours)  # the order of the faces is another
+    assert two == one
     assert not list(tmp_path.glob("*.rows-*"))
 
 
 def test_fid_sees_every_face_of_every_method_once_even_when_resumed(faces, model, tmp_path, monkeypatch):
     made = []
 
-    class Distance:
-        def __init__(self, device):
-            self.pairs = []
+    class Distances:
+        def __init__(self, methods, weights, device):
+            assert (methods, weights) == (["bicubic", "small"], Path("inception.pth"))
+            self.faces = []
             made.append(self)
 
-        def add(self, restored, sharp):
-            self.pairs.append((restored, sharp))
+        def add(self, sharp, restored):
+            self.faces.append((sharp, restored))
 
-        def value(self):
-            return float(len(self.pairs))
+        def values(self):
+            return {name: float(sum(name in some for _, some in self.faces)) for name in ("bicubic", "small")}
 
-    monkeypatch.setattr(evaluate, "InceptionDistance", Distance)
-    main([str(model)], faces, tmp_path / "scores.json", fid=True)
-    assert report(tmp_path / "scores.json")["scores"]["small"]["fid"]["mean"] == FACES
-    bicubic = [
+    monkeypatch.setattr(evaluate, "InceptionDistances", Distances)
+    options = {"json_file": tmp_path / "scores.json", "inception": Path("inception.pth")}
+    stop_after(1, monkeypatch)
+    with pytest.raises(Stopped):
+        main([str(model)], faces, **options)
+    stop_after(9, monkeypatch)
+    main([str(model)], faces, **options, resume=True)
+    assert report(tmp_path / "scores.json")["scores"]["small"]["fid"] == {"mean": FACES, "n": FACES}
+    whole = [
         np.array(Image.open(faces / f"{i:02}.png").resize((32, 32), Image.Resampling.BICUBIC)) for i in range(FACES)
     ]
-    for (_, sharp), face in zip(made[0].pairs, bicubic, strict=True):
+    for (sharp, restored), face in zip(made[-1].faces, whole, strict=True):
         np.testing.assert_array_equal(sharp, face)
-    assert psnr(*made[0].pairs[0]) != psnr(*made[1].pairs[0])
+        assert psnr(restored["bicubic"], sharp) != psnr(restored["small"], sharp)
 
 
 def test_the_command_line_names_its_options_and_answers_a_mistake_in_one_line(

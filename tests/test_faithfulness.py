@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from sparnet.bootstrap import mean_interval
 from sparnet.errors import UserError
 from sparnet.model import SPARNet, SPARNetConfig
 from viz.faithfulness import (
@@ -25,7 +26,6 @@ from viz.faithfulness import (
 )
 from viz.finding import Subject
 from viz.overlay import enlarge
-from viz.regions import mean_interval
 
 TINY = dict(size=32, smallest=8, min_channels=8, max_channels=8, hourglass_channels=8, body_depth=1, bottleneck=16)
 SMALL = dict(cells=8, levels=2, draws=1)

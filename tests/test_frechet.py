@@ -5,11 +5,11 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-import torch
+from mean_colours import MeanColours
 from scipy.linalg import sqrtm
 
 from sparnet.errors import UserError
-from training.frechet import INCEPTION_URL, fid, frechet_distance, frechet_on
+from training.frechet import INCEPTION_URL, InceptionDistances, frechet_distance, frechet_on
 
 
 @pytest.fixture
@@ -59,31 +59,6 @@ def test_on_other_features_it_has_another_name(rng):
     assert frechet_on("identity", a, b) == ("frechet_on_identity", frechet_distance(a, b))
 
 
-class MeanColours:
-    """torchmetrics' class with mean colours for features, and this project's distance."""
-
-    def __init__(self, feature_extractor_weights_path, antialias):
-        assert feature_extractor_weights_path is None
-        assert antialias is False
-        self.seen = {True: [], False: []}
-
-    def to(self, device):
-        return self
-
-    def update(self, pictures, real):
-        assert pictures.dtype == torch.uint8
-        assert pictures.shape == (1, 3, 8, 8)
-        self.seen[real].append(pictures.double().mean(dim=(0, 2, 3)).numpy())
-
-    @property
-    def real_features_num_samples(self):
-        return torch.tensor(len(self.seen[True]))
-
-    def compute(self):
-        assert np.mean(self.seen[True]) < np.mean(self.seen[False])  # the test's sharp pictures are the darker ones
-        return torch.tensor(frechet_distance(np.array(self.seen[False]), np.array(self.seen[True])))
-
-
 @pytest.fixture
 def library(monkeypatch):
     """Puts an object in the place of the module that FID comes from."""
@@ -96,20 +71,37 @@ def library(monkeypatch):
     return put
 
 
-def test_fid_is_of_all_the_pictures_restored_against_sharp(library, rng):
+def test_fid_is_of_all_the_pictures_and_the_sharp_ones_are_looked_at_once(library, rng, monkeypatch):
     library(SimpleNamespace(FrechetInceptionDistance=MeanColours))
-    restored, sharp = rng.integers(0, 256, (2, 6, 8, 8, 3), np.uint8)
+    monkeypatch.setattr(MeanColours, "updates", {True: 0, False: 0})
+    restored, other, sharp = rng.integers(0, 256, (3, 6, 8, 8, 3), np.uint8)
     sharp //= 2
-    expected = frechet_distance(restored.mean(axis=(1, 2)), sharp.mean(axis=(1, 2)))
-    assert fid(zip(restored, sharp, strict=True)) == pytest.approx(expected)
+    distances = InceptionDistances(["ours", "other"])
+    for a, b, truth in zip(restored, other, sharp, strict=True):
+        distances.add(truth, {"ours": a, "other": b})
+    assert MeanColours.updates == {True: 6, False: 12}
+    found = distances.values()
+    for name, faces in (("ours", restored), ("other", other)):
+        assert found[name] == pytest.approx(frechet_distance(faces.mean(axis=(1, 2)), sharp.mean(axis=(1, 2))))
+    alone = InceptionDistances(["ours"])
+    alone.add(sharp[0], {"ours": restored[0]})
     with pytest.raises(UserError, match="two faces"):
-        fid(zip(restored[:1], sharp[:1], strict=True))
+        alone.values()
 
 
 def test_without_the_library_fid_says_what_to_install(library):
     library(None)
-    with pytest.raises(UserError, match=r"pip install 'torchmetrics\[image\]'"):
-        fid([])
+    with pytest.raises(UserError, match=r"pip install 'torchmetrics\[image\]>=1.9'"):
+        InceptionDistances(["ours"])
+
+
+def test_a_library_too_old_for_its_options_is_told(library):
+    def old(feature_extractor_weights_path):
+        raise AssertionError("not reached")
+
+    library(SimpleNamespace(FrechetInceptionDistance=old))
+    with pytest.raises(UserError, match=r"antialias.*pip install 'torchmetrics\[image\]>=1.9'"):
+        InceptionDistances(["ours"])
 
 
 def test_a_torchvision_that_does_not_fit_is_explained(library):
@@ -121,7 +113,7 @@ def test_a_torchvision_that_does_not_fit_is_explained(library):
 
     library(Broken())
     with pytest.raises(UserError, match=r"nms does not exist.*torchvision that belongs"):
-        fid([])
+        InceptionDistances(["ours"])
 
 
 def test_without_weights_fid_says_where_they_are(library):
@@ -130,7 +122,7 @@ def test_without_weights_fid_says_where_they_are(library):
 
     library(SimpleNamespace(FrechetInceptionDistance=download))
     with pytest.raises(UserError, match="no route") as caught:
-        fid([])
+        InceptionDistances(["ours"])
     assert INCEPTION_URL in str(caught.value)
 
 
@@ -139,4 +131,4 @@ def test_other_weights_than_the_published_are_refused_unread(library, tmp_path):
     (tmp_path / "other.pth").write_bytes(b"any pickle")
     for name in ("other.pth", "missing.pth"):
         with pytest.raises(UserError, match=name):
-            fid([], tmp_path / name)
+            InceptionDistances(["ours"], tmp_path / name)

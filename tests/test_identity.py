@@ -116,6 +116,13 @@ def test_identities_by_a_rule():
     assert identities(["17_0001.png", "17_b.png", "4_a_b.png"], "([^_]+)_") == ["17", "17", "4"]
 
 
+def test_a_rule_with_a_slash_sees_the_folders_and_one_without_the_last_part_alone():
+    names = ["n000001/0001_01.jpg", "n000002/0001_01.jpg"]
+    assert identities(names, "(.+)/") == ["n000001", "n000002"]
+    assert identities(names, "(.+)_") == ["0001", "0001"]
+    assert identities(["set_1/ann_01.jpg", "set_2/ann_02.jpg"], "(.+)_") == ["ann", "ann"]
+
+
 @pytest.mark.parametrize(
     ("rule", "says"), [("(", "regular expression"), ("[^_]+_", "brackets"), ("(x)", "17_a"), ("(x?)", "17_a")]
 )

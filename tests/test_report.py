@@ -1,24 +1,21 @@
 """The report: tables that others can read in, and a page that needs no network and hides nothing."""
 
-import os
 import re
-import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
-from playwright.sync_api import sync_playwright
 
 from sparnet import SPARNet, SPARNetConfig, images
 from training import gallery, report
 from training.comparison import Trial
-from training.data import index_pictures
+from training.data import Index, index_pictures
 from training.evaluate import evaluate
 from training.instruments import Instruments
-from training.methods import Bicubic, Network
-from training.protocols import PROTOCOLS
+from training.methods import Bicubic, Network, Pictures
+from training.protocols import PROTOCOLS, SWEEPS
 
 SMALL = SPARNetConfig(
     size=32,
@@ -56,13 +53,18 @@ def at(faces) -> Trial:
 
 
 @pytest.fixture(scope="module")
-def scores(at, faces) -> dict:
+def evaluated(at, faces) -> tuple:
     return evaluate(at, index_pictures([faces]), faces.name)
 
 
 @pytest.fixture(scope="module")
-def html(scores, at) -> str:
-    return gallery.page(scores, at, count=4)
+def scores(evaluated) -> dict:
+    return evaluated[0]
+
+
+@pytest.fixture(scope="module")
+def html(evaluated, at) -> str:
+    return gallery.page(*evaluated, at, count=4)
 
 
 def test_the_terminal_says_over_how_many_and_what_is_wrong(scores):
@@ -130,31 +132,26 @@ def test_the_page_holds_only_so_many_faces_and_asks_nobody(html):
 
 
 @pytest.fixture
-def opened(html, tmp_path):
-    names = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-    path = next(filter(None, map(shutil.which, names)), None)
-    if path is None:
-        missing = f"no browser: install one of {', '.join(names)}"
-        if os.environ.get("CI"):
-            pytest.fail(missing)
-        pytest.skip(missing)
-    file = tmp_path / "report.html"
-    file.write_text(html, encoding="utf-8")
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox", "--disable-gpu"])
-        page = browser.new_page(viewport={"width": 1280, "height": 900})
-        problems = []
+def open_page(browser, tmp_path):
+    """Opens a report at a width; at the end, nothing was wrong in it, and nobody was asked."""
+    problems = []
+
+    def open_at(html: str, width: int):
+        file = tmp_path / "report.html"
+        file.write_text(html, encoding="utf-8")
+        page = browser.new_page(viewport={"width": width, "height": 900})
         page.on("console", lambda message: problems.append(message.text) if message.type == "error" else None)
         page.on("pageerror", lambda error: problems.append(str(error)))
         page.on("request", lambda one: None if one.url.startswith(("file:", "data:")) else problems.append(one.url))
         page.goto(file.as_uri())
-        yield page
-        browser.close()
+        return page
+
+    yield open_at
     assert problems == []
 
 
-def test_in_a_browser_the_table_sorts_and_a_point_shows_its_face(opened, scores):
-    page = opened
+def test_in_a_browser_the_table_sorts_and_a_point_shows_its_face(open_page, html, scores):
+    page = open_page(html, 1280)
     methods = page.locator("#scores tbody td:first-child")
     psnr = page.locator("#scores thead button", has_text="PSNR dB ↑").first
     psnr.click()
@@ -180,8 +177,45 @@ def test_in_a_browser_the_table_sorts_and_a_point_shows_its_face(opened, scores)
     assert page.evaluate("document.documentElement.scrollWidth") == 1280
 
 
+def test_a_perfect_score_is_sorted_as_the_highest(scores):
+    perfect = scores["scores"]["a_model"] | {"psnr": scores["scores"]["a_model"]["psnr"] | {"mean": "inf"}}
+    rows = gallery.table(scores | {"scores": scores["scores"] | {"a_model": perfect}})["rows"]
+    assert rows[1]["cells"][0]["sort"] == "Infinity"
+    assert float(rows[0]["cells"][0]["sort"]) == scores["scores"]["bicubic"]["psnr"]["mean"]
+
+
+def test_on_a_phone_every_sweep_has_a_plot_of_its_own_with_a_curve_for_each_method(open_page, faces, at):
+    swept = Trial(at.items[:3], at.methods, 32, "bicubic4", protocol=PROTOCOLS["robustness"])
+    found = evaluate(swept, index_pictures([faces]), faces.name)
+    page = open_page(gallery.page(*found, swept, count=1), 390)
+    for sweep, (meaning, levels) in SWEEPS.items():
+        plot = page.locator(f"#plot-{sweep}")
+        left, right, first, last = plot.evaluate(
+            """plot => [plot, plot.querySelector(".xtitle")]
+                .map(one => one.getBoundingClientRect()).flatMap(({left, right}) => [left, right])"""
+        )
+        assert plot.locator(".xtitle").text_content() == meaning
+        assert left <= first < last <= right  # not over its neighbours'
+        curves = plot.evaluate("plot => plot.data.map(({name, x}) => [name, x.length])")
+        assert curves == [["bicubic", len(levels) + 1], ["a_model", len(levels) + 1]]
+    assert page.locator(".legend span").all_inner_texts() == ["bicubic", "a_model"]
+    assert page.evaluate("document.documentElement.scrollWidth") == 390
+
+
+def test_without_bicubic_and_networks_the_page_speaks_of_neither(faces):
+    items = [item for item in index_pictures([faces]).items if "08" not in item.name]
+    alone = Trial(items, [Pictures("theirs", faces, index_pictures([faces]).items, 32, resize=True)], 32, None)
+    found = evaluate(alone, Index(items, []), faces.name)
+    page = gallery.page(*found, alone, count=4)
+    page = page[: page.index("<script>")]
+    assert "inf dB" in page
+    assert "+inf" not in page
+    assert "difference to bicubic" not in page
+    assert "Attention is" not in page
+
+
 def test_pictures_without_ground_truth_are_all_in_the_contact_sheet(faces, at):
     real = Trial(at.items, at.methods, 32, None, protocol=PROTOCOLS["real"])
-    page = gallery.page(evaluate(real, index_pictures([faces]), faces.name), real, count=4)
+    page = gallery.page(*evaluate(real, index_pictures([faces]), faces.name), real, count=4)
     assert page.count('alt="degraded"') == page.count('alt="a_model"') == 4
     assert "Best, median and worst" not in page

@@ -230,6 +230,7 @@ def test_a_signal_ends_the_run_as_cleanly(faces, tmp_path, number):
         ({"lr": 1e-4}, r"recipe\.lr was 0\.002 and is now 0\.0001"),
         ({"model": replace(SMALL, body_depth=3)}, r"recipe\.model\.body_depth was 0 and is now 3"),
         ({"seed": 5}, r"seed was 0 and is now 5"),
+        ({"crop": "centre"}, r"crop was None and is now 'centre'"),
         ({"data": 1}, r"data was '12 pictures.*now '11 pictures"),
     ],
 )
@@ -237,8 +238,8 @@ def test_a_resumed_run_that_would_differ_is_refused_by_the_name_of_the_differenc
     faces, tmp_path, finished, change, told
 ):
     recipe, task = RECIPE, job(faces, finished, resume=True)
-    if "seed" in change:
-        task = replace(task, seed=5)
+    if change.keys() <= {"seed", "crop"}:
+        task = replace(task, **change)
     elif "data" in change:
         fewer = tmp_path / "faces"
         fewer.mkdir()

@@ -7,13 +7,14 @@ import numpy as np
 import pytest
 import torch
 
+from sparnet.bootstrap import mean_interval
 from sparnet.errors import UserError
 from sparnet.faces import TEMPLATE
 from sparnet.model import SPARNet, SPARNetConfig
 from sparnet.regions import TEMPLATE68, masks_from_five_points
 from viz.finding import Subject
 from viz.overlay import enlarge
-from viz.regions import COLORS, area_weights, face_regions, mean_interval, preference, study, study_many
+from viz.regions import COLORS, area_weights, face_regions, preference, study, study_many
 
 TINY = SPARNetConfig(
     size=32, smallest=8, min_channels=8, max_channels=16, hourglass_channels=8, body_depth=1, bottleneck=16
@@ -95,17 +96,6 @@ def test_many_faces_have_the_mean_of_the_single_ones_and_intervals_around_it():
     assert finding.numbers["regions_from"] == {"5 points": 6}
     assert np.array_equal((low, high), mean_interval(single, seed=3)[1:])
     assert not np.array_equal(low, mean_interval(single, seed=4)[1])
-
-
-def test_the_interval_of_a_mean_is_that_of_theory_and_passes_over_what_is_missing():
-    values = np.random.default_rng(0).normal(5, 2, (400, 2))
-    values[:100, 1] = np.nan
-    mean, low, high = mean_interval(values, seed=1)
-    assert np.allclose(mean, (values[:, 0].mean(), values[100:, 1].mean()))
-    for j, n in enumerate((400, 300)):
-        half = 1.96 * np.nanstd(values[:, j]) / np.sqrt(n)
-        assert (mean[j] - low[j], high[j] - mean[j]) == pytest.approx((half, half), rel=0.1)
-    assert np.isnan(mean_interval(np.array([[1.0], [np.nan]]), seed=0)[1]).all()
 
 
 def test_attention_without_places_and_one_face_alone_are_refused():

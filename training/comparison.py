@@ -2,7 +2,7 @@
 
 Trial, indices -> compare: picture -> sharp -> condition -> degradation -> degraded -> every method -> Comparison
                   -> measure: instruments on restored and sharp -> Row
-Trial -> run: batches of 8, shared between processes, known rows left out -> all rows, in order
+Trial -> run: batches of 8, shared between processes, known rows left out -> Ledger
 """
 
 import sys
@@ -11,7 +11,6 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from pathlib import Path
 
 import numpy as np
 from accelerate import PartialState
@@ -20,14 +19,14 @@ from numpy import ndarray
 from tqdm import tqdm
 
 from sparnet.errors import UserError
-from training.data import Item, centre_view, face_square
+from training.data import Crop, Item, centre_view, face_square, is_celebas
 from training.degradations import fixed
-from training.frechet import InceptionDistance
+from training.frechet import InceptionDistances
 from training.identity import MOST_IMPOSTORS
 from training.instruments import Instruments, Subject, known_points
 from training.methods import Bicubic, Fault, Method, Network
 from training.protocols import AS_IT_IS, PROTOCOLS, Condition, Protocol, factor_of
-from training.scores import Ledger, Row
+from training.scores import SHARP, Ledger, Row
 
 BATCH = 8  # of every comparison, however many processes share them: what rounds differently would score differently
 
@@ -44,6 +43,7 @@ class Trial:
     protocol: Protocol = PROTOCOLS["plain"]
     seed: int = 0
     people: Sequence[str] | None = None  # whom each picture shows; None: everyone is another
+    crop: Crop = "auto"
 
     @property
     def anchor(self) -> str | None:
@@ -83,6 +83,7 @@ class Comparison:
     index: int
     name: str
     subject: Subject | None
+    celebas: bool  # whether the picture was cut as one of CelebA's
     restored: dict[str, ndarray]  # (S,S,3) uint8, of the methods that have it
     faults: list[tuple[str, str, str]]  # kind, whose picture, why
 
@@ -93,15 +94,16 @@ def compare(
     """Degrade the pictures of these indices and have every method restore them; seconds of each go to the clock."""
     found = []
     for index in indices:
-        item = trial.items[index]
-        name = Path(item.name).name
+        item, celebas = trial.items[index], False
         try:
             picture = item.picture()
         except UserError as error:
             subject, said = None, [Fault("unreadable", str(error))]
         else:
-            subject, said = _subject(trial, item, name, picture, condition)
-        found.append(Comparison(index, name, subject, {}, [(fault.kind, "sharp", fault.why) for fault in said]))
+            subject, said = _subject(trial, item, picture, condition)
+            celebas = is_celebas(picture.shape[1], picture.shape[0], trial.crop)
+        told = [(fault.kind, SHARP, fault.why) for fault in said]
+        found.append(Comparison(index, item.within, subject, celebas, {}, told))
     there = [one for one in found if one.subject is not None]
     for method in trial.methods if there else ():
         started = time.perf_counter()
@@ -116,18 +118,16 @@ def compare(
     return found
 
 
-def _subject(
-    trial: Trial, item: Item, name: str, picture: ndarray, condition: Condition
-) -> tuple[Subject, list[Fault]]:
-    view = centre_view(picture, trial.size)
+def _subject(trial: Trial, item: Item, picture: ndarray, condition: Condition) -> tuple[Subject, list[Fault]]:
+    name, view = item.within, centre_view(picture, trial.size, trial.crop)
     if not trial.protocol.sharp:
         return Subject(name, view), []
-    said, side = [], face_square(picture.shape[1], picture.shape[0])[2]
+    said, side = [], face_square(picture.shape[1], picture.shape[0], trial.crop)[2]
     if side < trial.size:
         said.append(Fault("enlarged", f"from {side:g}x{side:g} to {trial.size}x{trial.size}"))
     if np.ptp(picture, axis=2).max() == 0:
         said.append(Fault("grey", "all pixels have red = green = blue"))
-    known = known_points(item, picture, trial.size) if trial.instruments.need_points else None
+    known = known_points(item, picture, trial.size, trial.crop) if trial.instruments.need_points else None
     sharp, known = condition.moved(view, known)
     degraded = None
     if trial.degradation is not None:
@@ -137,62 +137,51 @@ def _subject(
     return subject, said + missing
 
 
-def measure(
-    trial: Trial, one: Comparison, condition: int = 0, distances: dict[str, InceptionDistance] | None = None
-) -> Row:
-    """All values of one face, and its share of each method's FID."""
+def measure(trial: Trial, one: Comparison, condition: int = 0) -> Row:
+    """All values of one face."""
     values, said, embeddings = {}, list(one.faults), {}
     for method, face in one.restored.items():
         values[method], missing, embedding = trial.instruments.measure(face, one.subject)
         said += [(fault.kind, method, fault.why) for fault in missing]
         if embedding is not None:
             embeddings[method] = embedding.tolist()
-        if distances is not None and condition == 0:
-            distances[method].add(face, one.subject.sharp)
     if embeddings and condition == 0 and one.index in trial.embedded:
-        embeddings["sharp"] = one.subject.embedding.tolist()
+        embeddings[SHARP] = one.subject.embedding.tolist()
     else:
         embeddings = {}
     known = one.subject is not None and one.subject.known
-    return Row(condition, one.index, one.name, values, tuple(said), embeddings, known)
+    floor = trial.instruments.floor(one.subject) if known and condition == 0 else {}
+    return Row(condition, one.index, one.name, values, tuple(said), embeddings, known, floor, one.celebas)
 
 
-def run(
-    trial: Trial, ledger: Ledger | None, distances: dict[str, InceptionDistance] | None, state: PartialState
-) -> tuple[list[Row], Counter]:
-    """The rows of all processes, in order, and the seconds and faces of each method.
+def run(trial: Trial, ledger: Ledger, distances: InceptionDistances | None, state: PartialState) -> Counter:
+    """This process's share of the rows, into the ledger; -> seconds of each method and number of faces, of all.
 
     A batch is whole or not at all in the ledger's eyes. With FID, what is in the ledger is restored again: its
     features are not kept.
     """
-    size = len(trial.items)
-    batches = [
-        (condition, range(start, min(start + BATCH, size)))
-        for condition in range(len(trial.protocol.conditions))
-        for start in range(0, size, BATCH)
-    ]
-    done, fresh, clock = dict(ledger.rows) if ledger else {}, [], Counter()
-    mine = batches[state.process_index :: state.num_processes]
-    with tqdm(
-        total=sum(len(faces) for _, faces in mine), unit="face", disable=_quiet(state), dynamic_ncols=True
-    ) as bar:
-        for number, indices in mine:
-            known = all((number, index) in done for index in indices)
-            if not known or (distances is not None and number == 0):
-                compared = compare(trial, indices, trial.protocol.conditions[number], clock)
-                rows = [measure(trial, one, number, distances) for one in compared]
+    size, conditions = len(trial.items), trial.protocol.conditions
+    starts, clock = range(0, size, BATCH), Counter()
+    mine = range(state.process_index, len(conditions) * len(starts), state.num_processes)
+    faces = sum(min(BATCH, size - starts[i % len(starts)]) for i in mine)
+    with tqdm(total=faces, unit="face", disable=_quiet(state), dynamic_ncols=True) as bar:
+        for condition, batch in (divmod(i, len(starts)) for i in mine):
+            indices = range(starts[batch], min(starts[batch] + BATCH, size))
+            known = ledger.done[condition, indices].all()
+            if not known or (distances is not None and condition == 0):
+                compared = compare(trial, indices, conditions[condition], clock)
                 clock["faces"] += sum(one.subject is not None for one in compared)
+                if distances is not None and condition == 0:
+                    for one in compared:
+                        if one.restored:
+                            distances.add(one.subject.sharp, one.restored)
                 if not known:
-                    fresh += rows
-                    if ledger:
-                        ledger.add(rows)
+                    ledger.add(measure(trial, one, condition) for one in compared)
             bar.update(len(indices))
-    for row in gather_object(fresh):
-        done[row.key] = row
     total = Counter()
     for some in gather_object([clock]):
         total.update(some)
-    return [done[key] for key in sorted(done)], total
+    return total
 
 
 def _quiet(state: PartialState) -> bool:

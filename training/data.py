@@ -8,17 +8,18 @@ any number of workers or processes, and a run resumed at any step, see the same 
 """
 
 import tarfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from hashlib import sha256
 from math import exp, log
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
 from numpy import ndarray
 from PIL import Image
 from torch.utils.data import Dataset, Sampler
+from tqdm import tqdm
 
 from sparnet import images
 from sparnet.errors import UserError
@@ -31,24 +32,40 @@ FACE_SQUARES = {  # (width, height) of a picture -> x, y, side of the face's squ
     (178, 218): (25, 50, 128),  # CelebA's aligned photos; the square of the usual 128x128 test faces
     (160, 160): (9, 18, 128),  # the same photos, cut at (16, 32)
 }
+Crop = Literal["auto", "centre"]
+"""How a picture is cut to the face: by the table, or always by its largest centred square, as other people's data of
+these sizes should be."""
 
 
 class Item(NamedTuple):
-    """One picture: `size` bytes at `offset` of the file at `path`; `name` is what people are told."""
+    """One picture: `size` bytes at `offset` of the file at `path`; `name` is what people are told.
+
+    `name` begins with the folder or shard that was given, `within` is the rest: such as "n000001/0001_01.jpg".
+    """
 
     name: str
     path: str
     offset: int
     size: int
 
-    def picture(self) -> ndarray:
-        """Read and decode, (H,W,3) uint8 RGB; `UserError` names the picture and says why it cannot be read."""
+    @property
+    def within(self) -> str:
+        return self.name.partition("/")[2] or self.name
+
+    def read(self) -> bytes:
+        """The file's content; `UserError` names the picture and says why it cannot be read."""
         try:
             with open(self.path, "rb") as file:
                 file.seek(self.offset)
-                return images.decode(file.read(self.size))
+                return file.read(self.size)
         except OSError as error:
             raise UserError(f"{self.name}: {error.strerror}") from error
+
+    def picture(self) -> ndarray:
+        """Read and decode, (H,W,3) uint8 RGB; `UserError` names the picture and says why it cannot be read."""
+        data = self.read()
+        try:
+            return images.decode(data)
         except UserError as error:
             raise UserError(f"{self.name}: {error}") from error
 
@@ -59,8 +76,11 @@ class Index(NamedTuple):
     items: list[Item]
     ignored: list[str]
 
-    def describe(self) -> str:
-        """Their number and a fingerprint: the same for the same names and sizes, wherever the data lies."""
+    def describe_names_and_sizes(self) -> str:
+        """Their number and a fingerprint: the same for the same names and sizes, wherever the data lies.
+
+        No picture is read, so one that was changed but kept its size goes unnoticed: see `content_hash`.
+        """
         digest = sha256()
         for item in self.items:
             digest.update(f"{item.name}\t{item.size}\n".encode())
@@ -90,6 +110,24 @@ def index_pictures(paths: Iterable[Path]) -> Index:
     return index
 
 
+def content_hash(items: Sequence[Item], beside: Callable[[Item], Path | None] = lambda item: None) -> str:
+    """SHA-256 over the names `within` and the bytes of the pictures, in order, and of the file that belongs to each.
+
+    Every picture is read, one at a time; one that cannot be read counts as such. On a terminal a bar shows after two
+    seconds.
+    """
+    digest = sha256()
+    for item in tqdm(items, "hashing", unit="picture", delay=2, disable=None, leave=False, dynamic_ncols=True):
+        file = beside(item)
+        try:
+            content = sha256(item.read()).hexdigest()
+            companion = sha256(file.read_bytes()).hexdigest() if file else "none"
+        except (UserError, OSError):  # named where it is scored, or looked for landmarks
+            content = companion = "unreadable"
+        digest.update(f"{item.within}\t{content}\t{companion}\n".encode())
+    return digest.hexdigest()
+
+
 def _index_shard(path: Path, name: str, index: Index) -> None:
     try:
         with tarfile.open(path, "r:") as shard:
@@ -105,10 +143,17 @@ def _index_shard(path: Path, name: str, index: Index) -> None:
         raise UserError(f"the shard {path} cannot be read ({error}); copy it again or take it away") from error
 
 
-def face_square(width: int, height: int) -> tuple[float, float, float]:
-    """x, y, side in pixels of the square that holds the face: by the table, else the largest centred square."""
+def is_celebas(width: int, height: int, crop: Crop = "auto") -> bool:
+    """Whether a picture of this size is taken for one of CelebA's."""
+    return crop == "auto" and (width, height) in FACE_SQUARES
+
+
+def face_square(width: int, height: int, crop: Crop = "auto") -> tuple[float, float, float]:
+    """x, y, side in pixels of the square that holds the face: the table's, else the largest centred square."""
     side = min(width, height)
-    return FACE_SQUARES.get((width, height), ((width - side) / 2, (height - side) / 2, side))
+    if is_celebas(width, height, crop):
+        return FACE_SQUARES[width, height]
+    return (width - side) / 2, (height - side) / 2, side
 
 
 def cut(picture: ndarray, x: float, y: float, side: float, size: int) -> ndarray:
@@ -120,14 +165,14 @@ def cut(picture: ndarray, x: float, y: float, side: float, size: int) -> ndarray
     return np.asarray(Image.fromarray(picture).resize((size, size), Image.Resampling.BICUBIC, box=box))
 
 
-def centre_view(picture: ndarray, size: int) -> ndarray:
+def centre_view(picture: ndarray, size: int, crop: Crop = "auto") -> ndarray:
     """The face as it is validated and scored: zoom 1, no shift, no flip; (size,size,3) uint8."""
-    return cut(picture, *face_square(picture.shape[1], picture.shape[0]), size)
+    return cut(picture, *face_square(picture.shape[1], picture.shape[0], crop), size)
 
 
-def random_view(picture: ndarray, recipe: Recipe, generator: np.random.Generator) -> ndarray:
+def random_view(picture: ndarray, recipe: Recipe, generator: np.random.Generator, crop: Crop = "auto") -> ndarray:
     """A zoomed, shifted, perhaps mirrored view of the face, as the recipe says; (S,S,3) uint8."""
-    x, y, side = face_square(picture.shape[1], picture.shape[0])
+    x, y, side = face_square(picture.shape[1], picture.shape[0], crop)
     low, high = recipe.zoom
     view = side / exp(generator.uniform(log(low), log(high)))
     move_x, move_y = generator.uniform(-recipe.shift, recipe.shift, 2) * side
@@ -142,8 +187,8 @@ class Faces(Dataset):
     after `TRIES` in a row both are None.
     """
 
-    def __init__(self, items: list[Item], recipe: Recipe, seed: int):
-        self.items, self.recipe, self.seed = items, recipe, seed
+    def __init__(self, items: list[Item], recipe: Recipe, seed: int, crop: Crop = "auto"):
+        self.items, self.recipe, self.seed, self.crop = items, recipe, seed, crop
 
     def __len__(self) -> int:
         return len(self.items)
@@ -159,7 +204,7 @@ class Faces(Dataset):
                 skipped.append(str(error))
                 index = int(generator.integers(len(self.items)))
                 continue
-            sharp = random_view(picture, self.recipe, generator)
+            sharp = random_view(picture, self.recipe, generator, self.crop)
             if self.recipe.grey:
                 sharp = random_grey(sharp, generator, self.recipe.grey)
             small = self.recipe.model.degraded_size

@@ -7,12 +7,13 @@ It is called FID only with the published Inception weights, run by torchmetrics 
 the number means something else and has another name.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from hashlib import file_digest
 from pathlib import Path
 
 import numpy as np
 import torch
+from accelerate.utils import gather_object
 from numpy import ndarray
 
 from sparnet.errors import UserError
@@ -48,55 +49,66 @@ def frechet_on(features_name: str, restored: ndarray, sharp: ndarray) -> tuple[s
     return f"frechet_on_{features_name}", frechet_distance(restored, sharp)
 
 
-class InceptionDistance:
-    """FID (Heusel et al. 2017), picture by picture in constant memory: pool-3 features of TensorFlow's Inception.
+class InceptionDistances:
+    """FID (Heusel et al. 2017) of several methods, face by face in constant memory, on pool-3 features of Inception.
 
-    `weights` is the published file; without it torch-fidelity downloads it. `UserError` if a package is missing, the
-    weights cannot be had, or the file is another one.
+    The sharp pictures' features are computed once for all methods. `weights` is the published file of TensorFlow's
+    Inception; without it torch-fidelity downloads it. Several processes each add their faces. `UserError` if a package
+    is missing, the weights cannot be had, or the file is another one.
     """
 
-    def __init__(self, weights: str | Path | None = None, device: torch.device | str = "cpu"):
+    def __init__(self, methods: Iterable[str], weights: str | Path | None = None, device: torch.device | str = "cpu"):
         if weights is not None:
             _check_weights(Path(weights))
-        try:
-            from torchmetrics.image.fid import FrechetInceptionDistance
+        self.device = device
+        self.sharp = _metric(weights, device)  # of which only the real pictures' sums are used
+        self.restored = {method: _metric(weights, device) for method in methods}  # and of these the others'
 
-            # TensorFlow's resize to 299, as in the published figures, is the one without antialiasing
-            metric = FrechetInceptionDistance(
-                feature_extractor_weights_path=None if weights is None else str(weights), antialias=False
-            )
-        except OSError as error:  # all of urllib's errors are
-            raise UserError(
-                f"The Inception weights of FID could not be downloaded ({error}). "
-                f"Fetch {INCEPTION_URL} and give the file."
-            ) from error
-        except (ImportError, RuntimeError) as error:  # a torchvision that does not fit torch is a RuntimeError
-            raise UserError(
-                f"FID needs packages that cannot be used here ({error}): pip install 'torchmetrics[image]', "
-                "with the torchvision that belongs to your torch."
-            ) from error
-        self.metric, self.device = metric.to(device), device
+    def add(self, sharp: ndarray, restored: Mapping[str, ndarray]) -> None:
+        """One more face, (H,W,3) uint8 RGB, and what the methods made of it."""
+        self.sharp.update(self._batch(sharp), real=True)
+        for method, face in restored.items():
+            self.restored[method].update(self._batch(face), real=False)
 
-    def add(self, restored: ndarray, sharp: ndarray) -> None:
-        """One more of each, (H,W,3) uint8 RGB."""
-        for picture, real in ((restored, False), (sharp, True)):
-            self.metric.update(torch.from_numpy(picture.copy()).permute(2, 0, 1)[None].to(self.device), real=real)
+    def values(self) -> dict[str, float]:
+        """The distances over all processes, in each of which this is called once, when every face was added.
 
-    def value(self) -> float:
-        """The distance of what was added; `UserError` for fewer than two faces."""
-        if self.metric.real_features_num_samples < 2:
-            raise UserError("FID needs at least two faces, and thousands to mean something. Give more.")
-        return float(self.metric.compute())
+        `UserError` for fewer than two faces.
+        """
+        found = {}
+        for method, metric in self.restored.items():
+            metric.merge_state(self.sharp)
+            with metric.sync_context():  # outside of it, the numbers are those of this process
+                if min(metric.real_features_num_samples, metric.fake_features_num_samples) < 2:
+                    raise UserError("FID needs at least two faces, and thousands to mean something. Give more.")
+                # a process that had no face does not know the numbers' type, and cannot compute
+                own = float(metric.compute()) if metric.update_called else None
+            found[method] = next(value for value in gather_object([own]) if value is not None)
+        return found
+
+    def _batch(self, face: ndarray) -> torch.Tensor:
+        return torch.from_numpy(face.copy()).permute(2, 0, 1)[None].to(self.device)
 
 
-def fid(
-    pairs: Iterable[tuple[ndarray, ndarray]], weights: str | Path | None = None, device: torch.device | str = "cpu"
-) -> float:
-    """FID of (restored, sharp) pictures (H,W,3) uint8 RGB, read once; errors as for `InceptionDistance`."""
-    distance = InceptionDistance(weights, device)
-    for restored, sharp in pairs:
-        distance.add(restored, sharp)
-    return distance.value()
+def _metric(weights: str | Path | None, device: torch.device | str) -> torch.nn.Module:
+    try:
+        from torchmetrics.image.fid import FrechetInceptionDistance
+
+        return FrechetInceptionDistance(
+            feature_extractor_weights_path=None if weights is None else str(weights),
+            antialias=False,  # TensorFlow's resize to 299, as in the published figures, is the one without
+            sync_on_compute=False,  # but around it, so that the faces are counted over all processes
+        ).to(device)
+    except OSError as error:  # all of urllib's errors are
+        raise UserError(
+            f"The Inception weights of FID could not be downloaded ({error}). "
+            f"Fetch {INCEPTION_URL} and give the file by --inception."
+        ) from error
+    except (ImportError, RuntimeError, TypeError) as error:  # a torchvision that does not fit, an old torchmetrics
+        raise UserError(
+            f"FID needs packages that cannot be used here ({error}): pip install 'torchmetrics[image]>=1.9', "
+            "with the torchvision that belongs to your torch."
+        ) from error
 
 
 def _check_weights(file: Path) -> None:

@@ -1,6 +1,6 @@
 """The report in pictures: one HTML file that needs no network, and a contact sheet.
 
-    report, trial -> plots (Plotly) ---------------------.
+    report, results -> plots (Plotly) -------------------.
     some faces again -> every method -> JPEG in base64 ---- report.html (Jinja) -> page
     best, median, worst -> attention over the face -------'
 
@@ -11,6 +11,7 @@ people who may see them.
 import base64
 from collections.abc import Iterator, Sequence
 from itertools import cycle
+from operator import itemgetter
 from pathlib import Path
 
 import cv2
@@ -20,7 +21,6 @@ from numpy import ndarray
 from PIL import Image, ImageDraw, ImageFont
 from plotly import graph_objects as go
 from plotly.offline import get_plotlyjs
-from plotly.subplots import make_subplots
 
 from sparnet import images
 from sparnet.regions import REGIONS
@@ -30,12 +30,13 @@ from training.instruments import METRICS
 from training.landmarks68 import THRESHOLD, cumulative_error
 from training.methods import Network
 from training.protocols import SWEEPS, find_protocol
-from training.scores import FAULTS, number
+from training.scores import FAULTS, SHARP, Results, number
 
 POINTS = 3000  # of the scatter plot: more are slow to draw and hide each other
 CASES = 2  # of the best, of the median and of the worst
 THUMBNAIL = 160  # px, at most
 COLORS = ("#0f766e", "#c2410c", "#6d28d9", "#0369a1", "#a16207", "#be185d")  # of the methods; bicubic is grey
+GREY, INK = "#8a8f98", "#26303c"
 
 
 def contact_sheet(trial: Trial, count: int) -> ndarray:
@@ -75,13 +76,16 @@ def again(trial: Trial, indices: Sequence[int]) -> Iterator[Comparison]:
         yield from compare(trial, indices[start : start + BATCH])
 
 
-def page(report: dict, trial: Trial, count: int) -> str:
+def spread(total: int, count: int) -> list[int]:
+    """At most `count` of the indices 0 to total - 1, evenly spread."""
+    return np.unique(np.linspace(0, total - 1, min(count, total)).astype(int)).tolist()
+
+
+def page(report: dict, results: Results, trial: Trial, count: int) -> str:
     """The HTML report, with thumbnails of at most `count` faces."""
-    rows = [row for row in report["rows"] if row["condition"] == 0]
-    shown = np.unique(np.linspace(0, len(trial.items) - 1, min(count, len(trial.items))).astype(int)).tolist()
     pictures = {
         one.index: {name: data_uri(face) for name, face in faces(trial, one).items() if face is not None}
-        for one in again(trial, shown)
+        for one in again(trial, spread(len(trial.items), count))
         if one.subject is not None
     }
     environment = Environment(
@@ -94,12 +98,14 @@ def page(report: dict, trial: Trial, count: int) -> str:
         table=table(report),
         columns=columns_of(trial),
         landmarks=words.landmark_line(report),
+        colors=colors_of(report),
+        sweeps=[name for name in SWEEPS if any(one["sweep"] == name for one in report["conditions"])],
         published=words.published_table(report),
         published_on=find_protocol(report["protocol"]["name"]).published_on,
-        plots={name: plot.to_plotly_json() for name, plot in plots(report, rows, pictures).items()},
+        plots={name: plot.to_plotly_json() for name, plot in plots(report, results, trial, pictures).items()},
         pictures=pictures,
-        names={row["index"]: row["name"] for row in rows},
-        cases=cases(trial, rows),
+        names={index: trial.items[index].within for index in pictures},
+        cases=cases(trial, results),
         fault_kinds=FAULTS,
         metrics={metric: METRICS[metric] for metric in words.metrics_of(report)},
         plotly=get_plotlyjs(),
@@ -125,7 +131,7 @@ def table(report: dict) -> dict:
             difference = estimate.get("difference")
             cells.append(
                 {
-                    "sort": estimate["mean"],
+                    "sort": str(estimate["mean"]).replace("inf", "Infinity"),  # as JavaScript reads it
                     "mean": words.value(estimate, metric),
                     "interval": words.interval(estimate, metric).strip(),
                     "n": None if estimate["n"] == report["faces"]["scored"] else estimate["n"],
@@ -162,18 +168,20 @@ def _sign(difference: dict, better: str) -> str:
     return "better" if (low > 0) == (better == "higher") else "worse"
 
 
-def cases(trial: Trial, rows: Sequence[dict]) -> dict | None:
+def cases(trial: Trial, results: Results) -> dict | None:
     """The best, median and worst faces by the first method that is not bicubic, with its attention where it has any.
 
     By its gain in PSNR over bicubic, or by PSNR where there is no bicubic. None without sharp faces.
     """
     first = next((method.name for method in trial.methods if method.name != trial.anchor), None)
-
-    def gain(row: dict) -> float:
-        values = {name: number(row["values"].get(name, {}).get("psnr")) for name in (first, trial.anchor)}
-        return values[first] - values[trial.anchor] if trial.anchor else values[first]
-
-    ranked = sorted((row for row in rows if not np.isnan(gain(row))), key=gain, reverse=True)
+    if first is None:
+        return None
+    gain = results.column(first, "psnr")
+    if trial.anchor:
+        with np.errstate(invalid="ignore"):  # two infinite values have no difference
+            gain = gain - results.column(trial.anchor, "psnr")
+    order = np.argsort(-gain, kind="stable")
+    ranked = order[~np.isnan(gain[order])].tolist()
     if not ranked:
         return None
     last, middle = len(ranked), (len(ranked) - CASES) // 2
@@ -184,7 +192,7 @@ def cases(trial: Trial, rows: Sequence[dict]) -> dict | None:
             if 0 <= place < last:
                 chosen.setdefault(place, kind)
     networks = [method for method in trial.methods if isinstance(method, Network)]
-    found = {one.index: one for one in again(trial, sorted(ranked[place]["index"] for place in chosen))}
+    found = {one.index: one for one in again(trial, sorted(ranked[place] for place in chosen))}
     maps = {
         (index, network.name): network.attention(one.subject.degraded)
         for index, one in found.items()
@@ -195,18 +203,18 @@ def cases(trial: Trial, rows: Sequence[dict]) -> dict | None:
         some = [map_ for (_, name), map_ in maps.items() if name == network.name and map_ is not None]
         if some:
             scale[network.name] = (float(min(map(np.min, some))), float(max(map(np.max, some))))
-    told = []
+    told, sign = [], "+" if trial.anchor else ""
     for place, kind in sorted(chosen.items()):
-        row, one = ranked[place], found[ranked[place]["index"]]
+        one = found[ranked[place]]
         strip = []
         for name, face in faces(trial, one).items():
             if face is None:
                 continue
-            values = row["values"].get(trial.anchor if name == "degraded" else name, {})
-            strip.append((name, data_uri(face), f"{number(values['psnr']):.2f} dB" if "psnr" in values else ""))
+            psnr = results.column(trial.anchor if name == "degraded" else name, "psnr")[one.index]
+            strip.append((name, data_uri(face), "" if np.isnan(psnr) else f"{psnr:.2f} dB"))
             if (attention := maps.get((one.index, name))) is not None:
                 strip.append((f"attention of {name}", data_uri(over(face, attention, *scale[name])), ""))
-        told.append({"kind": kind, "name": row["name"], "gain": f"{gain(row):+.2f} dB", "strip": strip})
+        told.append({"kind": kind, "name": one.name, "gain": f"{gain[one.index]:{sign}.2f} dB", "strip": strip})
     return {"by": first, "over": trial.anchor, "rows": told, "scale": scale}
 
 
@@ -226,29 +234,35 @@ def data_uri(face: ndarray) -> str:
     return f"data:image/jpeg;base64,{base64.b64encode(data).decode()}"
 
 
-def plots(report: dict, rows: Sequence[dict], pictures: dict[int, dict]) -> dict[str, go.Figure]:
-    """The figures that the numbers allow, by the name of their place in the page."""
-    methods = list(report["scores"])
+def colors_of(report: dict) -> dict[str, str]:
+    """Of each method, in all figures."""
     palette = cycle(COLORS)
-    color = {method: "#8a8f98" if method == "bicubic" else next(palette) for method in methods}
+    return {method: GREY if method == "bicubic" else next(palette) for method in report["scores"]}
+
+
+def plots(report: dict, results: Results, trial: Trial, pictures: dict[int, dict]) -> dict[str, go.Figure]:
+    """The figures that the numbers allow, by the name of their place in the page."""
+    methods, color = list(report["scores"]), colors_of(report)
     found = {
-        "scatter": scatter(rows, methods, color, pictures),
-        "landmarks": landmark_curves(rows, methods, color),
+        "scatter": scatter(results, trial, methods, color, pictures),
+        "landmarks": landmark_curves(results, methods, color),
         "regions": region_bars(report, color),
-        "sweeps": sweep_curves(report, color),
+        **sweep_curves(report, color),
     }
     return {name: figure for name, figure in found.items() if figure is not None}
 
 
-def scatter(rows: Sequence[dict], methods: Sequence[str], color: dict, pictures: dict) -> go.Figure | None:
+def scatter(results: Results, trial: Trial, methods: Sequence[str], color: dict, pictures: dict) -> go.Figure | None:
     """PSNR of every method over bicubic's, a point for each face, at most `POINTS`; filled points show their face."""
-    if "bicubic" not in methods or not any("psnr" in row["values"].get("bicubic", {}) for row in rows):
+    bicubic = results.column("bicubic", "psnr")
+    if np.isnan(bicubic).all():
         return None
     figure, ends = go.Figure(), []
-    drawn = [row for row in rows if row["index"] in pictures] + [row for row in rows if row["index"] not in pictures]
+    drawn = list(dict.fromkeys([*pictures, *spread(len(bicubic), POINTS)]))[:POINTS]
     for method in methods[1:]:
-        there = [row for row in drawn[:POINTS] if {"bicubic", method} <= row["values"].keys()]
-        x, y = ([number(row["values"][name]["psnr"]) for row in there] for name in ("bicubic", method))
+        ours = results.column(method, "psnr")
+        there = [index for index in drawn if not np.isnan([bicubic[index], ours[index]]).any()]
+        x, y = bicubic[there].tolist(), ours[there].tolist()
         ends += x
         figure.add_trace(
             go.Scatter(
@@ -256,12 +270,12 @@ def scatter(rows: Sequence[dict], methods: Sequence[str], color: dict, pictures:
                 y=y,
                 mode="markers",
                 name=method,
-                customdata=[[row["index"], row["name"]] for row in there],
+                customdata=[[index, trial.items[index].within] for index in there],
                 hovertemplate="%{customdata[1]}<br>bicubic %{x:.2f} dB, " + method + " %{y:.2f} dB<extra></extra>",
                 marker={
                     "color": color[method],
                     "size": 8,
-                    "symbol": ["circle" if row["index"] in pictures else "circle-open" for row in there],
+                    "symbol": ["circle" if index in pictures else "circle-open" for index in there],
                 },
             )
         )
@@ -270,24 +284,23 @@ def scatter(rows: Sequence[dict], methods: Sequence[str], color: dict, pictures:
         return None
     line = [min(finite), max(finite)]
     figure.add_trace(
-        go.Scatter(
-            x=line, y=line, mode="lines", name="no gain", line={"color": "#8a8f98", "dash": "dot"}, hoverinfo="skip"
-        )
+        go.Scatter(x=line, y=line, mode="lines", name="no gain", line={"color": GREY, "dash": "dot"}, hoverinfo="skip")
     )
     return _styled(figure).update_layout(xaxis_title="bicubic, PSNR dB", yaxis_title="method, PSNR dB")
 
 
-def landmark_curves(rows: Sequence[dict], methods: Sequence[str], color: dict) -> go.Figure | None:
-    """Share of faces whose landmark error is at most x, up to the threshold."""
+def landmark_curves(results: Results, methods: Sequence[str], color: dict) -> go.Figure | None:
+    """Share of faces whose landmark error is at most x, up to the threshold; the sharp pictures' too, if known."""
     figure = go.Figure()
-    for method in methods:
-        some = [row["values"][method] for row in rows if "landmark_auc" in row["values"].get(method, {})]
-        if some:
-            x, y = cumulative_error([np.inf if one["nrmse"] is None else one["nrmse"] for one in some])
+    lines = {method: (method, {"color": color[method]}) for method in methods}
+    lines[SHARP] = "sharp (floor)", {"color": INK, "dash": "dot"}
+    for method, (name, line) in lines.items():
+        asked, error = (results.column(method, metric) for metric in ("landmark_auc", "nrmse"))
+        error = error[~np.isnan(asked)]
+        if error.size:
+            x, y = cumulative_error(np.where(np.isnan(error), np.inf, error))
             figure.add_trace(
-                go.Scatter(
-                    x=x.tolist(), y=y.tolist(), mode="lines", name=method, line={"color": color[method], "shape": "hv"}
-                )
+                go.Scatter(x=x.tolist(), y=y.tolist(), mode="lines", name=name, line=line | {"shape": "hv"})
             )
     if not figure.data:
         return None
@@ -315,44 +328,35 @@ def region_bars(report: dict, color: dict) -> go.Figure | None:
     return _styled(figure).update_layout(yaxis_title="gain over bicubic, dB", barmode="group", showlegend=True)
 
 
-def sweep_curves(report: dict, color: dict) -> go.Figure | None:
-    """PSNR of every method over the levels of each sweep, the unchanged faces among them."""
-    sweeps = [name for name in SWEEPS if any(one["sweep"] == name for one in report["conditions"])]
-    if not sweeps:
-        return None
+def sweep_curves(report: dict, color: dict) -> dict[str, go.Figure]:
+    """A figure for each sweep: PSNR of every method over its levels, the unchanged faces among them."""
     unchanged = {"scale": 1.0, "JPEG": 100.0}  # where the faces as they are stand; elsewhere at 0
-    columns = 3
-    figure = make_subplots(
-        -(-len(sweeps) // columns), columns, subplot_titles=sweeps, vertical_spacing=0.2, horizontal_spacing=0.07
-    )
-    for i, sweep in enumerate(sweeps):
-        place = {"row": i // columns + 1, "col": i % columns + 1}
+    figures = {}
+    for sweep, (meaning, _) in SWEEPS.items():
+        points = [(one["level"], one["scores"]) for one in report["conditions"] if one["sweep"] == sweep]
+        if not points:
+            continue
+        figure = go.Figure()
+        points = sorted([*points, (unchanged.get(sweep, 0.0), report["scores"])], key=itemgetter(0))
         for method in report["scores"]:
-            points = [(one["level"], one["scores"]) for one in report["conditions"] if one["sweep"] == sweep]
-            points = sorted([*points, (unchanged.get(sweep, 0.0), report["scores"])])
-            x, y = zip(*((x, number(some[method]["psnr"]["mean"])) for x, some in points), strict=True)
-            figure.add_trace(
-                go.Scatter(
-                    x=x,
-                    y=y,
-                    mode="lines+markers",
-                    name=method,
-                    legendgroup=method,
-                    showlegend=i == 0,
-                    line={"color": color[method]},
-                ),
-                **place,
-            )
-        figure.update_xaxes(title_text=SWEEPS[sweep][0], **place)
-        figure.update_yaxes(title_text="PSNR dB" if place["col"] == 1 else None, **place)
-    figure.update_xaxes(autorange="reversed", row=1, col=3)  # JPEG: the damage grows to the right, as in the others
-    return _styled(figure).update_layout(margin_t=76, legend_y=1.09)
+            x, y = zip(*((level, number(some[method]["psnr"]["mean"])) for level, some in points), strict=True)
+            figure.add_trace(go.Scatter(x=x, y=y, mode="lines+markers", name=method, line={"color": color[method]}))
+        figure = _styled(figure).update_layout(
+            title={"text": sweep, "x": 0.5, "font_size": 14},
+            xaxis_title={"text": meaning, "font_size": 12},
+            yaxis_title={"text": "PSNR dB", "font_size": 12},
+            showlegend=False,
+        )
+        if sweep == "JPEG":  # the damage grows to the right, as in the others
+            figure.update_xaxes(autorange="reversed")
+        figures[sweep] = figure
+    return figures
 
 
 def _styled(figure: go.Figure) -> go.Figure:
     return figure.update_layout(
         template="plotly_white",
-        font={"family": "Inter, system-ui, sans-serif", "size": 13, "color": "#26303c"},
+        font={"family": "Inter, system-ui, sans-serif", "size": 13, "color": INK},
         margin={"l": 60, "r": 16, "t": 36, "b": 52},
         legend={"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0},
         paper_bgcolor="rgba(0,0,0,0)",

@@ -129,9 +129,11 @@ def verification_auc(same: Sequence[float], different: Sequence[float]) -> float
 
 
 def identities(names: Iterable[str], rule: str) -> list[str]:
-    """Who each picture shows, by the first group of the regular expression: "(.+)_" finds ID in "ID_0001.png".
+    """Who each picture shows, by the first group of the regular expression, which begins where the name begins.
 
-    There is no default: what stands before an underscore is often no person. `UserError` where the rule does not fit.
+    A rule with a slash sees the name with its folders: "(.+)/" finds ID in "ID/0001_01.jpg"; one without sees the last
+    part alone: "(.+)_" finds ID in "ID_0001.png", in whatever folder. There is no default: what stands before an
+    underscore is often no person. `UserError` where the rule does not fit.
     """
     try:
         pattern = re.compile(rule)
@@ -141,7 +143,7 @@ def identities(names: Iterable[str], rule: str) -> list[str]:
         raise UserError(f'The rule {rule!r} for identities has no group. Put the identity in brackets, as in "(.+)_".')
     people = []
     for name in names:
-        match = pattern.match(name)
+        match = pattern.match(name if "/" in rule else name.rpartition("/")[2])
         if not match or not match[1]:
             raise UserError(f"The rule {rule!r} finds no identity in {name}. Correct the rule or the name.")
         people.append(match[1])

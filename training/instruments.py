@@ -21,7 +21,7 @@ from sparnet import images
 from sparnet.errors import UserError
 from sparnet.faces import Detector, find_detector
 from sparnet.regions import REGIONS, region_masks
-from training.data import Item, face_square
+from training.data import Crop, Item, face_square
 from training.identity import KINDS, OnnxEmbedder, SFace, cosine
 from training.landmarks68 import (
     THRESHOLD,
@@ -31,6 +31,7 @@ from training.landmarks68 import (
     failure_rate,
     nrmse,
     read_truth,
+    truth_file,
 )
 from training.landmarks_score import true_points
 from training.methods import Fault, sha256_of
@@ -132,6 +133,15 @@ class Instruments:
         found = self.detector(sharp)
         return found[0].landmarks if found else None
 
+    def floor(self, subject: Subject) -> dict[str, float]:
+        """The landmark metrics of the sharp picture itself, where its landmarks are known from a file; else nothing.
+
+        A network's points differ from another annotation even in a sharp picture: no method is expected below that.
+        """
+        if not (self.landmarks and subject.known):
+            return {}
+        return landmark_values(self.landmarks(subject.sharp), subject.points)
+
     def measure(self, restored: ndarray, subject: Subject) -> tuple[dict[str, float], list[Fault], ndarray | None]:
         """Values by metric, what could not be found, and the embedding (D,) if there is an embedder."""
         sharp, faults, embedding = subject.sharp, [], None
@@ -145,11 +155,10 @@ class Instruments:
                 pair = (images.to_tensor(face).to(self.device) for face in (restored, sharp))
                 values["lpips"] = self.lpips.distances(*pair).item()
         if self.landmarks and subject.points is not None:
-            error = nrmse(self.landmarks(restored), subject.points)
-            if np.isinf(error):
+            found = self.landmarks(restored)
+            if found is None:
                 faults.append(Fault("no landmarks", "in the restored face"))
-            values["nrmse"] = error if np.isfinite(error) else np.nan
-            values["landmark_auc"], values["landmark_failed"] = area_under_curve([error]), failure_rate([error])
+            values |= landmark_values(found, subject.points)
         if subject.embedding is not None:
             embedding = self.embedder.embed(restored, subject.five)
             values["identity"] = cosine(embedding, subject.embedding)
@@ -157,6 +166,16 @@ class Instruments:
             masks = region_masks(subject.points, len(sharp))
             values |= {f"psnr_{name}": value for name, value in region_psnr(restored, sharp, masks).items()}
         return values, faults, embedding
+
+
+def landmark_values(found: ndarray | None, truth: ndarray) -> dict[str, float]:
+    """The landmark metrics of points (68,2) against the true ones; None: none were found, a failure."""
+    error = nrmse(found, truth)
+    return {
+        "nrmse": error if np.isfinite(error) else np.nan,
+        "landmark_auc": area_under_curve([error]),
+        "landmark_failed": failure_rate([error]),
+    }
 
 
 def _without_truth(restored: ndarray) -> dict[str, float]:
@@ -208,14 +227,17 @@ def choose(
     )
 
 
-def known_points(item: Item, picture: ndarray, size: int) -> ndarray | None:
+def known_file(item: Item) -> Path | None:
+    """The file of landmarks beside the picture; None without one, and in a shard."""
+    return None if Path(item.path).suffix.lower() == ".tar" else truth_file(item.path)
+
+
+def known_points(item: Item, picture: ndarray, size: int, crop: Crop = "auto") -> ndarray | None:
     """Landmarks (68,2) from the file beside the picture, in pixels of its `centre_view`; None without a file."""
-    if Path(item.path).suffix == ".tar":
+    if known_file(item) is None:
         return None
     points = read_truth(item.path)
-    if points is None:
-        return None
-    x, y, side = face_square(picture.shape[1], picture.shape[0])
+    x, y, side = face_square(picture.shape[1], picture.shape[0], crop)
     return (points + 0.5 - (x, y)) * (size / side) - 0.5
 
 

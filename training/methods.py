@@ -2,16 +2,17 @@
 
     degraded (S,S,3) -> Bicubic --------------------------------------------------> the same
                      -> Network: bicubic to its size -> forward -> bicubic back to S --> restored (S,S,3)
-    name of the face -> Pictures: DIR/<the same stem>.* ---------------------------> restored (S,S,3)
+    name of the face -> Pictures: DIR/<the same name>.* ---------------------------> restored (S,S,3)
 
 Every method gets the same degraded faces, and answers with faces of the same size.
 """
 
+import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from hashlib import file_digest
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import torch
 from numpy import ndarray
@@ -23,7 +24,7 @@ from sparnet.errors import UserError
 from sparnet.hub import WEIGHTS, fetch
 from sparnet.model import SPARNet
 from training.command import Diverged
-from training.data import Item, centre_view, face_square, index_pictures
+from training.data import Crop, Item, centre_view, content_hash, face_square, index_pictures
 from training.networks import load
 
 
@@ -101,54 +102,71 @@ class Network:
 
 
 class Pictures:
-    """A folder of restored faces, paired with the sharp ones by their names without the ending.
+    """A folder of restored faces, paired with the sharp ones by their names in their folders, without the ending.
 
-    Another size than the common one is a fault, unless all are to be brought to one (`resize`). `UserError` lists the
-    names that are missing or too many.
+    Another size than the common one is a fault, unless all are to be brought to one (`resize`). Of the sharp ones the
+    first `limit` are compared. `UserError` lists the names that are missing or too many.
     """
 
-    def __init__(self, name: str, folder: Path, sharp: Sequence[Item], size: int, resize: bool):
-        self.name, self.size, self.resize = name, size, resize
-        index = index_pictures([folder])
-        ours, theirs = by_stem(sharp), by_stem(index.items)
+    def __init__(
+        self,
+        name: str,
+        folder: Path,
+        sharp: Sequence[Item],
+        size: int,
+        resize: bool,
+        crop: Crop = "auto",
+        limit: int | None = None,
+    ):
+        self.name, self.size, self.resize, self.crop = name, size, resize, crop
+        ours, theirs = by_name(sharp), by_name(index_pictures([folder]).items)
         faults = [("missing", ours.keys() - theirs.keys()), ("not among the sharp ones", theirs.keys() - ours.keys())]
-        said = [f"{len(stems)} {what}: {_some(sorted(stems))}" for what, stems in faults if stems]
+        said = [f"{len(names)} {what}: {_some(sorted(names))}" for what, names in faults if names]
         if said:
             raise UserError(f"the pictures in {folder} do not pair with the sharp ones; {'; '.join(said)}")
-        self.items, self.fingerprint = theirs, index.describe()
+        self.items = {name: theirs[name] for name in list(ours)[:limit]}
 
     def restore(self, degraded: Sequence[ndarray | None], names: Sequence[str]) -> list[ndarray | Fault]:
         """The pictures of these names at the common size; a `Fault` for each that is damaged or of another size."""
-        return [self._load(Path(name).stem) for name in names]
+        return [self._load(pairing_name(name)) for name in names]
 
-    def _load(self, stem: str) -> ndarray | Fault:
+    def _load(self, name: str) -> ndarray | Fault:
         try:
-            picture = self.items[stem].picture()
+            picture = self.items[name].picture()
         except UserError as error:
             return Fault("unreadable", str(error))
         height, width = picture.shape[:2]
-        if face_square(width, height)[2] != self.size and not self.resize:
+        if face_square(width, height, self.crop)[2] != self.size and not self.resize:
             return Fault(
                 "size",
                 f"{width}x{height} where {self.size}x{self.size} is compared; --size N brings all pictures to one size",
             )
-        return centre_view(picture, self.size)
+        return centre_view(picture, self.size, self.crop)
 
     def describe(self) -> dict:
-        return {"kind": "pictures", "data": self.fingerprint}
+        """For the record, by the bytes of all pictures: each is read."""
+        return {"kind": "pictures", "data_sha256": content_hash(list(self.items.values()))}
 
 
 Method = Bicubic | Network | Pictures
 
 
-def by_stem(items: Sequence[Item]) -> dict[str, Item]:
-    """`UserError` if two pictures have the same stem."""
-    stems = Counter(Path(item.name).stem for item in items)
-    if twice := sorted(stem for stem, count in stems.items() if count > 1):
+def pairing_name(within: str) -> str:
+    """What a sharp and a restored picture have in common: "n000001/0001_01.jpg" -> "n000001/0001_01".
+
+    A shard is only how pictures are packed, so its name is not part of it.
+    """
+    return PurePosixPath(re.sub(r"[^/]*\.tar/", "", within, flags=re.IGNORECASE)).with_suffix("").as_posix()
+
+
+def by_name(items: Sequence[Item]) -> dict[str, Item]:
+    """By `pairing_name`, in the same order; `UserError` if two pictures have the same."""
+    names = Counter(pairing_name(item.within) for item in items)
+    if twice := sorted(name for name, count in names.items() if count > 1):
         raise UserError(
             f"pictures are paired by their names without the ending, and these are there twice: {_some(twice)}"
         )
-    return {Path(item.name).stem: item for item in items}
+    return {pairing_name(item.within): item for item in items}
 
 
 def load_network(source: str, device: torch.device | str = "cpu") -> Network:

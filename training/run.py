@@ -23,7 +23,7 @@ from tqdm import tqdm
 
 from sparnet import images
 from sparnet.errors import UserError
-from training.data import FaceBatches, Index, index_pictures
+from training.data import Crop, FaceBatches, Index, index_pictures
 from training.discriminator import MultiScaleDiscriminator
 from training.networks import Network, build, network, plain_state
 from training.perceptual import Lpips, load_perceptual
@@ -36,7 +36,7 @@ History = dict[str, list[tuple[int, float]]]
 
 @dataclass(frozen=True)
 class Job:
-    """How a recipe is run: nothing here decides the weights but the data, the seed, `init` and `perceptual`."""
+    """How a recipe is run: nothing here decides the weights but data, crop, seed, `init` and `perceptual`."""
 
     data: Sequence[Path]
     out: Path
@@ -44,6 +44,7 @@ class Job:
     init: str | None = None  # a name, folder or Hub id: weights to start from
     perceptual: Path | None = None  # weights of the network behind the perceptual loss; None: from the Hub
     lpips: Path | None = None  # weights of LPIPS, which then decides which model is the best
+    crop: Crop = "auto"
     seed: int = 0
     resume: bool = False
     max_minutes: float | None = None
@@ -134,11 +135,12 @@ def prepare(recipe: Recipe, job: Job) -> Run:
     record = {
         "recipe": recipe.record(),
         "seed": job.seed,
-        "data": index.describe(),
+        "data": index.describe_names_and_sizes(),
         "init": job.init,
         "perceptual": perceptual and fingerprint(perceptual),
-        "validated on": held_out and held_out.describe(),
+        "validated on": held_out and held_out.describe_names_and_sizes(),
         "best by": "LPIPS" if lpips else "PSNR",
+        **({} if job.crop == "auto" else {"crop": job.crop}),  # left out, so that runs from before it was asked resume
     }
     for judge in (perceptual, lpips):
         if judge is not None:

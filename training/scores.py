@@ -1,25 +1,28 @@
 """Numbers of single faces, and what they say together.
 
-    Row per face -> Ledger: a line of JSON each, beside the report, so that an interrupted evaluation resumes
-    rows -> columns (faces, methods x metrics) -> bootstrap over faces -> mean, its 95 % interval, over how many faces
-                      '-> minus bicubic's, face by face -> the same of the paired difference
+    Row per face -> Ledger: a line of JSON each, in files beside the report, so that an interrupted evaluation resumes
+    Ledger -> rows in order -> Results: a column of numbers for each method and metric -> bootstrap over the faces
+                            |           '-> minus bicubic's, face by face -> the same of the paired difference
+                            '-> the report's "rows", line by line
 
-JSON has no infinity and no NaN: they are written as "inf" and null.
+The rows are in memory one at a time: what is kept of a face is eight bytes a number. JSON has no infinity and no NaN:
+they are written as "inf" and null.
 """
 
 import json
-from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 from numpy import ndarray
 
+from sparnet.bootstrap import mean_interval
 from sparnet.errors import UserError
 from training.run import differences
-
-RESAMPLES = 2000
-CONFIDENCE = 0.95
+from training.state import write_whole
 
 FAULTS = {  # kind: what follows from it
     "unreadable": "not scored",
@@ -29,6 +32,12 @@ FAULTS = {  # kind: what follows from it
     "no landmarks": "in the restored face a failure; in the sharp face no score by landmarks",
     "no face": "not aligned, so no identity",
 }
+MOST_NAMED = 1000  # faults of each kind that the report lists; the others stand in its rows
+FILE_SIZE = 2**48  # bytes that a file of rows has at most
+SHARP = "sharp"  # in the place of a method's name: what is measured on the sharp picture itself
+
+Columns = Mapping[tuple[str, str], ndarray]
+"""(method, metric) -> (N,) float64, one number a picture; NaN: no value."""
 
 
 @dataclass(frozen=True)
@@ -42,68 +51,194 @@ class Row:
     faults: tuple[tuple[str, str, str], ...] = ()
     embeddings: dict[str, list[float]] = field(default_factory=dict)  # of "sharp" and the methods; of some faces only
     known: bool = False  # whether the landmarks are those of the file beside the picture
-
-    @property
-    def key(self) -> tuple[int, int]:
-        return self.condition, self.index
+    floor: dict[str, float] = field(default_factory=dict)  # by metric: the sharp picture's own points against those
+    celebas: bool = False  # whether the picture was cut as one of CelebA's
 
 
 class Ledger:
     """The rows as files beside the report, one of each process: a line for the record, then a line for each row.
 
+    `done` (conditions, pictures) says which rows there are. Every process makes its own, and when all have, begins.
     `UserError` if there are rows of an evaluation that is not to be resumed, or that was another.
     """
 
-    def __init__(self, report: Path, record: dict, resume: bool, process: int = 0):
-        self.file = report.with_name(f"{report.name}.rows-{process}")
-        self.rows: dict[tuple[int, int], Row] = {}
-        found = sorted(report.parent.glob(f"{report.name}.rows-*"))
-        if found and not resume:
-            raise UserError(f"{found[0]} is of an interrupted evaluation: go on with --resume, or take it away")
-        for file in found:
-            self._read(file, record)
-        self.head = "" if self.file.exists() else json.dumps(record) + "\n"
+    def __init__(self, report: Path, record: dict, shape: tuple[int, int], resume: bool, process: int = 0):
+        self.report, self.record = report, json.loads(json.dumps(record))
+        self.file = self._of(process)
+        self.done = np.zeros(shape, bool)
+        if self.files and not resume:
+            raise UserError(f"{self.files[0]} is of an interrupted evaluation: go on with --resume, or take it away")
+        for file in self.files:
+            for _, row in self._read(file):
+                self.done[row["condition"], row["index"]] = True
 
-    def _read(self, file: Path, record: dict) -> None:
-        lines = file.read_bytes().split(b"\n")
-        whole, torn = lines[:-1], lines[-1]
-        if torn:  # the process ended while it wrote
-            with file.open("r+b") as stream:
-                stream.truncate(file.stat().st_size - len(torn))
-        if not whole:
-            file.unlink()
-            return
-        for name, then, now in differences(json.loads(whole[0]), json.loads(json.dumps(record))):
-            raise UserError(f"cannot resume {file}: {name} was {then!r} and is now {now!r}; take the file away")
-        for line in whole[1:]:
-            row = row_from(json.loads(line))
-            self.rows[row.key] = row
+    @property
+    def files(self) -> list[Path]:
+        return sorted(self.report.parent.glob(f"{self.report.name}.rows-*"))
+
+    def begin(self) -> None:
+        """Make this process's file ready for more lines: without a torn last one, and with the record."""
+        try:
+            with self.file.open("a+b") as stream:
+                stream.seek(0)
+                whole = sum(len(line) for line in stream if line.endswith(b"\n"))
+                stream.truncate(whole)
+                if not whole:
+                    stream.write(json.dumps(self.record).encode() + b"\n")
+        except OSError as error:
+            raise self._unwritable(error) from error
+
+    def check(self, processes: int) -> None:
+        """`UserError` unless the files of all processes are seen from here; when all have begun."""
+        if lost := [process for process in range(processes) if not self._of(process).exists()]:
+            raise UserError(
+                f"the rows of {len(lost)} of {processes} processes are not seen in {self.report.absolute().parent}: "
+                "on several hosts, give --json in a folder that all of them share"
+            )
 
     def add(self, rows: Iterable[Row]) -> None:
-        """Append and flush; a row is a line, and a torn last line is found when resuming."""
+        """Append and close; a row is a line, and a torn last line is found when resuming."""
         lines = "".join(json.dumps(row_to(row), allow_nan=False) + "\n" for row in rows)
         try:
             with self.file.open("a", encoding="utf-8") as stream:
-                stream.write(self.head + lines)
+                stream.write(lines)
         except OSError as error:
-            raise UserError(f"{self.file} cannot be written: {error.strerror}") from error
-        self.head = ""
+            raise self._unwritable(error) from error
+
+    def rows(self) -> Iterator[dict]:
+        """The rows of all processes as JSON values, by condition and picture; when all have ended."""
+        files, places = self._places
+        with ExitStack() as stack:
+            streams = [stack.enter_context(file.open("rb")) for file in files]
+            for place in places.ravel().tolist():
+                file, byte = divmod(place, FILE_SIZE)
+                streams[file].seek(byte)
+                yield json.loads(streams[file].readline())
+
+    @cached_property
+    def _places(self) -> tuple[list[Path], ndarray]:
+        """The files, and where each row lies, (conditions, pictures): byte + number of the file x `FILE_SIZE`."""
+        files, places = self.files, np.full(self.done.shape, -1, np.int64)
+        for number, file in enumerate(files):
+            for byte, row in self._read(file):
+                places[row["condition"], row["index"]] = number * FILE_SIZE + byte
+        if missing := int((places < 0).sum()):
+            raise UserError(f"{missing} rows are not in {', '.join(map(str, files))}: go on with --resume")
+        return files, places
+
+    def _read(self, file: Path) -> Iterator[tuple[int, dict]]:
+        """(byte, row) of every row whose line is whole; the last is torn where the process ended while it wrote."""
+        byte = 0
+        with file.open("rb") as stream:
+            for line in stream:
+                if not line.endswith(b"\n"):
+                    return
+                try:
+                    value = json.loads(line)
+                except ValueError as error:
+                    raise UserError(f"{file} is damaged at byte {byte} ({error}); take it away") from error
+                if byte:
+                    yield byte, value
+                else:
+                    self._compare(file, value)
+                byte += len(line)
+
+    def _compare(self, file: Path, record: dict) -> None:
+        for name, then, now in differences(record, self.record):
+            raise UserError(f"cannot resume {file}: {name} was {then!r} and is now {now!r}; take the file away")
+
+    def _of(self, process: int) -> Path:
+        return self.report.with_name(f"{self.report.name}.rows-{process}")
+
+    def _unwritable(self, error: OSError) -> UserError:
+        return UserError(f"{self.file} cannot be written: {error.strerror}")
+
+
+class Results:
+    """What is kept of the rows: of each picture eight bytes a number of the first condition, whatever others follow.
+
+    `scored`, `known` and `celebas` count pictures of the first condition. Embeddings are there for some of them only.
+    """
+
+    def __init__(self, pictures: int):
+        self.pictures = pictures
+        self.columns: Columns = {}  # of the first condition
+        self.scored = self.known = self.celebas = 0
+        self.embeddings: dict[int, dict[str, ndarray]] = {}
+        self.faults: dict[str, list[dict[str, str]]] = {kind: [] for kind in FAULTS}  # the first `MOST_NAMED` of each
+        self.fault_counts: dict[str, int] = dict.fromkeys(FAULTS, 0)
+        self._faulty: dict[tuple[str, str], ndarray] = {}  # (kind, whose picture) -> (N,) bool
+
+    def add(self, rows: Iterable[Row]) -> Columns:
+        """The rows of one condition after the other, in order; -> the condition's columns."""
+        columns = {}
+        for row in rows:
+            for method, some in (row.values | {SHARP: row.floor}).items():
+                for metric, value in some.items():
+                    if (method, metric) not in columns:
+                        columns[method, metric] = np.full(self.pictures, np.nan)
+                    columns[method, metric][row.index] = value
+            for fault in row.faults:
+                self._note(row, *fault)
+            if row.condition == 0:
+                self.columns = columns
+                self.scored += bool(row.values)
+                self.known += row.known
+                self.celebas += row.celebas
+                if row.embeddings:
+                    self.embeddings[row.index] = {whose: np.array(some) for whose, some in row.embeddings.items()}
+        return columns
+
+    def column(self, method: str, metric: str) -> ndarray:
+        """(N,) float64, one number a picture under the first condition; NaN: no value."""
+        return self.columns.get((method, metric), np.full(self.pictures, np.nan))
+
+    def _note(self, row: Row, kind: str, whose: str, why: str) -> None:
+        """A picture is named once, whatever the conditions."""
+        seen = self._faulty.setdefault((kind, whose), np.zeros(self.pictures, bool))
+        if seen[row.index]:
+            return
+        seen[row.index] = True
+        self.fault_counts[kind] += 1
+        if len(self.faults[kind]) < MOST_NAMED:
+            self.faults[kind].append({"name": row.name, "of": whose, "why": why})
+
+
+def write_report(report: Mapping, rows: Iterable[Mapping], file: Path) -> None:
+    """The report as JSON with the rows, a line each, under "rows" at its end; whole or not at all."""
+
+    def write(temporary: Path) -> None:
+        with temporary.open("w", encoding="utf-8") as stream:
+            stream.write(json.dumps(report, indent=1, allow_nan=False).removesuffix("\n}") + ',\n "rows": [')
+            for i, row in enumerate(rows):
+                plain = {key: value for key, value in row.items() if key != "embeddings"}
+                stream.write(",\n  " * bool(i) + "\n  " * (not i) + json.dumps(plain, allow_nan=False))
+            stream.write("\n ]\n}\n")
+
+    write_whole(file, write)
 
 
 def row_to(row: Row) -> dict:
     """The row as JSON values; fields that are empty are left out, but for `values`."""
     plain = {"condition": row.condition, "index": row.index, "name": row.name, "values": plain_numbers(row.values)}
-    more = {"faults": row.faults, "embeddings": row.embeddings, "known": row.known}
+    more = {
+        "faults": row.faults,
+        "embeddings": row.embeddings,
+        "known": row.known,
+        "floor": plain_numbers(row.floor),
+        "celebas": row.celebas,
+    }
     return plain | {name: value for name, value in more.items() if value}
 
 
-def row_from(plain: dict) -> Row:
+def row_from(plain: Mapping) -> Row:
     values = {
         method: {metric: number(value) for metric, value in some.items()} for method, some in plain["values"].items()
     }
     faults = tuple(tuple(fault) for fault in plain.get("faults", ()))
-    more = {name: plain[name] for name in ("embeddings", "known") if name in plain}
-    return Row(plain["condition"], plain["index"], plain["name"], values, faults, **more)
+    floor = {metric: number(value) for metric, value in plain.get("floor", {}).items()}
+    more = {name: plain[name] for name in ("embeddings", "known", "celebas") if name in plain}
+    return Row(plain["condition"], plain["index"], plain["name"], values, faults, floor=floor, **more)
 
 
 def plain_numbers(value: object) -> object:
@@ -121,75 +256,31 @@ def number(value: float | str | None) -> float:
     return np.nan if value is None else float(value)
 
 
-@dataclass(frozen=True)
-class Estimate:
-    """A mean over `n` faces with its 95 % interval; NaN where there is none."""
-
-    mean: float
-    low: float
-    high: float
-    n: int
-
-
-def estimates(columns: ndarray, seed: int) -> list[Estimate]:
-    """Means of (N faces, C) columns, NaN being no value, each with its percentile bootstrap interval over the faces.
-
-    Efron and Tibshirani 1993, chapter 13: the faces are drawn again with replacement, the same ones for all columns.
-    One face alone, or an infinite value, has no interval. Constant memory beside the columns.
-    """
-    faces, there = len(columns), ~np.isnan(columns)
-    filled, weights = np.where(there, columns, 0), there.astype(float)
-    counts = there.sum(axis=0)
-    generator = np.random.default_rng(seed)
-    means = np.full((RESAMPLES, columns.shape[1]), np.nan)
-    with np.errstate(invalid="ignore", divide="ignore"):  # columns without any value, or with infinite ones
-        average = filled.sum(axis=0) / counts
-        for i in range(RESAMPLES):
-            drawn = np.bincount(generator.integers(faces, size=faces), minlength=faces).astype(float)
-            means[i] = drawn @ filled / (drawn @ weights)
-    low, high = np.full((2, columns.shape[1]), np.nan)
-    known = (counts > 1) & np.isfinite(average)
-    if known.any():
-        edges = (50 * (1 - CONFIDENCE), 50 * (1 + CONFIDENCE))
-        low[known], high[known] = np.nanpercentile(means[:, known], edges, axis=0)
-    return [Estimate(*map(float, numbers), int(n)) for *numbers, n in zip(average, low, high, counts, strict=True)]
-
-
-def summary(rows: Sequence[Row], methods: Sequence[str], anchor: str | None, seed: int) -> dict[str, dict]:
-    """{method: {metric: {mean, low, high, n, difference: {mean, low, high, n}}}} of the rows of one condition.
+def summary(columns: Columns, methods: Sequence[str], anchor: str | None, seed: int) -> dict[str, dict]:
+    """{method: {metric: {mean, low, high, n, difference: {mean, low, high, n}}}} of the columns of one condition.
 
     The difference is the paired one to the `anchor`, over the faces for which both have a value.
     """
-    metrics = list(dict.fromkeys(metric for row in rows for some in row.values.values() for metric in some))
-    column = {
-        (method, metric): np.array([row.values.get(method, {}).get(metric, np.nan) for row in rows], float)
-        for method in methods
-        for metric in metrics
-    }
-    with np.errstate(invalid="ignore"):  # the difference of two infinite values is none
-        paired = {
-            (method, metric): column[method, metric] - column[anchor, metric]
-            for method, metric in column
-            if anchor is not None and method != anchor
-        }
-    everything = [*column.values(), *paired.values()]
-    if not everything:
-        return {method: {} for method in methods}
-    found = [asdict(estimate) for estimate in estimates(np.column_stack(everything), seed)]
     table: dict[str, dict] = {method: {} for method in methods}
-    for (method, metric), estimate in zip(column, found[: len(column)], strict=True):
+    single = [key for key in columns if key[0] in table]
+    paired = [(method, metric) for method, metric in single if method != anchor and (anchor, metric) in columns]
+    if not single:
+        return table
+    numbers = np.empty((len(columns[single[0]]), len(single) + len(paired)))
+    for i, key in enumerate(single):
+        numbers[:, i] = columns[key]
+    with np.errstate(invalid="ignore"):  # the difference of two infinite values is none
+        for i, (method, metric) in enumerate(paired, len(single)):
+            np.subtract(columns[method, metric], columns[anchor, metric], out=numbers[:, i])
+    ends, counts = mean_interval(numbers, seed), (~np.isnan(numbers)).sum(axis=0)
+    found = [
+        {"mean": float(mean), "low": float(low), "high": float(high), "n": int(n)}
+        for mean, low, high, n in zip(*ends, counts, strict=True)
+    ]
+    for (method, metric), estimate in zip(single, found[: len(single)], strict=True):
         if estimate["n"]:
             table[method][metric] = estimate
-    for (method, metric), estimate in zip(paired, found[len(column) :], strict=True):
+    for (method, metric), estimate in zip(paired, found[len(single) :], strict=True):
         if estimate["n"]:
             table[method][metric]["difference"] = estimate
     return table
-
-
-def faults(rows: Sequence[Row]) -> dict[str, list[dict[str, str]]]:
-    """Every fault by kind, with the names; a picture is named once, whatever the conditions."""
-    found: dict[str, dict[tuple, dict[str, str]]] = {}
-    for row in rows:
-        for kind, whose, why in row.faults:
-            found.setdefault(kind, {})[row.name, whose, why] = {"name": row.name, "of": whose, "why": why}
-    return {kind: list(found[kind].values()) for kind in FAULTS if kind in found}

@@ -28,7 +28,7 @@ from tqdm import tqdm
 from sparnet import images
 from sparnet.errors import UserError
 from training.command import Diverged, run_command
-from training.data import FaceBatches, Faces, join
+from training.data import Crop, FaceBatches, Faces, join
 from training.evaluate import Score, score
 from training.networks import Network, plain_state, size_of
 from training.perceptual import PerceptualKind
@@ -84,7 +84,7 @@ def fetch(run: Run) -> Iterator[list[dict]]:
         len(run.index.items), recipe.batch_size // parts, job.seed, run.step * parts, recipe.steps * parts
     )
     loader = DataLoader(
-        Faces(run.index.items, recipe, job.seed),
+        Faces(run.index.items, recipe, job.seed, job.crop),
         batch_sampler=micro,
         num_workers=job.workers,
         collate_fn=join,
@@ -200,7 +200,7 @@ def evaluate(run: Run) -> None:
                 rows.append(np.hstack(row))
 
         _, ours = score(
-            run.averaged, run.held_out.items, run.recipe.name, run.accelerator.device, keep, lpips=run.lpips
+            run.averaged, run.held_out.items, run.recipe.name, run.accelerator.device, keep, run.lpips, run.job.crop
         )
         run.scores = describe(ours, run.job.validate)
         run.say(f"step {run.step:,}: {run.scores}")
@@ -332,6 +332,7 @@ def main(
     workers: Annotated[int, typer.Option(min=0, help="Processes that load pictures.")] = 1,
     save_minutes: Annotated[float, typer.Option(min=0, help="Time between checkpoints.")] = 5.0,
     compiled: Annotated[bool, typer.Option("--compile", help="Compile the model: minutes first, then faster.")] = False,
+    crop: Annotated[Crop, typer.Option(help="centre: 178x218 and 160x160 pictures are not CelebA's.")] = "auto",
     seed: Annotated[int, typer.Option(min=0)] = 0,
     rehearse: Annotated[
         bool, typer.Option("--rehearse", help="20 steps of a much smaller network, to try the command and the data.")
@@ -373,6 +374,7 @@ def main(
         init=init,
         perceptual=perceptual,
         lpips=lpips,
+        crop=crop,
         seed=seed,
         resume=resume,
         max_minutes=max_minutes,

@@ -16,6 +16,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from sparnet.bootstrap import RESAMPLES, mean_interval
 from sparnet.errors import UserError
 from sparnet.images import to_image
 from sparnet.model import SPARNet
@@ -23,7 +24,6 @@ from sparnet.restorer import Progress
 from viz.compare import scores
 from viz.finding import Finding, Subject
 from viz.gate import attending, resume, steps, steps_after
-from viz.regions import RESAMPLES, mean_interval
 
 Mode = Literal["zero", "one", "mean", "shuffle"]
 MODES: tuple[Mode, ...] = get_args(Mode)

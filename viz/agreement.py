@@ -18,11 +18,12 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 
+from sparnet.bootstrap import mean_interval
 from sparnet.errors import UserError
 from sparnet.images import to_image
 from sparnet.restorer import Progress
 from viz.finding import Finding, Subject
-from viz.regions import mean_interval, spatial_maps
+from viz.regions import spatial_maps
 
 MEANING = (
     "Each unit's map beside its partner's and their signed difference: high correlation and overlap say that both look "

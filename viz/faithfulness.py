@@ -26,12 +26,13 @@ from skimage.filters import sobel
 from torch import Tensor
 from torch.nn import functional as F
 
+from sparnet.bootstrap import mean_interval
 from sparnet.errors import UserError
 from sparnet.images import to_image
 from sparnet.restorer import Progress
 from viz.finding import Finding, Subject
 from viz.overlay import enlarge
-from viz.regions import area_weights, mean_interval, spatial_maps
+from viz.regions import area_weights, spatial_maps
 
 MEANING = (
     "How much the rest of the restored face changes when the most salient cells of the input are damaged, against the "

@@ -22,13 +22,14 @@ from matplotlib.figure import Figure
 from numpy import ndarray
 from PIL import Image
 
+from sparnet.bootstrap import CONFIDENCE, RESAMPLES, mean_interval
 from sparnet.errors import UserError
 from sparnet.images import save_bytes, to_image
 from sparnet.restorer import Progress
 from viz.finding import Finding, Subject
 from viz.overlay import overlay
 from viz.provenance import sha256
-from viz.regions import CONFIDENCE, RESAMPLES, mean_interval, spatial_maps
+from viz.regions import spatial_maps
 
 MEANING = (
     "Where each unit looks on the mean over faces that are aligned alike, and how much that varies from face to face; "

@@ -19,6 +19,7 @@ from matplotlib.colors import LogNorm, to_rgb
 from matplotlib.figure import Figure
 from numpy import ndarray
 
+from sparnet.bootstrap import CONFIDENCE, RESAMPLES, mean_interval
 from sparnet.errors import UserError
 from sparnet.faces import TEMPLATE, TEMPLATE_SIDE
 from sparnet.images import to_image
@@ -41,7 +42,6 @@ COLORS = {  # Okabe and Ito 2008: told apart by the colour-blind
     "rest": "#D9D9D9",
 }
 SCALE = (1 / 4, 4)  # of the colours, logarithmic: half and double are equally far from 1
-RESAMPLES, CONFIDENCE = 2000, 0.95
 ALIGNED = "the template, as if aligned"
 
 
@@ -95,30 +95,6 @@ def preference(alpha: ndarray, masks: Mapping[str, ndarray]) -> dict[str, float]
         total = weights.sum()
         ratios[region] = float((weights * alpha).sum() / total / alpha.mean(dtype=np.float64)) if total else nan
     return ratios
-
-
-def mean_interval(values: ndarray, seed: int) -> tuple[ndarray, ndarray, ndarray]:
-    """(N faces, ...) -> mean, low, high (...): NaN is no value; the 95 % percentile bootstrap interval over the faces.
-
-    Efron and Tibshirani 1993, chapter 13: the faces are drawn again with replacement, the same ones for all columns.
-    One value alone has no interval.
-    """
-    columns = values.reshape(len(values), -1)
-    there = ~np.isnan(columns)
-    filled = np.where(there, columns, 0)
-    generator = np.random.default_rng(seed)
-    drawn = np.empty((RESAMPLES, columns.shape[1]))
-    with np.errstate(invalid="ignore"):  # a region that no face has, or none of those drawn
-        mean = filled.sum(axis=0) / there.sum(axis=0)
-        for i in range(RESAMPLES):
-            counts = np.bincount(generator.integers(len(values), size=len(values)), minlength=len(values))
-            drawn[i] = (counts @ filled) / (counts @ there)
-    low, high = np.full((2, len(mean)), nan)
-    known = there.sum(axis=0) > 1
-    if known.any():
-        edges = (50 * (1 - CONFIDENCE), 50 * (1 + CONFIDENCE))
-        low[known], high[known] = np.nanpercentile(drawn[:, known], edges, axis=0)
-    return tuple(array.reshape(values.shape[1:]) for array in (mean, low, high))
 
 
 def regions_figure(

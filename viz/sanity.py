@@ -27,12 +27,13 @@ from numpy import ndarray
 from skimage.metrics import structural_similarity
 from torch import nn
 
+from sparnet.bootstrap import mean_interval
 from sparnet.errors import UserError
 from sparnet.model import SPARNet
 from sparnet.restorer import Progress
 from viz.agreement import is_constant, rank_correlation
 from viz.finding import Finding, Subject
-from viz.regions import mean_interval, spatial_maps
+from viz.regions import spatial_maps
 
 MEANING = (
     "How much of each map is still there when the network's learned weights are replaced by random ones, and when it "

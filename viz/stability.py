@@ -18,13 +18,14 @@ from matplotlib.figure import Figure
 from torch import Tensor
 from torch.nn import functional as F
 
+from sparnet.bootstrap import mean_interval
 from sparnet.errors import UserError
 from sparnet.images import to_image, to_tensor
 from sparnet.restorer import Progress
 from viz.agreement import correlation, is_constant
 from viz.atlas import mean_map
 from viz.finding import Finding, Subject
-from viz.regions import mean_interval, spatial_maps
+from viz.regions import spatial_maps
 
 MEANING = (
     "How much every unit's map, and the restored face, change under a little noise, a JPEG's losses, a shift or a flip "
