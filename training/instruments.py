@@ -20,6 +20,7 @@ from skimage.measure import blur_effect
 from sparnet import images
 from sparnet.errors import UserError
 from sparnet.faces import Detector, find_detector
+from sparnet.landmarks import read_landmarks
 from sparnet.regions import REGIONS, region_masks
 from training.data import Item, face_square
 from training.identity import KINDS, OnnxEmbedder, SFace, cosine
@@ -30,7 +31,6 @@ from training.landmarks68 import (
     area_under_curve,
     failure_rate,
     nrmse,
-    read_truth,
 )
 from training.landmarks_score import true_points
 from training.methods import Fault, sha256_of
@@ -212,7 +212,7 @@ def known_points(item: Item, picture: ndarray, size: int) -> ndarray | None:
     """Landmarks (68,2) from the file beside the picture, in pixels of its `centre_view`; None without a file."""
     if Path(item.path).suffix == ".tar":
         return None
-    points = read_truth(item.path)
+    points = read_landmarks(item.path)
     if points is None:
         return None
     x, y, side = face_square(picture.shape[1], picture.shape[0])
