@@ -21,8 +21,8 @@ from sparnet.images import to_image
 from sparnet.model import SPARNet
 from sparnet.restorer import Progress
 from viz.compare import scores
-from viz.finding import Finding, Subject
-from viz.gate import attending, resume, steps, steps_after
+from viz.finding import Finding, Subject, attending
+from viz.gate import resume, steps, steps_after
 from viz.regions import RESAMPLES, mean_interval
 
 Mode = Literal["zero", "one", "mean", "shuffle"]

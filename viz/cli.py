@@ -11,7 +11,7 @@ Exit 0 when done, 2 after one line on stderr when the user can put something rig
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from inspect import Parameter, Signature, signature
 from pathlib import Path
@@ -20,12 +20,14 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import torch
 import typer
+from numpy import ndarray
 from tqdm import tqdm
 
 from sparnet import images
 from sparnet.checkpoints import DEFAULT_MODEL, load_model
 from sparnet.errors import UserError
-from sparnet.faces import find_detector
+from sparnet.faces import find_detector, transform_points
+from sparnet.landmarks import read_landmarks
 from sparnet.model import SPARNet
 from sparnet.restorer import Progress, Restorer, find_faces
 from viz.ablation import MODES
@@ -148,6 +150,10 @@ class Bench:
         face = result.faces[0]
         reduced = face.degraded is not face.crop
         mode = "simulate" if reduced else "as_is"
+        subject = Subject.of(model, name, face, detector)
+        if whole and (written := read_landmarks(path)) is not None:
+            points = transform_points(face.to_crop, written)
+            subject = replace(subject, points=points, points_from="of the file beside the picture")
         self.faces[path, number, mode] = {
             "file": path.name,
             "sha256": sha256(path),
@@ -155,9 +161,10 @@ class Bench:
             "of": len(found),
             "box": face.face.box.round(2).tolist(),
             "detector": detector,
+            "points": subject.points_from,
             "mode": mode,
         }
-        return Subject.of(model, name, face)
+        return subject
 
     def told(self) -> str:
         """Who looked at what, in one line."""

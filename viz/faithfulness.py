@@ -29,7 +29,7 @@ from torch.nn import functional as F
 from sparnet.errors import UserError
 from sparnet.images import to_image
 from sparnet.restorer import Progress
-from viz.finding import Finding, Subject
+from viz.finding import Finding, Subject, attending
 from viz.overlay import enlarge
 from viz.regions import area_weights, mean_interval, spatial_maps
 
@@ -187,8 +187,7 @@ def deletion(
 def saliency_maps(subject: Subject, units: Sequence[str], draws: int, seed: int) -> dict[str, ndarray]:
     """The maps (S,S) that are tested: mean attention, attention of `units`, gradient, Sobel, `draws` random ones."""
     attention, size = spatial_maps(subject), subject.degraded.shape[-1]
-    if unknown := [unit for unit in units if unit not in attention]:
-        raise UserError(f"{subject.name} has no attention in {', '.join(unknown)}. Choose from {', '.join(attention)}.")
+    attending(subject, units)
     generator = np.random.default_rng(seed)
     return {
         ALPHA: np.mean([enlarge(alpha, size) for alpha in attention.values()], axis=0),

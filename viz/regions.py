@@ -25,7 +25,7 @@ from sparnet.images import to_image
 from sparnet.regions import masks_from_five_points, region_masks
 from sparnet.restorer import Progress
 from viz.atlas import mean_map
-from viz.finding import Finding, Subject
+from viz.finding import Finding, Subject, attending
 
 MEANING = (
     "How open each unit's gate is inside a part of the face, over its mean over the whole picture: above 1 it lets "
@@ -47,10 +47,9 @@ ALIGNED = "the template, as if aligned"
 
 def spatial_maps(subject: Subject) -> dict[str, ndarray]:
     """Every unit's map (h,w) of this face in forward order, 3D averaged; `UserError` if the model has no such maps."""
+    attending(subject)
     with torch.no_grad():
         alphas = subject.model.trace(subject.degraded).alphas
-    if not alphas:
-        raise UserError(f"{subject.name} has no attention, so there are no maps. Choose a model that has.")
     maps = {unit: mean_map(alpha) for unit, alpha in alphas.items()}
     if all(alpha.size == 1 for alpha in maps.values()):
         raise UserError(
@@ -71,6 +70,7 @@ def face_regions(subject: Subject) -> tuple[dict[str, ndarray], str]:
         points, source = (TEMPLATE + 0.5) * size / TEMPLATE_SIDE - 0.5, ALIGNED
     else:
         points, source = subject.points, f"{len(subject.points)} points"
+        source += f", {subject.points_from}" if subject.points_from else ""
     masks = region_masks(points, size) if len(points) == 68 else masks_from_five_points(points, size)
     return {region: masks[region] for region in COLORS}, source
 
