@@ -20,7 +20,6 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import torch
 import typer
-from numpy import ndarray
 from tqdm import tqdm
 
 from sparnet import images
@@ -39,6 +38,7 @@ from viz.query import STEPS
 
 if TYPE_CHECKING:
     from viz.report import Report
+    from viz.survey import Survey
 
 _PATHS = ("model", "other_model", "checkpoint", "out", "photo")  # paths, whose last parts are told elsewhere
 _LONGEST = 400  # characters of a word: a painted mask is one of thousands
@@ -573,3 +573,43 @@ def report(
         run=run,
     )
     return study(given, only or (), skip or (), progress)
+
+
+@command
+def survey(
+    bench: Bench,
+    progress: Progress,
+    faces: Annotated[Path, typer.Option(metavar="DIR", help="Aligned faces, 30 or more.")],
+    page: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="The page; without it, what-we-found.md in --out.")
+    ] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Only the first so many faces.")] = None,
+    levels: Annotated[int, typer.Option(min=2, help="Steps of damage, of `faithfulness`.")] = LEVELS // 2,
+    seed: Seed = 0,
+) -> "Survey":
+    """All instruments over a folder of faces, as one short Markdown page that shows none of them.
+
+    Findings are kept in --out: run again after an interruption, or for another page, only what is missing is done.
+    After a change of the instruments' code take a new folder.
+    """
+    from viz.survey import PAGE, Settings, save_astronaut, study
+
+    settings, folder = Settings(levels, seed=seed), bench.options.out
+    paths = bench.subjects(faces).paths[:limit]
+    subjects = []
+    for i, path in enumerate(paths):
+        progress(i, len(paths), f"Reading face {i + 1}")
+        subjects.append(bench.look(path, whole=True))
+    made = bench.provenance("survey", asdict(settings))
+    astronaut = bench.look(save_astronaut(folder / "astronaut"))
+    hers = made | {"faces": bench.provenance("survey", {})["faces"][-1:]}  # who is no part of the population
+    return study(
+        subjects,
+        astronaut,
+        folder,
+        (made, hers),
+        settings,
+        faces.resolve().name,
+        page or folder / PAGE,
+        progress,
+    )

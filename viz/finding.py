@@ -19,7 +19,7 @@ from sparnet.errors import UserError
 from sparnet.faces import LANDMARKS, transform_points, whole_landmarks
 from sparnet.images import make_folder, save_bytes, to_tensor
 from sparnet.model import SPARNet
-from sparnet.restorer import RestoredFace
+from sparnet.restorer import Progress, RestoredFace
 
 _PRINT = {"pdf.fonttype": 42, "savefig.dpi": 300}  # text as text in TrueType, which journals ask for
 
@@ -100,6 +100,13 @@ class Finding:
             paths.append(folder / f"{self.instrument}.{kind}")
             save_bytes(data, paths[-1])
         return paths
+
+
+def within(progress: Progress | None, i: int, count: int, name: str) -> Progress | None:
+    """The progress of instrument `i` of `count` as its share of the whole."""
+    if progress is None:
+        return None
+    return lambda done, total, text: progress(round(1000 * (i + done / max(total, 1))), 1000 * count, f"{name}: {text}")
 
 
 def figure_png(figure: Figure, dpi: int = 200) -> bytes:

@@ -371,8 +371,8 @@ def study_many(subjects: Iterable[Subject], seed: int = 0, progress: Progress | 
 def _controls(units: Sequence[str], distances: ndarray, seed: int) -> dict[str, dict]:
     """(N, units, CONTROLS) -> each control's mean and interval by unit, and of the mean of all; and what they tell.
 
-    That is "the content" if the profile changes more with the masks left than with those moved along, the interval of
-    the difference leaving out 0; "the place" if less; else "undecided".
+    That is "content" if the profile changes more with the masks left than with those moved along, the interval of
+    the difference leaving out 0; "place" if less; else "undecided".
     """
     distances = np.concatenate((distances, distances.mean(1, keepdims=True)), axis=1)
     gap = distances[..., CONTROLS.index(LEFT)] - distances[..., CONTROLS.index(ALONG)]
@@ -385,7 +385,7 @@ def _controls(units: Sequence[str], distances: ndarray, seed: int) -> dict[str, 
             for name, row in zip((*CONTROLS, "left minus along"), rows, strict=True)
         }
         _, low, high = rows[-1]
-        found[unit]["tells"] = "the content" if low > 0 else "the place" if high < 0 else "undecided"
+        found[unit]["tells"] = "content" if low > 0 else "place" if high < 0 else "undecided"
     return found
 
 
