@@ -111,7 +111,7 @@ def test_leads_are_sorted_by_their_intervals():
     text = claims.leads(faithfulness(sobel=-1, gradient=0, random=1)).text
     assert "ahead of random maps (+0.20" in text
     assert "not told apart from the gradient (+0.10" in text
-    assert "behind edges (Sobel) (-0.20" in text
+    assert "behind edges by Sobel (-0.20" in text
     assert claims.leads(faithfulness()).shows
     assert "behind" not in claims.leads(faithfulness()).text
     assert not claims.leads(faithfulness(gradient=0)).shows
@@ -135,7 +135,7 @@ def test_places_matter_if_flattening_costs_psnr():
     assert claim.shows
     assert "`body.0` changes the restored face most, by 6.0 [5.5, 6.5] of 255" in claim.text
     assert "1 of 3 units cost" in claim.text
-    assert "1 gain as much, of 1 neither" in claim.text
+    assert "1 gain as much, for 1 neither" in claim.text
     assert "`body.0` costs most, -0.250 [-0.300, -0.200] dB" in claim.text
     assert not claims.places(ablation([(-0.009, -0.001), (0.1, 0.2)])).shows  # certain, and next to nothing
     assert "PSNR" not in claims.places(ablation([(0, 0)], psnr=False)).text

@@ -48,7 +48,7 @@ def between(value: Mapping[str, float], digits: int = 2, sign: bool = False) -> 
 def parts(regions: Mapping) -> Claim:
     """Do units prefer brows, eyes, nose or mouth?"""
     counts = {part: preferring(regions, part) for part in OUTLINES}
-    more = f"more than {PREFERS - 1:.0%} more open"
+    more = f"more than {100 * (PREFERS - 1):.0f} % more open"
     cells = [(unit, part) for part, (units, _, _) in counts.items() for unit in units]
     told = ", ".join(f"{part} {len(units)}" for part, (units, _, _) in counts.items())
     if not cells:
@@ -58,8 +58,8 @@ def parts(regions: Mapping) -> Claim:
     unit, part = max(cells, key=lambda cell: cell_of(regions, *cell)["mean"])
     return Claim(
         f"**Parts of the face.** `{unit}` is {between(cell_of(regions, unit, part))} times as open at the {part} as "
-        f"over the whole picture, the strongest preference of all. Units of {len(regions['ratios'])} that are {more} "
-        f"than their mean: {told}.",
+        "over the whole picture, the strongest preference for such a part. Units of "
+        f"{len(regions['ratios'])} that are {more} than their mean: {told}.",
         True,
     )
 
@@ -122,7 +122,7 @@ def faithful(numbers: Mapping) -> Claim:
 def leads(numbers: Mapping) -> Claim:
     """Is attention better at that than a gradient, than edges, than chance?"""
     groups: dict[int, list[str]] = {1: [], 0: [], -1: []}
-    for name, words in ((SOBEL, "edges (Sobel)"), (GRADIENT, "the gradient"), (RANDOM, "random maps")):
+    for name, words in ((SOBEL, "edges by Sobel"), (GRADIENT, "the gradient"), (RANDOM, "random maps")):
         lead = numbers["lead_of_attention"][name]
         groups[side(lead["low"], lead["high"])].append(f"{words} ({between(lead, sign=True)})")
     said = [
@@ -168,7 +168,7 @@ def places(arrays: Mapping[str, ndarray]) -> Claim:
     better = [unit for unit, of in changes.items() if side(of["low"], of["high"], at=COSTS) > 0]
     told = (
         f"{first}. Flattened one at a time, {len(worse)} of {len(units)} units cost more than {COSTS} dB of PSNR, "
-        f"{len(better)} gain as much, of {len(units) - len(worse) - len(better)} neither can be told"
+        f"{len(better)} gain as much, for {len(units) - len(worse) - len(better)} neither can be told"
     )
     if not worse:
         return Claim(f"**Where they look does not pay.** {told}.", False)

@@ -107,6 +107,7 @@ class Survey:
             loader=FileSystemLoader(Path(__file__).parent),
             trim_blocks=True,
             lstrip_blocks=True,
+            keep_trailing_newline=True,
             undefined=StrictUndefined,
         )
         numbers = {name: one.numbers for name, one in self.found.items()}
