@@ -87,7 +87,7 @@ def find_detector(yunet: str | Path | None = None) -> Detector:
     except (OSError, httpx2.TransportError) as error:
         # Absent or refused (all of huggingface_hub's errors are OSErrors), offline, no room or right to store it.
         log.warning("YuNet could not be fetched from the Hub: %s", error)
-        net = LandmarkNet.from_pretrained(LANDMARKS) if LANDMARKS.is_dir() else None
+        net = _landmark_net(LANDMARKS)
         aligned = f"aligned by our landmark net {LANDMARKS.name} (upright where it is unsure)" if net else "not aligned"
         note = (
             "Faces were searched with scikit-image's LBP cascade, which sees only frontal, nearly upright faces, and "
@@ -137,6 +137,21 @@ def refine(photo: np.ndarray, box: np.ndarray, net: LandmarkNet) -> np.ndarray |
             return None
         to_crop = crop_transform(Face(box, landmarks), size)
     return landmarks
+
+
+def whole_landmarks(face: np.ndarray) -> np.ndarray | None:
+    """Where the bundled net sees the five points (5,2) of a picture (S,S,3) uint8 that is a face, in its pixels.
+
+    As `refine` of a face that lies on the FFHQ template; None where it is nowhere near, or without the net. (Mean error
+    over the distance of the eyes: 150 CelebA faces cut at 128x128 9 %, where the template is 22 % away; 50 Helen faces
+    9 and 36 %. On those that the cascade finds too its box is no better a start: 8.7 and 8.6 %, 7.9 and 8.1 %.)
+    """
+    net = _landmark_net(LANDMARKS)
+    if net is None:
+        return None
+    to_size = len(face) / TEMPLATE_SIDE
+    centre, half = (np.array(FACE_BOX[:2]) + 0.5) * to_size - 0.5, np.array(FACE_BOX[2:]) * to_size / 2
+    return refine(face, np.concatenate((centre - half, centre + half)), net)
 
 
 def centred_square(photo: np.ndarray) -> tuple[int, int, int]:
@@ -374,6 +389,11 @@ def _with_reflection(low: float, high: float, length: int) -> tuple[int, int]:
     first, last = min(low, 2 * length - high), max(high, -low)
     start = min(max(floor(first) - 3, 0), length - 1)
     return start, max(min(ceil(last) + 4, length), start + 1)
+
+
+@functools.cache
+def _landmark_net(folder: Path) -> LandmarkNet | None:
+    return LandmarkNet.from_pretrained(folder) if folder.is_dir() else None
 
 
 def _plausible(points: np.ndarray) -> bool:

@@ -1,18 +1,23 @@
-"""Five points of a face from a crop that shows it roughly: what turns a detector's box into an alignment.
+"""The points of a face: five that a small net sees, which turn a detector's box into an alignment, or 68 in a file.
 
     crop (64,64,3) uint8 -> convolutions down to 4x4, back up to 16x16 -> 5 maps -> softmax -> mean xy -> (5,2)
                               '---------------- + ----------------'
 
 The mean place under each map is exact to a fraction of a pixel, and it is differentiable.
+
+    picture.json, or else picture.pts, beside picture.jpg -> read_landmarks -> (68,2) of 300-W
 """
 
+import json
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
+from sparnet.errors import UserError
 from sparnet.hub import StrictHubMixin
 from sparnet.images import to_tensor
 
@@ -66,6 +71,40 @@ class LandmarkNet(nn.Module, StrictHubMixin):
         points, mirrored = self(torch.cat((face, face.flip(3)))).double().numpy()
         mirrored = mirrored[MIRRORED] * (-1, 1) + (self.config.size - 1, 0)
         return (points + mirrored) / 2
+
+
+def landmarks_file(picture: str | Path) -> Path | None:
+    """The .json or else the .pts beside the picture; None without either."""
+    files = (Path(picture).with_suffix(suffix) for suffix in (".json", ".pts"))
+    return next((file for file in files if file.is_file()), None)
+
+
+def read_landmarks(picture: str | Path) -> np.ndarray | None:
+    """Known landmarks (68,2) in pixels of the picture, from its `landmarks_file`; None without one.
+
+    JSON: {"landmarks68": [[x, y], ...]}, the first pixel's centre at 0. The .pts of 300-W count pixels from 1, so 1 is
+    subtracted. `UserError` if the file does not hold 68 points.
+    """
+    file = landmarks_file(picture)
+    if file is None:
+        return None
+    read = _json_points if file.suffix == ".json" else _pts_points
+    try:
+        points = np.array(read(file.read_text(encoding="utf-8")), float)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{file} cannot be read as landmarks ({error}). Correct it or take it away.") from error
+    if points.shape != (68, 2) or not np.isfinite(points).all():
+        raise UserError(f"{file} does not hold 68 points x, y. Correct it or take it away.")
+    return points
+
+
+def _json_points(text: str) -> list:
+    return json.loads(text)["landmarks68"]
+
+
+def _pts_points(text: str) -> np.ndarray:
+    body = text.partition("{")[2].partition("}")[0]
+    return np.array(body.split(), float).reshape(-1, 2) - 1
 
 
 def _block(c_in: int, c_out: int, stride: int = 1) -> nn.Sequential:

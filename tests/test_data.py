@@ -16,10 +16,10 @@ from torch.utils.data import DataLoader
 
 from sparnet import images
 from sparnet.errors import UserError
+from sparnet.landmarks import landmarks_file
 from sparnet.model import SPARNetConfig
 from training.data import FaceBatches, Faces, centre_view, content_hash, cut, index_pictures, join, random_view
 from training.degradations import bicubic
-from training.landmarks68 import truth_file
 from training.recipes import Recipe
 
 RECIPE = Recipe(
@@ -96,7 +96,7 @@ def test_the_hash_is_of_every_byte_and_not_of_the_place_or_the_packing(tmp_path)
         digest = sha256((folder / f"{name}.png").read_bytes()).hexdigest()
         lines.append(f"{name}.png\t{digest}\t{sha256(beside).hexdigest() if beside else 'none'}\n")
     by_hand = sha256("".join(lines).encode()).hexdigest()
-    assert content_hash(items, lambda item: truth_file(item.path)) == by_hand
+    assert content_hash(items, lambda item: landmarks_file(item.path)) == by_hand
     alone = content_hash(items)
     assert alone != by_hand
     assert alone == content_hash(index_pictures([write_shard(tmp_path / "shard.tar", range(3))]).items)

@@ -16,6 +16,7 @@ from viz.faithfulness import (
     SOBEL,
     area_between,
     deletion,
+    deletions,
     gradient_map,
     impute,
     ranking,
@@ -244,3 +245,20 @@ def test_what_cannot_be_tested_is_refused_with_what_to_do():
         study_many([subject()], **SMALL)
     with pytest.raises(UserError, match="one model at a time"):
         study_many([subject(), Subject(subject().model, "another", random_face())], **SMALL)
+
+
+def test_several_maps_at_once_are_tested_as_each_alone_and_their_common_end_is_damaged_once():
+    one, passes = subject(), []
+
+    def network(faces):
+        passes.append(len(faces))
+        return one.model(faces)
+
+    maps = list(saliency_maps(one, (), 1, 0).values())
+    with torch.no_grad():
+        together = deletions(network, one.degraded, maps, cells=4, levels=2)
+    assert sum(passes) <= 1 + 2 + 4 * len(maps)  # untouched; every cell of each colour; half of them, most and least
+    for curves, saliency in zip(together, maps, strict=True):
+        alone = deletion(one.model, one.degraded, saliency, cells=4, levels=2)
+        assert np.allclose(curves.most, alone.most, rtol=1e-3)
+        assert np.allclose(curves.least, alone.least, rtol=1e-3)

@@ -14,9 +14,9 @@ from skimage.transform import AffineTransform, SimilarityTransform
 
 from sparnet import faces
 from sparnet.errors import UserError
-from sparnet.faces import LANDMARKS, Face, crop_transform, refine
+from sparnet.faces import LANDMARKS, Face, crop_face, crop_transform, refine, transform_points, whole_landmarks
 from sparnet.hub import read_weights
-from sparnet.landmarks import LandmarkConfig, LandmarkNet
+from sparnet.landmarks import LandmarkConfig, LandmarkNet, read_landmarks
 from training.data import index_pictures
 from training.landmarks import CELEBA, YAW, aligned, degraded, deviations, most_frontal, parallax, warped
 from training.landmarks import main as train
@@ -47,6 +47,29 @@ def turned(degrees):
 def roll(points):
     dx, dy = points[1] - points[0]
     return np.degrees(np.arctan2(dy, dx))
+
+
+@pytest.mark.parametrize("larger", [1 / 1.3, 1, 1.3])
+def test_in_a_picture_that_is_a_face_the_eyes_are_where_a_person_sees_them_though_the_template_lies_elsewhere(larger):
+    to_crop = crop_transform(Face(BOX), 128)
+    to_crop = np.column_stack((to_crop[:, :2] * larger, larger * (to_crop[:, 2] - 63.5) + 63.5 - (0, 6)))
+    eyes = transform_points(to_crop, EYES)
+    landmarks = whole_landmarks(crop_face(skimage.data.astronaut(), to_crop, 128))
+    far = 0.15 * np.linalg.norm(eyes[1] - eyes[0])
+    assert np.linalg.norm(landmarks[:2] - eyes, axis=1).max() < far
+    template = (faces.TEMPLATE[:2] + 0.5) / 4 - 0.5
+    assert np.linalg.norm(template - eyes, axis=1).max() > far
+
+
+def test_of_a_whole_picture_points_that_cannot_be_are_dropped_and_without_the_net_there_are_none(monkeypatch, tmp_path):
+    face, template = np.zeros((128, 128, 3), np.uint8), (faces.TEMPLATE + 0.5) / 4 - 0.5
+    for moved, there in ((0, True), (40, False)):
+        monkeypatch.setattr(faces, "_landmark_net", lambda folder, moved=moved: Says(faces.TEMPLATE + 4 * moved))
+        landmarks = whole_landmarks(face)
+        assert np.allclose(landmarks, template) if there else landmarks is None
+    monkeypatch.undo()
+    monkeypatch.setattr(faces, "LANDMARKS", tmp_path / "landmarks5")
+    assert whole_landmarks(face) is None
 
 
 @pytest.mark.parametrize("degrees", [-30, -15, 0, 15, 30])
@@ -274,3 +297,51 @@ def test_a_mirrored_crop_has_mirrored_points(net, rng):
     crop = rng.integers(0, 256, (64, 64, 3), np.uint8)
     mirrored = net.locate(np.ascontiguousarray(crop[:, ::-1]))
     assert np.allclose(net.locate(crop), mirrored[[1, 0, 2, 4, 3]] * (-1, 1) + (63, 0), atol=1e-3)
+
+
+# known landmarks
+
+
+def pts(points):
+    rows = "\n".join(f"{x} {y}" for x, y in points)
+    return f"version: 1\nn_points:  {len(points)}\n{{\n{rows}\n}}\n"
+
+
+@pytest.fixture
+def truth():
+    """68 points anywhere."""
+    return np.random.default_rng(0).uniform(0, 128, (68, 2))
+
+
+def test_json_is_read_as_it_is_and_pts_counts_pixels_from_one(tmp_path, truth):
+    (tmp_path / "a.json").write_text(json.dumps({"landmarks68": truth.tolist()}))
+    (tmp_path / "b.pts").write_text(pts((truth + 1).tolist()))
+    assert read_landmarks(tmp_path / "a.png") == pytest.approx(truth)
+    assert read_landmarks(tmp_path / "b.jpg") == pytest.approx(truth)
+    assert read_landmarks(tmp_path / "c.png") is None
+
+
+def test_json_is_preferred(tmp_path, truth):
+    (tmp_path / "a.json").write_text(json.dumps({"landmarks68": truth.tolist()}))
+    (tmp_path / "a.pts").write_text("damaged")
+    assert read_landmarks(tmp_path / "a.png") == pytest.approx(truth)
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("a.json", "{"),
+        ("a.json", "[1, 2]"),
+        ("a.json", '{"landmarks5": []}'),
+        ("a.json", json.dumps({"landmarks68": [[1, 2]] * 67})),
+        ("a.json", json.dumps({"landmarks68": [[1, 2, 3]] * 68})),
+        ("a.json", json.dumps({"landmarks68": [[1, None]] * 68})),
+        ("a.pts", pts([(1, 2)] * 67)),
+        ("a.pts", pts([("x", "y")] * 68)),
+        ("a.pts", "1 2\n" * 68),
+    ],
+)
+def test_a_damaged_file_is_named(tmp_path, name, text):
+    (tmp_path / name).write_text(text)
+    with pytest.raises(UserError, match=name):
+        read_landmarks(tmp_path / "a.png")

@@ -1,6 +1,5 @@
 """Landmark errors on point sets made by hand, and what the networks around them are asked."""
 
-import json
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,6 +11,7 @@ from skimage.data import astronaut
 from sparnet import images
 from sparnet.errors import UserError
 from sparnet.faces import Detector, Face, find_detector
+from sparnet.landmarks import read_landmarks
 from training import landmarks68
 from training.landmarks68 import (
     FanLandmarks,
@@ -20,7 +20,6 @@ from training.landmarks68 import (
     cumulative_error,
     failure_rate,
     nrmse,
-    read_truth,
 )
 
 SHARED = Path(__file__).parents[2] / "shared"
@@ -92,48 +91,6 @@ def test_no_errors_at_all_or_no_numbers_give_no_score(score, errors):
         score(errors)
 
 
-# known landmarks
-
-
-def pts(points):
-    rows = "\n".join(f"{x} {y}" for x, y in points)
-    return f"version: 1\nn_points:  {len(points)}\n{{\n{rows}\n}}\n"
-
-
-def test_json_is_read_as_it_is_and_pts_counts_pixels_from_one(tmp_path, truth):
-    (tmp_path / "a.json").write_text(json.dumps({"landmarks68": truth.tolist()}))
-    (tmp_path / "b.pts").write_text(pts((truth + 1).tolist()))
-    assert read_truth(tmp_path / "a.png") == pytest.approx(truth)
-    assert read_truth(tmp_path / "b.jpg") == pytest.approx(truth)
-    assert read_truth(tmp_path / "c.png") is None
-
-
-def test_json_is_preferred(tmp_path, truth):
-    (tmp_path / "a.json").write_text(json.dumps({"landmarks68": truth.tolist()}))
-    (tmp_path / "a.pts").write_text("damaged")
-    assert read_truth(tmp_path / "a.png") == pytest.approx(truth)
-
-
-@pytest.mark.parametrize(
-    ("name", "text"),
-    [
-        ("a.json", "{"),
-        ("a.json", "[1, 2]"),
-        ("a.json", '{"landmarks5": []}'),
-        ("a.json", json.dumps({"landmarks68": [[1, 2]] * 67})),
-        ("a.json", json.dumps({"landmarks68": [[1, 2, 3]] * 68})),
-        ("a.json", json.dumps({"landmarks68": [[1, None]] * 68})),
-        ("a.pts", pts([(1, 2)] * 67)),
-        ("a.pts", pts([("x", "y")] * 68)),
-        ("a.pts", "1 2\n" * 68),
-    ],
-)
-def test_a_damaged_file_is_named(tmp_path, name, text):
-    (tmp_path / name).write_text(text)
-    with pytest.raises(UserError, match=name):
-        read_truth(tmp_path / "a.png")
-
-
 # the ONNX network
 
 
@@ -185,7 +142,7 @@ def test_a_file_that_is_no_network_is_named(tmp_path, content):
 @pytest.mark.skipif(not PFLD.exists(), reason="the shared instruments are not here")
 def test_pfld_finds_the_known_points_of_helen():
     network = OnnxLandmarks(PFLD, find_detector(YUNET))
-    errors = [nrmse(network(images.load(file)), read_truth(file)) for file in sorted(HELEN.glob("*.png"))[::2]]
+    errors = [nrmse(network(images.load(file)), read_landmarks(file)) for file in sorted(HELEN.glob("*.png"))[::2]]
     assert failure_rate(errors, 0.08) == 0
     assert np.mean(errors) < 0.036  # 0.0337 on all 50; without the second look 0.0371
 

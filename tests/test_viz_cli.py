@@ -16,8 +16,9 @@ import torch
 from PIL import Image
 
 from sparnet import SPARNet, SPARNetConfig, images, load_model
-from sparnet.faces import Detector, Face
+from sparnet.faces import Detector, Face, whole_landmarks
 from sparnet.hub import WEIGHTS
+from sparnet.regions import TEMPLATE68
 from viz import cli
 from viz.edit import Edit, save
 from viz.finding import Subject, figure_png
@@ -161,8 +162,32 @@ def test_of_several_faces_the_one_asked_for_is_studied_with_its_landmarks(run, f
     numbers, _ = saved(tmp_path / "out" / "regions")
     (face,) = numbers["provenance"]["faces"]
     assert (face["face"], face["of"], face["box"], face["mode"]) == (2, 2, [60, 50, 150, 150], "as_is")
-    assert numbers["regions_from"] == "5 points"
+    assert numbers["regions_from"] == "5 points, by a stub"
     assert_one_line(run("regions", Path("face.png"), "--face", 3), "has 2 faces: there is no --face 3")
+
+
+def test_a_picture_that_is_a_face_is_measured_by_the_file_beside_it_else_by_the_net_else_by_the_template(
+    run, folder, tmp_path, monkeypatch
+):
+    faces = tmp_path / "three"
+    faces.mkdir()
+    for name in "abc":
+        images.save_png(FACE if name != "c" else np.zeros_like(FACE), faces / f"{name}.png")
+    points = TEMPLATE68 * len(FACE) / 512  # as pixels of the picture, which the network does not see at this size
+    (faces / "a.json").write_text(json.dumps({"landmarks68": points.tolist()}))
+    monkeypatch.setattr("viz.finding.whole_landmarks", lambda face: whole_landmarks(face) if face.any() else None)
+    assert run("regions", "--faces", faces)[0] == 0
+    numbers, _ = saved(tmp_path / "out" / "regions")
+    assert numbers["regions_from"] == {
+        "68 points, of the file beside the picture": 1,
+        "5 points, by landmarks5": 1,
+        "the template, as if aligned": 1,
+    }
+    bench = cli.Bench(cli.Options(tmp_path / "out", model=str(folder / "flat")))
+    eyes = bench.look(faces / "a.png", whole=True).points[36:48].mean(0)
+    assert eyes == pytest.approx(
+        (points[36:48].mean(0) + 0.5) * 32 / len(FACE) - 0.5
+    )  # in pixels of the network's face
 
 
 @pytest.mark.parametrize(

@@ -10,11 +10,23 @@ import torch
 from sparnet.bootstrap import mean_interval
 from sparnet.errors import UserError
 from sparnet.faces import TEMPLATE
-from sparnet.model import SPARNet, SPARNetConfig
+from sparnet.model import SPARNet, SPARNetConfig, Trace
 from sparnet.regions import TEMPLATE68, masks_from_five_points
 from viz.finding import Subject
 from viz.overlay import enlarge
-from viz.regions import COLORS, area_weights, face_regions, preference, study, study_many
+from viz.regions import (
+    ALONG,
+    COLORS,
+    LEFT,
+    OTHER,
+    STRENGTH,
+    area_weights,
+    face_regions,
+    preference,
+    profile_distance,
+    study,
+    study_many,
+)
 
 TINY = SPARNetConfig(
     size=32, smallest=8, min_channels=8, max_channels=16, hourglass_channels=8, body_depth=1, bottleneck=16
@@ -37,8 +49,35 @@ def subject(flat: bool = False, seed: int = 0, points: np.ndarray | None = TEMPL
     return Subject(model, "tiny", face, points=points)
 
 
-def rings(figure):
-    return [line for axes in figure.axes for line in axes.lines if line.get_marker() == "o"]
+def rings(figure, marker="o"):
+    return [line for axes in figure.axes for line in axes.lines if line.get_marker() == marker]
+
+
+class Seeing(SPARNet):
+    """Its only map is the face's own brightness: it goes where the face goes."""
+
+    def trace(self, face, edit=None, features=False):
+        return Trace(face, {"body.0": torch.sigmoid(4 * face.mean(1, keepdim=True))}, None)
+
+
+class Staring(SPARNet):
+    """Its only map is a stencil of eyes, whatever the face."""
+
+    def trace(self, face, edit=None, features=False):
+        eyes = torch.from_numpy(masks_from_five_points(TEMPLATE / 16, 32)["eyes"])
+        return Trace(face, {"body.0": 0.1 + 0.8 * eyes[None, None]}, None)
+
+
+def planted(kind, seed=0, aside=0.0, noise=0.3):
+    """A face that is bright in its eyes, in front of a network whose map is known; `aside`: pixels to the right."""
+    points = TEMPLATE / 16 + (aside, 0)
+    eyes = masks_from_five_points(points, 32)["eyes"]
+    face = noise * torch.rand(1, 3, 32, 32, generator=torch.Generator().manual_seed(seed)) - 0.9
+    face[:, :, eyes] += 1.2
+    return Subject(PLANTED[kind], "planted", face, points=points)
+
+
+PLANTED = {kind: kind(TINY).eval() for kind in (Seeing, Staring)}
 
 
 def test_a_map_twice_as_high_in_the_eyes_has_the_ratio_that_follows():
@@ -113,3 +152,41 @@ def test_progress_is_told_face_by_face():
     told = []
     study_many([subject(), subject(seed=1)], progress=lambda done, total, text: told.append((done, total)))
     assert told == [(0, 2), (1, 2), (2, 2)]
+
+
+def test_over_a_part_of_the_picture_the_mean_is_that_parts():
+    alpha = np.random.default_rng(0).random((128, 128))
+    known = np.zeros((128, 128), bool)
+    known[16:, 8:] = True
+    ratios = preference(alpha, {name: mask & known for name, mask in MASKS.items()})
+    assert ratios == pytest.approx({n: alpha[mask & known].mean() / alpha[known].mean() for n, mask in MASKS.items()})
+
+
+def test_the_distance_of_profiles_is_in_doublings_and_leaves_out_what_either_has_not():
+    assert profile_distance(np.array([2.0, 0.5, 2, 2])) == pytest.approx(1)
+    assert profile_distance(np.array([4.0, 1, np.nan]), np.array([1.0, 1, 3])) == pytest.approx(np.sqrt(2))
+    assert profile_distance(np.array([3.0, 0.2]), np.array([3.0, 0.2])) == 0
+
+
+def test_when_the_face_is_moved_a_map_of_the_picture_goes_along_and_a_stencil_stays():
+    for kind, told, goes, stays in ((Seeing, "content", ALONG, LEFT), (Staring, "place", LEFT, ALONG)):
+        controls = study_many([planted(kind, seed) for seed in range(4)]).numbers["controls"]
+        assert list(controls) == ["body.0", "all units"]
+        assert {of["tells"] for of in controls.values()} == {told}
+        assert controls["body.0"][goes]["mean"] == pytest.approx(0, abs=1e-5)
+        assert controls["body.0"][stays]["mean"] > 0.3
+    flat = study_many([subject(flat=True, seed=seed) for seed in range(4)]).numbers["controls"]["all units"]
+    assert flat[STRENGTH]["mean"] == pytest.approx(0, abs=1e-5)
+
+
+def test_another_faces_map_prefers_as_much_only_where_faces_are_alike():
+    alike = study_many([planted(Seeing, seed) for seed in range(5)])
+    apart = study_many([planted(Seeing, seed, aside=4 * (seed % 2)) for seed in range(6)])
+    assert not rings(alike.figure, "^")
+    cells = {name: found.numbers["ratios"]["body.0"] for name, found in (("alike", alike), ("apart", apart))}
+    assert cells["alike"]["of_another_face"]["eyes"] == pytest.approx(cells["alike"]["mean"]["eyes"], rel=0.05)
+    assert cells["apart"]["of_another_face"]["eyes"] < 0.8 * cells["apart"]["mean"]["eyes"]
+    assert cells["apart"]["own_minus_another_low"]["eyes"] > 0
+    assert rings(apart.figure, "^")
+    alike, apart = (found.numbers["controls"]["body.0"][OTHER]["mean"] for found in (alike, apart))
+    assert alike < 0.5 * apart

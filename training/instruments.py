@@ -20,6 +20,7 @@ from skimage.measure import blur_effect
 from sparnet import images
 from sparnet.errors import UserError
 from sparnet.faces import Detector, find_detector
+from sparnet.landmarks import landmarks_file, read_landmarks
 from sparnet.regions import REGIONS, region_masks
 from training.data import Crop, Item, face_square
 from training.identity import KINDS, OnnxEmbedder, SFace, cosine
@@ -30,8 +31,6 @@ from training.landmarks68 import (
     area_under_curve,
     failure_rate,
     nrmse,
-    read_truth,
-    truth_file,
 )
 from training.landmarks_score import true_points
 from training.methods import Fault, sha256_of
@@ -229,14 +228,14 @@ def choose(
 
 def known_file(item: Item) -> Path | None:
     """The file of landmarks beside the picture; None without one, and in a shard."""
-    return None if Path(item.path).suffix.lower() == ".tar" else truth_file(item.path)
+    return None if Path(item.path).suffix.lower() == ".tar" else landmarks_file(item.path)
 
 
 def known_points(item: Item, picture: ndarray, size: int, crop: Crop = "auto") -> ndarray | None:
     """Landmarks (68,2) from the file beside the picture, in pixels of its `centre_view`; None without a file."""
     if known_file(item) is None:
         return None
-    points = read_truth(item.path)
+    points = read_landmarks(item.path)
     x, y, side = face_square(picture.shape[1], picture.shape[0], crop)
     return (points + 0.5 - (x, y)) * (size / side) - 0.5
 

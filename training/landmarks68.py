@@ -8,7 +8,6 @@ The 68 points are those of 300-W, xy in pixels of the picture, a whole number at
 no landmarks are found has an infinite error: it lowers the curve and counts as a failure, it is never left out.
 """
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -25,40 +24,6 @@ THRESHOLD = 0.08  # of the eyes' distance; usual on 300-W (AUC_0.08). What the S
 PFLD_SIDE = 112
 MARGIN = 1.2  # side of the square crop: over the shorter side of the detector's box, then the longer of the points' box
 LOOKS = 2  # the second is less bound to the detector's box: on 50 Helen faces NRMSE 0.0371 -> 0.0337
-
-
-def truth_file(picture_path: str | Path) -> Path | None:
-    """The .json or else the .pts beside the picture; None without either."""
-    files = (Path(picture_path).with_suffix(suffix) for suffix in (".json", ".pts"))
-    return next((file for file in files if file.is_file()), None)
-
-
-def read_truth(picture_path: str | Path) -> ndarray | None:
-    """Known landmarks (68,2) in pixels of the picture, from its `truth_file`; None without one.
-
-    JSON: {"landmarks68": [[x, y], ...]}, the first pixel's centre at 0. The .pts of 300-W count pixels from 1, so 1 is
-    subtracted. `UserError` if the file does not hold 68 points.
-    """
-    file = truth_file(picture_path)
-    if file is None:
-        return None
-    read = _json_points if file.suffix == ".json" else _pts_points
-    try:
-        points = np.array(read(file.read_text(encoding="utf-8")), float)
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{file} cannot be read as landmarks ({error}). Correct it or take it away.") from error
-    if points.shape != (68, 2) or not np.isfinite(points).all():
-        raise UserError(f"{file} does not hold 68 points x, y. Correct it or take it away.")
-    return points
-
-
-def _json_points(text: str) -> list:
-    return json.loads(text)["landmarks68"]
-
-
-def _pts_points(text: str) -> ndarray:
-    body = text.partition("{")[2].partition("}")[0]
-    return np.array(body.split(), float).reshape(-1, 2) - 1
 
 
 class OnnxLandmarks:

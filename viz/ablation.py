@@ -22,8 +22,8 @@ from sparnet.images import to_image
 from sparnet.model import SPARNet
 from sparnet.restorer import Progress
 from viz.compare import scores
-from viz.finding import Finding, Subject
-from viz.gate import attending, resume, steps, steps_after
+from viz.finding import Finding, Subject, attending
+from viz.gate import resume, steps, steps_after
 
 Mode = Literal["zero", "one", "mean", "shuffle"]
 MODES: tuple[Mode, ...] = get_args(Mode)

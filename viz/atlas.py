@@ -19,10 +19,9 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from torch import Tensor
 
-from sparnet.errors import UserError
 from sparnet.images import to_image
 from sparnet.restorer import Progress, RestoredFace
-from viz.finding import Finding, Subject, figure_png
+from viz.finding import Finding, Subject, attending, figure_png
 
 MEANING = (
     "How open each unit's gate is at every place: at 0 the unit's features are held back, at 1 all are let through; a "
@@ -144,9 +143,8 @@ def study(
     """Every map raw, arrays "UNIT" (C,h,w), with its `MapNumbers`; `UserError` for a network without attention."""
     if progress:
         progress(0, 1, "Restoring the face")
+    attending(subject)
     trace = subject.model.trace(subject.degraded)
-    if not trace.alphas:
-        raise UserError(f"{subject.name} has no attention maps to look at. Choose a model with attention.")
     pictures = {"degraded": to_image(subject.degraded), "restored": to_image(trace.restored)}
     if subject.sharp is not None:
         pictures["sharp"] = subject.sharp

@@ -11,7 +11,7 @@ Exit 0 when done, 2 after one line on stderr when the user can put something rig
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from inspect import Parameter, Signature, signature
 from pathlib import Path
@@ -25,7 +25,8 @@ from tqdm import tqdm
 from sparnet import images
 from sparnet.checkpoints import DEFAULT_MODEL, load_model
 from sparnet.errors import UserError
-from sparnet.faces import find_detector
+from sparnet.faces import find_detector, transform_points
+from sparnet.landmarks import read_landmarks
 from sparnet.model import SPARNet
 from sparnet.restorer import Progress, Restorer, find_faces
 from viz.ablation import MODES
@@ -37,6 +38,7 @@ from viz.query import STEPS
 
 if TYPE_CHECKING:
     from viz.report import Report
+    from viz.survey import Survey
 
 _PATHS = ("model", "other_model", "checkpoint", "out", "photo")  # paths, whose last parts are told elsewhere
 _LONGEST = 400  # characters of a word: a painted mask is one of thousands
@@ -148,6 +150,10 @@ class Bench:
         face = result.faces[0]
         reduced = face.degraded is not face.crop
         mode = "simulate" if reduced else "as_is"
+        subject = Subject.of(model, name, face, detector)
+        if whole and (written := read_landmarks(path)) is not None:
+            points = transform_points(face.to_crop, written)
+            subject = replace(subject, points=points, points_from="of the file beside the picture")
         self.faces[path, number, mode] = {
             "file": path.name,
             "sha256": sha256(path),
@@ -155,9 +161,10 @@ class Bench:
             "of": len(found),
             "box": face.face.box.round(2).tolist(),
             "detector": detector,
+            "points": subject.points_from,
             "mode": mode,
         }
-        return Subject.of(model, name, face)
+        return subject
 
     def told(self) -> str:
         """Who looked at what, in one line."""
@@ -566,3 +573,43 @@ def report(
         run=run,
     )
     return study(given, only or (), skip or (), progress)
+
+
+@command
+def survey(
+    bench: Bench,
+    progress: Progress,
+    faces: Annotated[Path, typer.Option(metavar="DIR", help="Aligned faces, 30 or more.")],
+    page: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="The page; without it, what-we-found.md in --out.")
+    ] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Only the first so many faces.")] = None,
+    levels: Annotated[int, typer.Option(min=2, help="Steps of damage, of `faithfulness`.")] = LEVELS // 2,
+    seed: Seed = 0,
+) -> "Survey":
+    """All instruments over a folder of faces, as one short Markdown page that shows none of them.
+
+    Findings are kept in --out: run again after an interruption, or for another page, only what is missing is done.
+    After a change of the instruments' code take a new folder.
+    """
+    from viz.survey import PAGE, Settings, save_astronaut, study
+
+    settings, folder = Settings(levels, seed=seed), bench.options.out
+    paths = bench.subjects(faces).paths[:limit]
+    subjects = []
+    for i, path in enumerate(paths):
+        progress(i, len(paths), f"Reading face {i + 1}")
+        subjects.append(bench.look(path, whole=True))
+    made = bench.provenance("survey", asdict(settings))
+    astronaut = bench.look(save_astronaut(folder / "astronaut"))
+    hers = made | {"faces": bench.provenance("survey", {})["faces"][-1:]}  # who is no part of the population
+    return study(
+        subjects,
+        astronaut,
+        folder,
+        (made, hers),
+        settings,
+        faces.resolve().name,
+        page or folder / PAGE,
+        progress,
+    )

@@ -29,8 +29,7 @@ from sparnet.model import SPARNet, Trace
 from sparnet.restorer import Progress
 from viz.ablation import levels, rms
 from viz.atlas import mean_map
-from viz.finding import Finding, Subject
-from viz.gate import attending
+from viz.finding import Finding, Subject, attending
 
 MEANING = (
     "The face as the network restores it with alpha as you painted it, beside the face without: what a unit's "

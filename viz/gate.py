@@ -6,7 +6,7 @@ x_in (C,h,w) -+                                    + -> x_out; of each the lengt
                   alpha = sigmoid(F_att(f))
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 
 import numpy as np
@@ -15,13 +15,12 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from sparnet.errors import UserError
 from sparnet.images import to_image
 from sparnet.model import FaceAttentionUnit, SPARNet, check_face
 from sparnet.restorer import Progress
 from viz.atlas import mean_map
 from viz.explorer import feature_strength
-from viz.finding import Finding, Subject
+from viz.finding import Finding, Subject, attending
 
 MEANING = (
     "One unit's equation as pictures: alpha scales the new features f at every place before they are added to what "
@@ -132,16 +131,6 @@ def study(subject: Subject, unit: str | None = None, progress: Progress | None =
         arrays | {"degraded": degraded, "restored": restored},
         gate_figure(unit, maps[unit], numbers, {"network input": degraded, "restored": restored}),
     )
-
-
-def attending(subject: Subject, units: Sequence[str] | None = None) -> list[str]:
-    """The units with attention in forward order, or those of them that are asked for; `UserError` if one is not."""
-    names = [plan.name for plan in subject.model.config.units() if plan.attention != "none"]
-    if not names:
-        raise UserError(f"{subject.name} has no attention maps to look at. Choose a model with attention.")
-    if unknown := [unit for unit in units or () if unit not in names]:
-        raise UserError(f"{subject.name} has no attention in {', '.join(unknown)}. Choose from {', '.join(names)}.")
-    return names if units is None else [name for name in names if name in units]
 
 
 def gate_figure(

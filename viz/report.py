@@ -32,7 +32,7 @@ from viz import (
 )
 from viz.edit import Edit
 from viz.explorer import data_url
-from viz.finding import Finding, Subject, figure_png
+from viz.finding import Finding, Subject, figure_png, within
 from viz.population import Population, coarse_to_fine, gif
 from viz.query import Patch
 from viz.views import all_tables, view_of
@@ -138,7 +138,7 @@ def study(given: Given, only: Sequence[str] = (), skip: Sequence[str] = (), prog
     findings, left_out = {}, {}
     for i, name in enumerate(chosen):
         try:
-            findings[name] = INSTRUMENTS[name].study(given, _within(progress, i, len(chosen), name))
+            findings[name] = INSTRUMENTS[name].study(given, within(progress, i, len(chosen), name))
         except UserError as error:
             left_out[name] = str(error)
     if not findings:
@@ -146,13 +146,6 @@ def study(given: Given, only: Sequence[str] = (), skip: Sequence[str] = (), prog
     has_places = "atlas" in findings and any(of["side"] > 1 for of in findings["atlas"].numbers["units"].values())
     film = gif(coarse_to_fine(given.subject)) if has_places else None
     return Report(given.subject, findings, left_out, film)
-
-
-def _within(progress: Progress | None, i: int, count: int, name: str) -> Progress | None:
-    """Progress of instrument `i` as its share of the whole."""
-    if progress is None:
-        return None
-    return lambda done, total, text: progress(round(1000 * (i + done / max(total, 1))), 1000 * count, f"{name}: {text}")
 
 
 def _alone(study: Callable[..., Finding]) -> Callable[[Given, Progress | None], Finding]:

@@ -16,7 +16,6 @@ import torch
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from torch import Tensor
-from torch.nn import functional as F
 
 from sparnet.bootstrap import mean_interval
 from sparnet.errors import UserError
@@ -25,7 +24,7 @@ from sparnet.restorer import Progress
 from viz.agreement import correlation, is_constant
 from viz.atlas import mean_map
 from viz.finding import Finding, Subject
-from viz.regions import spatial_maps
+from viz.regions import shift, spatial_maps
 
 MEANING = (
     "How much every unit's map, and the restored face, change under a little noise, a JPEG's losses, a shift or a flip "
@@ -82,13 +81,6 @@ def jpeg(face: Tensor) -> Tensor:
     """Written as a JPEG of `QUALITY` and read again, by OpenCV with its usual halved colours."""
     _, file = cv2.imencode(".jpg", to_image(face)[..., ::-1], (cv2.IMWRITE_JPEG_QUALITY, QUALITY))  # OpenCV takes BGR
     return to_tensor(cv2.imdecode(file, cv2.IMREAD_COLOR)[..., ::-1]).to(face)
-
-
-def shift(face: Tensor, x: int, y: int) -> Tensor:
-    """Moved x pixels right and y down; the border's pixels are repeated where nothing came from."""
-    height, width = face.shape[2:]
-    padded = F.pad(face, (abs(x), abs(x), abs(y), abs(y)), mode="replicate")
-    return padded[:, :, abs(y) - y : abs(y) - y + height, abs(x) - x : abs(x) - x + width]
 
 
 @dataclass(frozen=True)

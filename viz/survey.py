@@ -1,0 +1,231 @@
+"""What all instruments find over a folder of faces, on one short page that shows nobody but an astronaut.
+
+folder -> Subjects -> regions, faithfulness ... population -> Finding -> OUT/NAME.json, .npz, .png; kept, not done again
+astronaut (skimage, public domain) -> atlas, query -> Finding --------> OUT/astronaut/
+OUT -> Found -> viz.claims -> survey.md (Jinja) -> what-we-found.md, its figures in what-we-found/
+"""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from hashlib import sha256
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+import skimage.data
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from numpy import ndarray
+from PIL import Image
+
+from sparnet.errors import UserError
+from sparnet.images import make_folder, save_bytes, save_png
+from sparnet.regions import OUTLINES
+from sparnet.restorer import Progress
+from viz import ablation, atlas, claims, faithfulness, population, query, regions, sanity, stability
+from viz.finding import Finding, Subject, within
+from viz.query import patch_around
+
+PAGE, TEMPLATE = "what-we-found.md", "survey.md"
+MEANING = (
+    "The instruments over many faces, each claim chosen by its 95 % interval: it holds for these weights and faces "
+    "like these, and about attention it tells where gates are open and what changes if they are not, no more."
+)
+FEWEST = 30  # faces: the mean map of a few may still show whose they were
+WIDTH, SHADES = 1300, 128  # of a figure on the page, in pixels and colours: all of them stay below 1.5 MB
+ASTRONAUT = "astronaut"
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What every instrument of the survey is told."""
+
+    levels: int = faithfulness.LEVELS // 2  # of damage
+    noises: int = 2
+    seed: int = 0
+
+
+STUDIES: dict[str, Callable[[Sequence[Subject], Settings, Progress | None], Finding]] = {
+    "population": lambda faces, given, progress: population.study_many(faces, given.seed, progress),
+    "regions": lambda faces, given, progress: regions.study_many(faces, given.seed, progress),
+    "stability": lambda faces, given, progress: stability.study_many(
+        faces, range(given.seed, given.seed + given.noises), given.seed, progress
+    ),
+    "ablation": lambda faces, given, progress: ablation.study_many(faces, seed=given.seed, progress=progress),
+    "sanity": lambda faces, given, progress: sanity.study_many(faces, seed=given.seed, progress=progress),
+    "faithfulness": lambda faces, given, progress: faithfulness.study_many(
+        faces, levels=given.levels, seed=given.seed, progress=progress
+    ),
+}
+
+
+@dataclass(frozen=True, eq=False)
+class Found:
+    """A finding as its files have it, so that the page is the same whether it was made now or before."""
+
+    numbers: dict
+    arrays: dict[str, ndarray]
+    figure: Path
+
+    @classmethod
+    def read(cls, folder: Path, name: str) -> "Found":
+        with np.load(folder / f"{name}.npz") as arrays:
+            return cls(json.loads((folder / f"{name}.json").read_text()), dict(arrays), folder / f"{name}.png")
+
+
+@dataclass(frozen=True, eq=False)
+class Survey:
+    """All that the page is written from."""
+
+    found: dict[str, Found]  # by the names of `STUDIES`
+    astronaut: dict[str, Found]
+    settings: Settings
+    data: str  # the folder's name
+    page: Path
+    kept: Sequence[str]  # what had been found before
+    meaning: str = MEANING
+
+    @property
+    def numbers(self) -> dict:
+        return {"kept": list(self.kept) or "nothing", "figures": str(len(self.found) + len(self.astronaut))}
+
+    def save(self, folder: Path, provenance: dict, pdf: bool = False) -> list[Path]:
+        """Write the page and the figures beside it; -> its path before theirs. The findings lie in `folder` already."""
+        beside = self.page.with_suffix("")
+        make_folder(beside)
+        files = {name: beside / f"{name}.png" for name in self.found}
+        files |= {f"{ASTRONAUT}-{name}": beside / f"{ASTRONAUT}-{name}.png" for name in self.astronaut}
+        figures = [one.figure for one in (*self.found.values(), *self.astronaut.values())]
+        for path, figure in zip(files.values(), figures, strict=True):
+            save_bytes(for_the_page(figure), path)
+        save_bytes(self.text({name: f"{beside.name}/{path.name}" for name, path in files.items()}).encode(), self.page)
+        return [self.page, *files.values()]
+
+    def text(self, figures: Mapping[str, str]) -> str:
+        """The page in Markdown; `figures`: where each is, seen from the page."""
+        environment = Environment(
+            loader=FileSystemLoader(Path(__file__).parent),
+            trim_blocks=True,
+            lstrip_blocks=True,
+            keep_trailing_newline=True,
+            undefined=StrictUndefined,
+        )
+        numbers = {name: one.numbers for name, one in self.found.items()}
+        arrays = {name: one.arrays for name, one in self.found.items()}
+        made = numbers["population"]["provenance"]
+        shows, not_shown = claims.summary(
+            (
+                claims.parts(numbers["regions"]),
+                claims.moved(numbers["regions"]),
+                claims.individual(numbers["regions"]),
+                claims.places(arrays["ablation"]),
+                claims.faithful(numbers["faithfulness"]),
+                claims.leads(numbers["faithfulness"]),
+                claims.learned(numbers["sanity"]),
+                claims.of_the_face(numbers["sanity"]),
+            )
+        )
+        _, openness = claims.openness(arrays["ablation"], arrays["population"]["levels"], self.settings.seed)
+        return environment.get_template(TEMPLATE).render(
+            shows=shows,
+            not_shown=not_shown,
+            openness=openness,
+            stable=claims.stable(numbers["stability"]),
+            figures=figures,
+            numbers=numbers,
+            arrays=arrays,
+            astronaut={name: one.numbers for name, one in self.astronaut.items()},
+            parts=OUTLINES,
+            ranked=ranked(arrays["ablation"]),
+            claims=claims,
+            kinds=stability.KINDS,
+            model=made["models"][0],
+            versions=made["versions"],
+            faces=len(made["faces"]),
+            digest=digest(made["faces"]),
+            data=self.data,
+            settings=self.settings,
+            page=self.page.name,
+        )
+
+
+def study(
+    faces: Sequence[Subject],
+    astronaut: Subject,
+    folder: Path,
+    made: tuple[dict, dict],
+    settings: Settings,
+    data: str,
+    page: Path,
+    progress: Progress | None = None,
+) -> Survey:
+    """Every instrument over the faces, and two on the astronaut; what `folder` has of the same provenance is kept.
+
+    made: the provenance of the faces' findings and of hers; pictures and weights are part of it, the program's own code
+    is not. `UserError` for fewer than `FEWEST` faces.
+    """
+    if len(faces) < FEWEST:
+        raise UserError(
+            f"Mean maps of {len(faces)} faces may still show whose they are; a page that others will see needs at "
+            f"least {FEWEST}. Give a folder with more of them, or look at these by the instruments themselves."
+        )
+    kept = []
+    for i, (name, run) in enumerate(STUDIES.items()):
+        provenance = json.loads(json.dumps(made[0] | {"command": f"survey: {name}"}))  # as it will be read back
+        if is_kept(folder, name, provenance):
+            kept.append(name)
+            continue
+        for kind in ("json", "npz", "png"):  # a finding is never half of this and half of another run
+            (folder / f"{name}.{kind}").unlink(missing_ok=True)
+        run(faces, settings, within(progress, i, len(STUDIES), name)).save(folder, provenance)
+    alone = folder / ASTRONAUT
+    for name, finding in (("atlas", atlas.study(astronaut)), ("query", query.study(astronaut, eye_of(astronaut)))):
+        finding.save(alone, made[1] | {"command": f"survey: {name} of the {ASTRONAUT}"})
+    return Survey(
+        {name: Found.read(folder, name) for name in STUDIES},
+        {name: Found.read(alone, name) for name in ("atlas", "query")},
+        settings, data, page, kept,
+    )  # fmt: skip
+
+
+def is_kept(folder: Path, name: str, provenance: dict) -> bool:
+    """Whether all files of a finding of this provenance are there."""
+    paths = [folder / f"{name}.{kind}" for kind in ("json", "npz", "png")]
+    return all(path.is_file() for path in paths) and json.loads(paths[0].read_text()).get("provenance") == provenance
+
+
+def save_astronaut(folder: Path) -> Path:
+    """NASA's portrait of Eileen Collins, in the public domain, as a file in the folder."""
+    make_folder(folder)
+    path = folder / f"{ASTRONAUT}.png"
+    save_png(skimage.data.astronaut(), path)
+    return path
+
+
+def eye_of(subject: Subject) -> tuple[int, int, int, int]:
+    """The patch about the eye on the left of the face; about where the template has it if no points are known."""
+    masks, _ = regions.face_regions(subject)
+    rows, columns = np.nonzero(masks["eyes"])
+    left = columns < np.median(columns)
+    size = len(masks["eyes"])
+    return patch_around(columns[left].mean(), rows[left].mean(), size // 8, size)
+
+
+def for_the_page(figure: Path) -> bytes:
+    """A figure's PNG made small: at most `WIDTH` wide, of `SHADES` colours."""
+    picture = Image.open(figure).convert("RGB")
+    picture.thumbnail((WIDTH, 10 * WIDTH), Image.LANCZOS)
+    file = BytesIO()
+    picture.quantize(SHADES, dither=Image.Dither.NONE).save(file, "PNG", optimize=True)
+    return file.getvalue()
+
+
+def digest(faces: Sequence[Mapping]) -> str:
+    """SHA-256 of the pictures' own, in their order: which faces it was, and of nobody a name."""
+    return sha256("".join(face["sha256"] for face in faces).encode()).hexdigest()
+
+
+def ranked(arrays: Mapping[str, ndarray]) -> list[str]:
+    """The units by how much flattening their maps changes the restored face, most first."""
+    order = np.argsort(-arrays["rms"][:, list(arrays["modes"]).index("mean")])
+    return [str(arrays["units"][i]) for i in order]
