@@ -265,10 +265,10 @@ def study(subject: Subject, progress: Progress | None = None) -> Finding:
     maps = spatial_maps(subject)
     table = np.array([_row(alpha, masks) for alpha in maps.values()])
     shares = {region: float(mask.mean()) for region, mask in masks.items()}
-    tint = _tint(np.stack(list(masks.values())))
-    face = to_image(subject.degraded)
+    face, stack = to_image(subject.degraded), np.stack(list(masks.values()))
+    parts = np.rint(0.5 * face + 0.5 * _tint(stack)).astype(np.uint8)
     figure = regions_figure(
-        _sizes(maps), table, np.rint(0.5 * face + 0.5 * tint).astype(np.uint8), shares,
+        _sizes(maps), table, parts, shares,
         f"Where each unit of {subject.name} looks: one face", f"regions over the input, by {source}",
     )  # fmt: skip
     numbers = {
@@ -279,7 +279,9 @@ def study(subject: Subject, progress: Progress | None = None) -> Finding:
     }
     if progress:
         progress(1, 1, "Done")
-    return Finding("regions", MEANING, numbers, {"ratios": table, "masks": np.stack(list(masks.values()))}, figure)
+    arrays = {"ratios": table, "masks": stack, "degraded": face, "parts": parts}
+    arrays |= {f"alpha/{unit}": alpha for unit, alpha in maps.items()}
+    return Finding("regions", MEANING, numbers, arrays, figure)
 
 
 def study_many(subjects: Iterable[Subject], seed: int = 0, progress: Progress | None = None) -> Finding:

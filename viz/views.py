@@ -235,12 +235,13 @@ def _edit(finding: Finding) -> View:
 
 
 def _regions(finding: Finding) -> View:
-    ratios = finding.arrays["ratios"]
-    chart = matrix(np.log2(ratios), list(finding.numbers["ratios"]), list(regions.COLORS), regions.SCALE, ratios)
+    arrays, units = finding.arrays, list(finding.numbers["ratios"])
+    ratios = arrays["ratios"]
+    chart = matrix(np.log2(ratios), units, list(regions.COLORS), regions.SCALE, ratios)
     return View(
-        charts={
-            "Mean attention in the region over the map's own mean: 1 is no preference, orange more, violet less.": chart
-        }
+        [*pictures(arrays), picture("its parts", arrays["parts"])],
+        {"attention": [panel(unit, arrays[f"alpha/{unit}"]) for unit in units]},
+        {"Mean attention in the region over the map's own mean: 1 is no preference, orange more, violet less.": chart},
     )
 
 
