@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from sparnet.errors import UserError
-from sparnet.hub import WEIGHTS, check_weights
+from sparnet.hub import WEIGHTS, check_weights, fetch
 from sparnet.model import SPARNet, SPARNetConfig, UnitPlan
 
 BUNDLED = Path(__file__).parents[1] / "checkpoints"
@@ -142,6 +142,22 @@ def load_model(source: str | Path, device: str | torch.device = "cpu", revision:
     )
 
 
+def weights_file(source: str, revision: str | None = None) -> Path:
+    """The file that `load_model` has just read; of a Hub repo in its cache, in a folder named by the commit."""
+    if source in MODELS:
+        return MODELS[source].weights
+    path = Path(source)
+    if path.exists():
+        return path / WEIGHTS if path.is_dir() else path
+    return fetch(source, revision, local_files_only=True) / WEIGHTS
+
+
+def sha256_of(file: Path) -> str:
+    """Of the file's bytes, in hexadecimal."""
+    with file.open("rb") as stream:
+        return file_digest(stream, "sha256").hexdigest()
+
+
 def _load_entry(entry: ModelEntry, device: torch.device) -> SPARNet:
     weights = entry.weights
     if not weights.is_file():
@@ -154,8 +170,7 @@ def _load_entry(entry: ModelEntry, device: torch.device) -> SPARNet:
             f"download {entry.source} and save it as {entry.path}"
         )
     if entry.sha256:
-        with weights.open("rb") as file:
-            actual = file_digest(file, "sha256").hexdigest()
+        actual = sha256_of(weights)
         if actual != entry.sha256:
             remedy = "Restore it with git" if entry.bundled else f"Download it again from {entry.source}"
             raise UserError(

@@ -8,7 +8,6 @@ the number means something else and has another name.
 """
 
 from collections.abc import Iterable, Mapping
-from hashlib import file_digest
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +15,7 @@ import torch
 from accelerate.utils import gather_object
 from numpy import ndarray
 
+from sparnet.checkpoints import sha256_of
 from sparnet.errors import UserError
 
 INCEPTION_URL = (
@@ -114,8 +114,7 @@ def _metric(weights: str | Path | None, device: torch.device | str) -> torch.nn.
 def _check_weights(file: Path) -> None:
     """`UserError` unless the file is the published one: no others make a FID, and torch-fidelity unpickles any."""
     try:
-        with file.open("rb") as stream:
-            digest = file_digest(stream, "sha256").hexdigest()
+        digest = sha256_of(file)
     except OSError as error:
         raise UserError(f"{file} cannot be read: {error.strerror}. Fetch {INCEPTION_URL} and give the file.") from error
     if digest != INCEPTION_SHA256:

@@ -18,6 +18,7 @@ from numpy import ndarray
 from skimage.measure import blur_effect
 
 from sparnet import images
+from sparnet.checkpoints import sha256_of
 from sparnet.errors import UserError
 from sparnet.faces import Detector, find_detector
 from sparnet.landmarks import landmarks_file, read_landmarks
@@ -33,7 +34,7 @@ from training.landmarks68 import (
     nrmse,
 )
 from training.landmarks_score import true_points
-from training.methods import Fault, sha256_of
+from training.methods import Fault
 from training.metrics import psnr, psnr_rgb, ssim, ssim_rgb
 from training.perceptual import Lpips, load_perceptual
 from training.regions import region_psnr

@@ -11,7 +11,6 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from hashlib import file_digest
 from pathlib import Path, PurePosixPath
 
 import torch
@@ -19,9 +18,8 @@ from numpy import ndarray
 from torch import nn
 
 from sparnet import images
-from sparnet.checkpoints import MODELS
+from sparnet.checkpoints import sha256_of, weights_file
 from sparnet.errors import UserError
-from sparnet.hub import WEIGHTS, fetch
 from sparnet.model import SPARNet
 from training.command import Diverged
 from training.data import Crop, Item, centre_view, content_hash, face_square, index_pictures
@@ -172,7 +170,7 @@ def by_name(items: Sequence[Item]) -> dict[str, Item]:
 def load_network(source: str, device: torch.device | str = "cpu") -> Network:
     """[LABEL=]SOURCE; a SOURCE for `load_model`, or the folder of a baseline."""
     label, source = labelled(source)
-    return Network(label, load(source), device, sha256_of(_weights_file(source)))
+    return Network(label, load(source), device, sha256_of(weights_file(source)))
 
 
 def labelled(text: str) -> tuple[str, str]:
@@ -183,23 +181,8 @@ def labelled(text: str) -> tuple[str, str]:
     return Path(text).absolute().name, text
 
 
-def sha256_of(file: Path) -> str:
-    with file.open("rb") as stream:
-        return file_digest(stream, "sha256").hexdigest()
-
-
 def _some(names: Sequence[str], most: int = 20) -> str:
     return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
-
-
-def _weights_file(source: str) -> Path:
-    """The file whose weights `load` has just read."""
-    path = Path(source)
-    if source in MODELS:
-        return MODELS[source].weights
-    if path.is_file():
-        return path
-    return (path if path.is_dir() else fetch(source)) / WEIGHTS
 
 
 def _at(face: ndarray, side: int) -> ndarray:

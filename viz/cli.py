@@ -23,7 +23,7 @@ import typer
 from tqdm import tqdm
 
 from sparnet import images
-from sparnet.checkpoints import DEFAULT_MODEL, load_model
+from sparnet.checkpoints import DEFAULT_MODEL, load_model, sha256_of, weights_file
 from sparnet.errors import UserError
 from sparnet.faces import find_detector, transform_points
 from sparnet.landmarks import read_landmarks
@@ -33,7 +33,7 @@ from viz.ablation import MODES
 from viz.agreement import SHARE
 from viz.faithfulness import CELLS, LEVELS
 from viz.finding import Finding, Subject
-from viz.provenance import model_record, sha256, versions, weights_file
+from viz.provenance import model_record, versions
 from viz.query import STEPS
 
 if TYPE_CHECKING:
@@ -156,7 +156,7 @@ class Bench:
             subject = replace(subject, points=points, points_from="of the file beside the picture")
         self.faces[path, number, mode] = {
             "file": path.name,
-            "sha256": sha256(path),
+            "sha256": sha256_of(path),
             "face": number,
             "of": len(found),
             "box": face.face.box.round(2).tolist(),

@@ -23,12 +23,12 @@ from numpy import ndarray
 from PIL import Image
 
 from sparnet.bootstrap import CONFIDENCE, RESAMPLES, mean_interval
+from sparnet.checkpoints import sha256_of
 from sparnet.errors import UserError
 from sparnet.images import save_bytes, to_image
 from sparnet.restorer import Progress
 from viz.finding import Finding, Subject
 from viz.overlay import overlay
-from viz.provenance import sha256
 from viz.regions import spatial_maps
 
 MEANING = (
@@ -156,7 +156,7 @@ def keep(population: Population, weights: Path, data: str) -> Path:
         "model": population.model,
         "faces": population.faces,
         "data": data,
-        "weights_sha256": sha256(weights),
+        "weights_sha256": sha256_of(weights),
     }
     arrays = {f"{unit}/mean": alpha.astype(np.float16) for unit, alpha in population.mean.items()}
     arrays |= {f"{unit}/std": std.astype(np.float16) for unit, std in population.std.items()}
@@ -180,7 +180,7 @@ def kept(model: str, weights: Path) -> tuple[Population, str]:
             levels = arrays["levels"]
     except (OSError, ValueError, KeyError, BadZipFile) as error:
         raise UserError(f"{path.name} of {model} is damaged ({error}). {make}") from error
-    if about["weights_sha256"] != sha256(weights):
+    if about["weights_sha256"] != sha256_of(weights):
         raise UserError(f"The population of {model} was gathered with other weights than it has now. {make}")
     return Population(model, about["faces"], mean, std, levels), about["data"]
 

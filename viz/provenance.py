@@ -5,12 +5,10 @@ name, folder, .pth or Hub id -> weights_file -> SHA-256 -> model_record; version
 
 import platform
 from dataclasses import asdict
-from hashlib import file_digest
 from importlib.metadata import version
 from pathlib import Path
 
-from sparnet.checkpoints import MODELS
-from sparnet.hub import WEIGHTS, fetch
+from sparnet.checkpoints import MODELS, sha256_of, weights_file
 from sparnet.model import SPARNet
 
 
@@ -23,24 +21,9 @@ def model_record(source: str, model: SPARNet, revision: str | None = None) -> di
         "id": "/".join(Path(source).resolve().parts[-2:]) if is_file else source,
         "revision": weights.parent.name if is_repo else None,  # the commit
         "weights": weights.name,
-        "weights_sha256": sha256(weights),
+        "weights_sha256": sha256_of(weights),
         "config": asdict(model.config),
     }
-
-
-def weights_file(source: str, revision: str | None = None) -> Path:
-    """The file that `load_model` has just read; of a Hub repo in its cache, in a folder named by the commit."""
-    if source in MODELS:
-        return MODELS[source].weights
-    path = Path(source)
-    if path.exists():
-        return path / WEIGHTS if path.is_dir() else path
-    return fetch(source, revision, local_files_only=True) / WEIGHTS
-
-
-def sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return file_digest(file, "sha256").hexdigest()
 
 
 def versions() -> dict[str, str]:

@@ -12,13 +12,14 @@ from secrets import token_hex
 import gradio as gr
 import numpy as np
 
+from sparnet.checkpoints import weights_file
 from sparnet.errors import UserError
 from sparnet.faces import Face
 from sparnet.restorer import Progress, RestoredFace
 from viz import report
 from viz.finding import Finding, Subject
 from viz.population import Population, kept
-from viz.provenance import model_record, versions, weights_file
+from viz.provenance import model_record, versions
 from viz.tabs.serving import DEVICE, download_folder, face_index, find, restorer, settled_mode
 
 
@@ -46,14 +47,14 @@ class Looked:
 
     @property
     def subject(self) -> Subject:
-        return Subject.of(restorer(self.model)[0].model, self.model, self.one)
+        return Subject.of(restorer(self.model)[0].model, self.model, self.one, self.detector)
 
     def by(self, model: str) -> Subject:
         """The same face in front of another model, cut out and reduced as that one's are."""
         mode, _ = settled_mode(model, self.mode)
         restore, _ = restorer(model)
         one = restore.restore_face(self.photo, self.faces[self.index], mode, whole=self.whole)
-        return Subject.of(restore.model, model, one)
+        return Subject.of(restore.model, model, one, self.detector)
 
     def population(self) -> tuple[Population, str]:
         """What is usual for the model, and of which faces; `UserError` if that was not gathered."""
