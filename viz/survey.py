@@ -32,7 +32,7 @@ MEANING = (
     "like these, and about attention it tells where gates are open and what changes if they are not, no more."
 )
 FEWEST = 30  # faces: the mean map of a few may still show whose they were
-WIDTH, SHADES = 1300, 128  # of a figure on the page, in pixels and colours: all of them stay below 1.5 MB
+WIDTH = 1300  # px, of a figure on the page
 ASTRONAUT = "astronaut"
 
 
@@ -212,11 +212,14 @@ def eye_of(subject: Subject) -> tuple[int, int, int, int]:
 
 
 def for_the_page(figure: Path) -> bytes:
-    """A figure's PNG made small: at most `WIDTH` wide, of `SHADES` colours."""
+    """A figure's PNG made small: at most `WIDTH` wide, of 256 colours.
+
+    Those farthest apart, so that a small patch of the legend keeps its own; by frequency it would take a neighbour's.
+    """
     picture = Image.open(figure).convert("RGB")
     picture.thumbnail((WIDTH, 10 * WIDTH), Image.LANCZOS)
     file = BytesIO()
-    picture.quantize(SHADES, dither=Image.Dither.NONE).save(file, "PNG", optimize=True)
+    picture.quantize(256, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE).save(file, "PNG", optimize=True)
     return file.getvalue()
 
 
