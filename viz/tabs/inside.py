@@ -188,7 +188,7 @@ class Tab:
             done = restored.result
             now = replace(
                 Looked(restored.photo, [one.face for one in done.faces], restored.model, restored.mode, restored.whole,
-                       done.detector, []).at(index),
+                       done.detector, done.notes).at(index),
                 came_from=(id(restored), index),
             )  # fmt: skip
             settings = {self.model: now.model, self.mode: now.mode, self.whole: now.whole}
