@@ -160,6 +160,8 @@ def test_every_gate_shows_its_maps_and_pointing_at_one_tells_the_values_of_all(i
         values = maps[f"{UNITS[-1]}/{part}"]
         side = len(values)
         assert text == pytest.approx(values[int(y * side), int(x * side)], rel=0.006, abs=1e-3)
+    place = f"({int(x * SMALL.size)}, {int(y * SMALL.size)})"  # in pixels of the face
+    assert inside.locator("#view-gate output").all_inner_texts()[:2] == [place, place]
     rings = inside.locator("#view-gate .ring")
     assert rings.count() == 2 + len(gate.MAPS)
     assert {ring.evaluate("ring => ring.style.display") for ring in rings.all()} == {"block"}

@@ -1,8 +1,9 @@
 // Maps and pictures of one face on one frame, in the app and in a report alike.
 //
 //   view {pictures, groups: {name: panels}, shown, ordered, pick} (viz/views.py) -> drawView -> choice of the group
-//     -> the controls of the overlay: over which picture, opacity, blend, colours -> panels, linked: pointing at a place
-//        of one marks it in all and shows every map's value there; a part marked on the picture `pick` goes to onPick
+//     -> the controls of the overlay: over which picture, opacity, blend, colours
+//     -> panels, linked: pointing at a place of one marks it in all and shows where it is and every map's value there;
+//        a part that is marked on the picture `pick` goes to onPick
 //
 // Nothing here asks a server for anything.
 
@@ -103,10 +104,10 @@ function drawPanels(place, view, look, tables, onPick) {
   const mark = (event) => {
     const [x, y] = placeIn(event);
     if (!(x >= 0 && x < 1 && y >= 0 && y < 1)) return;
-    figures.forEach(({ figure, valueAt }, i) => {
+    figures.forEach(({ figure, tell }, i) => {
       const ring = stages[i].querySelector(".ring");
       Object.assign(ring.style, { display: "block", left: `${100 * x}%`, top: `${100 * y}%` });
-      if (valueAt) figure.querySelector("output").textContent = short(valueAt(x, y));
+      figure.querySelector("output").textContent = tell(x, y);
     });
   };
   for (const stage of stages) {
@@ -153,7 +154,9 @@ function placeIn(event) {
 }
 
 function pictureOf(panel) {
-  return { figure: framed(panel.name, [Object.assign(new Image(), { src: panel.image, alt: panel.name, draggable: false })]) };
+  const image = Object.assign(new Image(), { src: panel.image, alt: panel.name, draggable: false });
+  const tell = (x, y) => `(${Math.floor(x * image.naturalWidth)}, ${Math.floor(y * image.naturalHeight)})`;
+  return { figure: framed(panel.name, [image]), tell };
 }
 
 function mapOf(panel, look, beneath, tables) {
@@ -176,7 +179,7 @@ function mapOf(panel, look, beneath, tables) {
   const scale = Object.assign(document.createElement("div"), { className: "scale" });
   scale.append(short(bottom), bar, short(top));
   figure.querySelector("figcaption").append(scale);
-  return { figure, valueAt: (x, y) => value(Math.floor(y * side) * side + Math.floor(x * side)) };
+  return { figure, tell: (x, y) => short(value(Math.floor(y * side) * side + Math.floor(x * side))) };
 }
 
 function framed(name, layers) {

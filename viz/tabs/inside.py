@@ -18,7 +18,7 @@ from viz.tabs.instruments import INSTRUMENTS
 from viz.tabs.looking import Looked, look, telling, written_report
 from viz.tabs.painting import Painting
 from viz.tabs.panel import Panel
-from viz.tabs.pieces import EXPIRED, GUESS, facts_line, notice, photo_inputs, script, status_html
+from viz.tabs.pieces import EXPIRED, GUESS, facts_line, model_input, notice, photo_inputs, script, status_html
 from viz.tabs.programs import REPORTED, settings_of
 from viz.tabs.restore import Shown
 from viz.tabs.serving import (
@@ -27,7 +27,6 @@ from viz.tabs.serving import (
     device_name,
     explained,
     first_model,
-    model_choices,
     read_photo,
     sentence,
 )
@@ -49,16 +48,7 @@ class Tab:
         self.now, self.open = gr.State(None, time_to_live=3600), gr.State(INSTRUMENTS[0].name)
         with gr.Row(elem_classes="bench"):
             with gr.Column(scale=4, min_width=320):
-                self.model = gr.Dropdown(
-                    model_choices(),
-                    value=first_model(),
-                    label="Model",
-                    info="Or type a Hugging Face Hub id: owner/name",
-                    allow_custom_value=True,
-                    filterable=True,
-                    elem_id="inside-model",
-                    render=False,
-                )
+                self.model = model_input("inside-model")
                 self.photo, self.mode, self.whole = photo_inputs(self.model, "inside-")
                 self.ask = gr.Button("Look inside", variant="primary", elem_id="inside")
             with gr.Column(scale=8, min_width=320):

@@ -11,7 +11,7 @@ import gradio as gr
 import skimage.data
 
 from sparnet.images import encode_png, resize
-from viz.tabs.serving import download
+from viz.tabs.serving import download, first_model, model_choices
 
 STATIC = Path(__file__).parents[1] / "static"
 
@@ -22,6 +22,20 @@ MODE_CHOICES = [
 GUESS = "A restored face is a plausible guess by a neural network. It is not evidence of who someone is."
 EXPIRED = "This result was deleted after an hour. Restore the photo again."
 NOT_YET = gr.update(value=None, interactive=False)
+
+
+def model_input(elem_id: str) -> gr.Dropdown:
+    """One model, for `photo_inputs` to put in its place."""
+    return gr.Dropdown(
+        model_choices(),
+        value=first_model(),
+        label="Model",
+        info="Or type a Hugging Face Hub id: owner/name",
+        allow_custom_value=True,
+        filterable=True,
+        elem_id=elem_id,
+        render=False,
+    )
 
 
 def photo_inputs(models: gr.Dropdown, prefix: str = "") -> tuple[gr.Image, gr.Radio, gr.Checkbox]:

@@ -13,7 +13,7 @@ from sparnet.images import encode_png
 from sparnet.restorer import Restoration
 from viz.atlas import face_atlas, maps_npz
 from viz.explorer import payload, photo_payload
-from viz.tabs.pieces import EXPIRED, GUESS, NOT_YET, facts_line, notice, photo_inputs, script, status_html
+from viz.tabs.pieces import EXPIRED, GUESS, NOT_YET, facts_line, model_input, notice, photo_inputs, script, status_html
 from viz.tabs.serving import (
     ONE_AT_A_TIME,
     UNOPENED,
@@ -22,7 +22,6 @@ from viz.tabs.serving import (
     explained,
     face_index,
     first_model,
-    model_choices,
     read_photo,
     restorer,
     sentence,
@@ -62,16 +61,7 @@ def build() -> tuple[gr.State, gr.State, gr.Button]:
     shown, chosen = gr.State(None, time_to_live=3600), gr.State(0)
     with gr.Row(elem_classes="bench"):
         with gr.Column(scale=4, min_width=320):
-            model = gr.Dropdown(
-                model_choices(),
-                value=first_model(),
-                label="Model",
-                info="Or type a Hugging Face Hub id: owner/name",
-                allow_custom_value=True,
-                filterable=True,
-                elem_id="model",
-                render=False,
-            )
+            model = model_input("model")
             photo, mode, whole = photo_inputs(model)
             run = gr.Button("Restore", variant="primary", elem_id="restore")
         with gr.Column(scale=8, min_width=320):
