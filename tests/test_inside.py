@@ -145,6 +145,26 @@ def test_a_face_restored_in_the_first_tab_is_taken_over_with_its_number_and_mode
         assert found["units"][unit] == pytest.approx(expected[unit], abs=1e-5)
 
 
+def test_opening_the_tab_takes_nothing_away_from_a_photo_of_its_own(page, tmp_path):
+    page.locator("#photo-input input[type=file]").set_input_files(ASTRONAUT)
+    expect(page.locator("#download-atlas")).to_be_enabled(timeout=PATIENCE)
+    page.get_by_role("tab", name="Look inside").click()
+    expect(page.locator("#png-gate")).to_be_enabled(timeout=PATIENCE)
+    images.save_png(np.ascontiguousarray(skimage.data.astronaut()[:, ::-1]), tmp_path / "other.png")
+    page.locator("#inside-photo-input input[type=file]").set_input_files(tmp_path / "other.png")
+    first = page.locator("#film img").get_attribute("src")
+    expect(page.locator("#film img")).not_to_have_attribute("src", first, timeout=PATIENCE)
+    own = page.locator("#film img").get_attribute("src")
+    page.get_by_role("tab", name="Restore", exact=True).click()
+    page.get_by_role("tab", name="Look inside").click()
+    page.wait_for_timeout(1500)
+    assert page.locator("#film img").get_attribute("src") == own
+    page.get_by_role("tab", name="Restore", exact=True).click()
+    page.locator("#to-inside").click()  # asked for
+    expect(page.locator("#film img")).to_have_attribute("src", first, timeout=PATIENCE)
+    expect(page.locator("#inside-photo-input img")).to_have_count(0)
+
+
 def test_every_gate_shows_its_maps_and_pointing_at_one_tells_the_values_of_all(inside, subject):
     buttons = inside.locator("#view-gate .choice button")
     expect(buttons).to_have_text(UNITS)

@@ -368,20 +368,22 @@ def main(
     distances = InceptionDistances(names, inception, state.device) if fid or inception else None
     scored = index._replace(items=list(trial.items))
     found = evaluate(trial, scored, data.absolute().name, json_file, resume, distances)
-    if found is None:
-        return
-    report, results = found
-    print(tables.terminal(report))
-    for file, text in ((markdown, tables.markdown), (latex, tables.latex)):
-        if file:
-            images.save_bytes(text(report).encode(), file)
-    if sheet or html:
-        from training import gallery  # here, because Plotly and Jinja are for the report only
+    if found is not None:
+        report, results = found
+        print(tables.terminal(report))
+        for file, text in ((markdown, tables.markdown), (latex, tables.latex)):
+            if file:
+                images.save_bytes(text(report).encode(), file)
+        if sheet or html:
+            from training import gallery  # here, because Plotly and Jinja are for the report only
 
-        if sheet:
-            images.save_png(gallery.contact_sheet(trial, pictures), sheet)
-        if html:
-            images.save_bytes(gallery.page(report, results, trial, pictures).encode(), html)
+            if sheet:
+                images.save_png(gallery.contact_sheet(trial, pictures), sheet)
+            if html:
+                images.save_bytes(gallery.page(report, results, trial, pictures).encode(), html)
+    if state.num_processes > 1:  # one that leaves first may abort, and its launcher then ends the one that still writes
+        state.wait_for_everyone()
+        state.destroy_process_group()
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ Looked -> the instrument whose tab is open (instruments.py, panel.py) -> maps, c
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 
 import gradio as gr
 
@@ -99,15 +100,16 @@ class Tab:
         private = {"api_visibility": "private", **ONE_AT_A_TIME}
         inputs = [self.photo, self.model, self.mode, self.whole, self.now]
         shown = {"show_progress_on": self.status, **UNOPENED, **private}
+        given = self.photo.change(self.look_if_given, inputs, self.outputs, **shown)
         changes = [
-            event(self.look_if_given, inputs, self.outputs, **shown)
-            for event in (self.photo.change, self.model.input, self.mode.input, self.whole.input)
+            event(self.look_again, inputs, self.outputs, **shown)
+            for event in (self.model.input, self.mode.input, self.whole.input)
         ]
         asked = self.ask.click(self.look, inputs, self.outputs, **shown)
         picked = self.faces.select(
             explained(self.choose), self.now, self.outputs, show_progress_on=self.film, **private
         )
-        for event in (*changes, asked, picked):
+        for event in (given, *changes, asked, picked):
             self.refresh_after(event)
         self.photo.clear(
             lambda: self.view(_ready()), None, self.outputs, show_progress="hidden", api_visibility="private"
@@ -139,10 +141,10 @@ class Tab:
             **ONE_AT_A_TIME,
         )
 
-    def refresh(self, now: Looked | None, name: str, *done_and_progress):
-        """What is quick and open, of the face that has just been chosen."""
+    def refresh(self, now: Looked | None, name: str, *done: str | None):
+        """What is quick and open, of the face that has just been chosen; done: the token of each one's last answer."""
         panel = self.panels.get(name)
-        if now is None or panel not in self._quick or done_and_progress[self._quick.index(panel)] == now.token:
+        if now is None or panel not in self._quick or done[self._quick.index(panel)] == now.token:
             return gr.skip()
         return self.answer(panel, now, [], gr.Progress())
 
@@ -154,11 +156,16 @@ class Tab:
             return self.view(_ready() + notice(sentence(error))) | {self.photo: None}
         try:
             looked = look(pixels, model, mode, whole, progress)
+            if now and not upload:
+                looked = replace(looked, came_from=now.came_from)
             return self.view(_status(looked), looked) | {self.mode: looked.mode}
         except Exception as error:  # the same
             return self.view(_ready() + notice(sentence(error)))
 
-    def look_if_given(self, upload, model, mode, whole, now: Looked | None, progress=gr.Progress()):  # noqa: B008
+    def look_if_given(self, upload, *rest, progress=gr.Progress()):  # noqa: B008
+        return self.look(upload, *rest, progress) if upload else gr.skip()
+
+    def look_again(self, upload, model, mode, whole, now: Looked | None, progress=gr.Progress()):  # noqa: B008
         return self.look(upload, model, mode, whole, now, progress) if upload or now else gr.skip()
 
     def choose(self, now: Looked | None, event: gr.EventData):
@@ -169,26 +176,32 @@ class Tab:
         del view[self.faces]  # where the visitor has just chosen
         return view
 
-    def take_from(self, shown: gr.State, chosen: gr.State, *events: Callable) -> None:
-        """At these events, the face that is chosen in the first tab is looked into."""
+    def take_from(self, shown: gr.State, chosen: gr.State, opened: Callable, asked: Callable) -> None:
+        """The face that is chosen in the first tab is looked into: when `asked`, and when this tab is `opened`.
 
-        def take(restored: Shown | None, index: int, now: Looked | None):
-            if restored is None or (now is not None and now.came_from == (id(restored), index)):
+        Opening it takes nothing away from a visitor who gave it a photo of its own.
+        """
+
+        def take(restored: Shown | None, index: int, now: Looked | None, by_hand: bool):
+            if restored is None or not restored.result.faces:
+                return gr.skip()
+            here = restored.token, index
+            if now is not None and (now.came_from == here or (now.came_from is None and not by_hand)):
                 return gr.skip()
             done = restored.result
-            now = replace(
-                Looked(restored.photo, [one.face for one in done.faces], restored.model, restored.mode, restored.whole,
-                       done.detector, done.notes).at(index),
-                came_from=(id(restored), index),
-            )  # fmt: skip
-            settings = {self.model: now.model, self.mode: now.mode, self.whole: now.whole}
+            faces = [one.face for one in done.faces]
+            taken = Looked(
+                restored.photo, faces, restored.model, restored.mode, restored.whole, done.detector, done.notes
+            )
+            now = replace(taken.at(index), came_from=here)
+            settings = {self.photo: None, self.model: now.model, self.mode: now.mode, self.whole: now.whole}
             return self.view(_status(now), now) | settings
 
         outputs = [*self.outputs, self.model, self.whole]
-        for event in events:
+        for event, by_hand in ((opened, False), (asked, True)):
             taken = event(
-                explained(take), [shown, chosen, self.now], outputs, show_progress_on=self.status,
-                api_visibility="private", **ONE_AT_A_TIME,
+                explained(partial(take, by_hand=by_hand)), [shown, chosen, self.now], outputs,
+                show_progress_on=self.status, api_visibility="private", **ONE_AT_A_TIME,
             )  # fmt: skip
             self.refresh_after(taken)
 

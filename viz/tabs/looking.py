@@ -37,7 +37,7 @@ class Looked:
     index: int = 0
     one: RestoredFace | None = None  # None: no face was found
     token: str = ""  # another for every face and setting
-    came_from: tuple[int, int] | None = None  # what of another tab was taken over
+    came_from: tuple[str, int] | None = None  # the token and face of another tab that was taken over
 
     def at(self, index: int) -> "Looked":
         """Another face of the photo; `UserError` if it cannot be restored."""

@@ -3,7 +3,8 @@
 photo, model, mode -> restore -> status, photo with numbered faces -> choose -> before | after, explorer, downloads
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from secrets import token_hex
 
 import gradio as gr
 import numpy as np
@@ -51,6 +52,7 @@ class Shown:
     model: str
     mode: str
     whole: bool
+    token: str = field(default_factory=lambda: token_hex(8))  # of this restoration
 
 
 def build() -> tuple[gr.State, gr.State, gr.Button]:
