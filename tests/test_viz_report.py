@@ -119,7 +119,10 @@ def test_units_can_be_chosen_and_charts_have_the_files_numbers(opened, folder):
             page.locator("#ablate .js-plotly-plot").first.wait_for()
             bars = page.evaluate(f"document.querySelector('#ablate .chart > div').data[{i}]")
             assert bars["name"] == mode
-            assert bars["y"] == pytest.approx(arrays["rms"][:, i])
+            shown = dict(zip(bars["x"], bars["y"], strict=True))
+            assert [shown[unit] for unit in arrays["units"]] == pytest.approx(arrays["rms"][:, i])
+        strongest = dict(zip(arrays["units"].tolist(), arrays["rms"].max(axis=1), strict=True))
+        assert bars["x"] == sorted(strongest, key=lambda unit: -strongest[unit])
 
 
 def test_it_fits_a_phone_and_the_dark(opened):

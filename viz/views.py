@@ -185,12 +185,16 @@ def _ablate(finding: Finding) -> View:
         ]
         for mode in modes
     }
+    order = np.argsort(-arrays["rms"].max(axis=1), kind="stable")
     captions = {
-        "rms": ("How much the face changes, by unit and by what replaces its alpha:", "RMS, 8-bit levels"),
+        "rms": (
+            "How much the face changes, by unit and by what replaces its alpha; the strongest change first:",
+            "RMS, 8-bit levels",
+        ),
         "psnr_change": ("How much nearer to the sharp face, or, below 0, farther from it:", "PSNR change, dB"),
     }
     charts = {
-        caption: bars(units, dict(zip(modes, arrays[name].T, strict=True)), unit)
+        caption: bars([units[i] for i in order], dict(zip(modes, arrays[name][order].T, strict=True)), unit)
         for name, (caption, unit) in captions.items()
         if name in arrays
     }
