@@ -26,6 +26,7 @@ from sparnet import images
 from sparnet.checkpoints import DEFAULT_MODEL, MODELS, load_model
 from sparnet.errors import UserError
 from sparnet.faces import find_detector
+from sparnet.folders import pictures_in
 from sparnet.hub import CONFIG, UNFINISHED, WEIGHTS
 from sparnet.model import SPARNet
 from sparnet.restorer import Mode, Restoration, RestoredFace, Restorer
@@ -206,9 +207,7 @@ def _photo_pair(source: Path, target: Path) -> tuple[Path, Path]:
 
 
 def _folder_pairs(source: Path, target: Path) -> list[tuple[Path, Path]]:
-    photos = sorted(path for path in source.iterdir() if path.is_file() and path.suffix.lower() in images.SUFFIXES)
-    if not photos:
-        raise UserError(f"{source} has no photos, that is, no files ending in {', '.join(images.SUFFIXES)}.")
+    photos = pictures_in(source)
     images.make_folder(target)
     if target.samefile(source):
         raise UserError(f"OUT is IN, {source}; give another folder, photos are not overwritten.")

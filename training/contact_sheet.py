@@ -16,6 +16,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from sparnet import images
 from sparnet.errors import UserError
+from sparnet.folders import check_outside
 from training.data import centre_view, index_pictures
 from training.degradations import Blind, apply, random_grey
 
@@ -36,6 +37,7 @@ def main(
     """Draw a sheet of sharp faces, each followed by independent draws of SPARNetHD's degradation, with captions."""
     if out.suffix.lower() != ".png":
         raise UserError(f"{out} is no name of a PNG file; call it {out.with_suffix('.png')}")
+    check_outside(out, [source])
     items = index_pictures([source]).items
     if len(items) == 1:
         items = items * rows

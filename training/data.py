@@ -11,7 +11,7 @@ import tarfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from hashlib import sha256
 from math import exp, log
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -23,6 +23,7 @@ from tqdm import tqdm
 
 from sparnet import images
 from sparnet.errors import UserError
+from sparnet.folders import files_in, is_hidden, is_run, printable
 from training.degradations import bicubic, blind, random_grey
 from training.recipes import Recipe
 
@@ -71,7 +72,7 @@ class Item(NamedTuple):
 
 
 class Index(NamedTuple):
-    """The pictures found, in a fixed order, and the names of files left out because they are no pictures by name."""
+    """The pictures found, in a fixed order, and the names of what is left out: not named like pictures, or not data."""
 
     items: list[Item]
     ignored: list[str]
@@ -90,15 +91,21 @@ class Index(NamedTuple):
 def index_pictures(paths: Iterable[Path]) -> Index:
     """Every picture in the folders (recursively) and tar shards, sorted by name; no picture is decoded here.
 
-    `UserError` if a path is missing, a shard is damaged or there is no picture at all.
+    What is hidden, or of a training run, is not data, in a folder or in a shard. `UserError` if a path is missing, a
+    shard is damaged or there is no picture at all.
     """
     index, paths = Index([], []), [Path(path) for path in paths]
     for root in paths:
         if not root.exists():
             raise UserError(f"there is no {root}; --data takes a folder of pictures or of tar shards, or one shard")
-        files = sorted(path for path in root.rglob("*") if path.is_file()) if root.is_dir() else [root]
+
+        def name_of(file: Path, root: Path = root) -> str:
+            return printable(Path(root.name, file.relative_to(root)).as_posix())
+
+        files, left_out = files_in(root) if root.is_dir() else ([root], [])
+        index.ignored.extend(map(name_of, left_out))
         for file in files:
-            name = f"{root.name}/{file.relative_to(root).as_posix()}" if root.is_dir() else root.name
+            name = name_of(file)
             if file.suffix.lower() == ".tar":
                 _index_shard(file, name, index)
             elif file.suffix.lower() in images.SUFFIXES:
@@ -131,11 +138,12 @@ def content_hash(items: Sequence[Item], beside: Callable[[Item], Path | None] = 
 def _index_shard(path: Path, name: str, index: Index) -> None:
     try:
         with tarfile.open(path, "r:") as shard:
-            for member in shard:
-                if not member.isfile():
-                    continue
-                inside = f"{name}/{member.name}"
-                if Path(member.name).suffix.lower() in images.SUFFIXES:
+            members = [member for member in shard if member.isfile()]
+            runs = {place.parent for member in members if is_run([(place := PurePosixPath(member.name)).name])}
+            for member in members:
+                inside, place = printable(f"{name}/{member.name}"), PurePosixPath(member.name)
+                hidden = any(map(is_hidden, place.parts)) or not runs.isdisjoint(place.parents)
+                if place.suffix.lower() in images.SUFFIXES and not hidden:
                     index.items.append(Item(inside, str(path), member.offset_data, member.size))
                 else:
                     index.ignored.append(inside)

@@ -34,6 +34,7 @@ from numpy import ndarray
 
 from sparnet import images
 from sparnet.errors import UserError
+from sparnet.folders import check_outside
 from sparnet.model import SPARNet
 from training import report as tables
 from training.command import run_command
@@ -359,6 +360,7 @@ def main(
     for file in filter(None, (json_file, html, markdown, latex, sheet)):
         if not file.absolute().parent.is_dir():
             raise UserError(f"{file} cannot be written: there is no folder {file.parent}")
+        check_outside(file, [data, *(Path(labelled(str(folder))[1]) for folder in restored)])
     state = process_state()
     index = index_pictures([data])
     people = identities([item.within for item in index.items], identities_by) if identities_by else None

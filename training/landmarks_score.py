@@ -28,6 +28,7 @@ from sparnet.faces import (
     refine,
     transform_points,
 )
+from sparnet.folders import pictures_in
 from sparnet.landmarks import LandmarkNet
 from training.command import run_command
 
@@ -108,10 +109,10 @@ def main(
     """Print the scores of the landmark net."""
     net, cascade, generator = LandmarkNet.from_pretrained(model), LBPCascade(), np.random.default_rng(seed)
     found, drawn, turned = Score(net), Score(net), Score(net)
-    faces = sorted(path for path in helen.glob("*.png") if path.with_suffix(".json").exists())
-    pictures = sorted(path for path in aligned.iterdir() if path.suffix in images.SUFFIXES)
-    if not faces or not pictures:
-        raise UserError(f"no faces with landmarks in {helen}, or no pictures in {aligned}")
+    faces = [path for path in pictures_in(helen) if path.suffix == ".png" and path.with_suffix(".json").exists()]
+    pictures = pictures_in(aligned)
+    if not faces:
+        raise UserError(f"no faces with landmarks in {helen}")
     for path in faces:
         photo = images.load(path)
         truth = true_points(np.array(json.loads(path.with_suffix(".json").read_text())["landmarks68"]))

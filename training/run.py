@@ -15,6 +15,7 @@ from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from hashlib import sha256
 from pathlib import Path
+from typing import IO
 
 import torch
 from accelerate import Accelerator, DataLoaderConfiguration
@@ -23,12 +24,13 @@ from tqdm import tqdm
 
 from sparnet import images
 from sparnet.errors import UserError
+from sparnet.folders import check_outside
 from training.data import Crop, FaceBatches, Index, index_pictures
 from training.discriminator import MultiScaleDiscriminator
 from training.networks import Network, build, network, plain_state
 from training.perceptual import Lpips, load_perceptual
 from training.recipes import Recipe
-from training.state import has_run, load_checkpoint, save_checkpoint, write_whole
+from training.state import check_folder, load_checkpoint, lock, put_back, save_checkpoint, write_whole
 
 History = dict[str, list[tuple[int, float]]]
 """Name of a loss or score -> (step, value), in the order of the steps."""
@@ -77,6 +79,7 @@ class Run:
     history: History = field(default_factory=dict)  # what the curves are drawn from
     unreadable: set[str] = field(default_factory=set)  # what was told of pictures that cannot be read
     recent: list[dict[str, float]] = field(default_factory=list)  # losses and gradient norms since the last log
+    lock: IO | None = None  # of the folder, in the main process
     seconds: Counter[str] = field(default_factory=Counter)  # what the steps since the last log cost, by part
     bar: tqdm | None = None
 
@@ -88,8 +91,8 @@ class Run:
 
 def prepare(recipe: Recipe, job: Job) -> Run:
     """Check that everything fits, build the model and its optimiser, and load the checkpoint to resume."""
-    if has_run(job.out) and not job.resume:
-        raise UserError(f"{job.out} already holds a run; go on with --resume, or choose another --out")
+    check_folder(job.out, job.resume)
+    check_outside(job.out, [*job.data, *([job.validate] if job.validate else [])])
     index = index_pictures(job.data)
     held_out = index_pictures([job.validate]) if job.validate else None
     FaceBatches(len(index.items), recipe.batch_size, job.seed, 0, 1)  # which says if they do not fill a batch
@@ -185,20 +188,22 @@ def fingerprint(module: torch.nn.Module) -> str:
 
 def resume(run: Run) -> None:
     """Put the checkpoint's state into the run; `UserError` names the first setting that differs from it."""
+    if run.accelerator.is_main_process:
+        run.lock = lock(run.job.out, resume=True)
     state = load_checkpoint(run.job.out, run.say)
     for name, then, now in differences(state["record"], run.record):
         raise UserError(
             f"cannot resume {run.job.out}: {name} was {then!r} and is now {now!r}; "
             "give the same again, or start another run with --init"
         )
-    run.accelerator.unwrap_model(run.model).load_state_dict(state["model"])
-    run.averaged.load_state_dict(state["averaged"])
-    run.optimizer.load_state_dict(state["optimizer"])
+    parts = {"model": run.accelerator.unwrap_model(run.model), "averaged": run.averaged, "optimizer": run.optimizer}
     if run.discriminator is not None:
-        run.accelerator.unwrap_model(run.discriminator).load_state_dict(state["discriminator"])
-        run.discriminator_optimizer.load_state_dict(state["discriminator_optimizer"])
+        parts["discriminator"] = run.accelerator.unwrap_model(run.discriminator)
+        parts["discriminator_optimizer"] = run.discriminator_optimizer
+    put_back(parts, state, run.job.out)
     run.step, run.best, run.scores, run.history = state["step"], state["best"], state["scores"], state["history"]
     run.unreadable.update(state["unreadable"])
+    run.recent = state.get("recent", [])  # not in checkpoints from before it was kept
 
 
 def differences(then: dict, now: dict, prefix: str = "") -> Iterator[tuple[str, object, object]]:
@@ -221,11 +226,15 @@ def introduce(run: Run) -> None:
         f"seed {job.seed}, {run.accelerator.num_processes} x {run.accelerator.device.type}"
     )
     if run.index.ignored:
-        run.say(f"{len(run.index.ignored)} files are no pictures by name and left out, like {run.index.ignored[0]}")
+        run.say(
+            f"{len(run.index.ignored)} files or folders are left out: hidden, a run's, or not named like pictures, "
+            f"as {run.index.ignored[0]}"
+        )
     if job.resume:
         run.say(f"resumed at step {run.step:,}")
     elif run.accelerator.is_main_process:
         images.make_folder(job.out)
+        run.lock = lock(job.out, resume=False)
         settings = json.dumps(run.record | {"paths": [str(path) for path in job.data]}, indent=1)
         write_whole(job.out / "run.json", lambda path: path.write_text(settings))
         write_checkpoint(run)
@@ -247,5 +256,6 @@ def write_checkpoint(run: Run) -> None:
         "scores": run.scores,
         "history": run.history,
         "unreadable": sorted(run.unreadable),
+        "recent": run.recent,
     }
     save_checkpoint(run.job.out, state)

@@ -1,30 +1,74 @@
 """What a run keeps on disk, so that it can be killed at any moment.
 
-    checkpoint.pt            everything needed to go on, replaced as a whole
+    checkpoint.pt            everything needed to go on and, at its end, the hash of that; replaced as a whole
     checkpoint.previous.pt   the one before, should the disk damage the first
     model/, best/            the averaged weights: latest, and best by validation; for SPARNet.from_pretrained
+    .lock                    locked by the process that trains here
 
 Whatever is written is complete and on the disk before it gets its name.
 """
 
+import fcntl
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from hashlib import file_digest, sha256
 from pathlib import Path
+from typing import IO
 
 import torch
 from safetensors import SafetensorError
+from torch import Tensor
 
 from sparnet.errors import UserError
+from sparnet.folders import printable
 from training.networks import Network
 
-CHECKPOINT, PREVIOUS = "checkpoint.pt", "checkpoint.previous.pt"
+CHECKPOINT, PREVIOUS, LOCK = "checkpoint.pt", "checkpoint.previous.pt", ".lock"
+SEAL = b"\nSHA-256 %s\n"  # the end of a checkpoint: the hash of all before it; what follows an archive, torch skips
+SEALED = len(SEAL % bytes(64))
+ARCHIVE_END, ARCHIVE_END_SIZE = b"PK\5\6", 22  # with these a checkpoint ends that has no hash
+FIELDS = {
+    "model": dict,
+    "averaged": dict,
+    "optimizer": dict,
+    "record": dict,
+    "step": int,
+    "best": float,
+    "scores": str,
+    "history": dict,
+    "unreadable": list,
+}
+"""What every checkpoint holds; some hold more."""
 
 
-def has_run(folder: Path) -> bool:
-    """Whether a run has left something to resume in the folder."""
-    return any((folder / name).exists() for name in (CHECKPOINT, PREVIOUS))
+def check_folder(folder: Path, resume: bool) -> None:
+    """`UserError` if there is a run that would be overwritten, or none to `resume`."""
+    found = any((folder / name).exists() for name in (CHECKPOINT, PREVIOUS))
+    if found and not resume:
+        raise UserError(f"{folder} already holds a run; go on with --resume, or choose another --out")
+    if resume and not found:
+        raise UserError(f"there is no run to resume in {folder}; start one without --resume")
+
+
+def lock(folder: Path, resume: bool) -> IO:
+    """Make the folder this process's until the file is closed or the process ends, however it ends.
+
+    `UserError` if another process trains there, or has trained there since `check_folder`. The lock is the process's
+    own: unlike `flock`'s it is not inherited by the loader's workers, which outlive a killed trainer by seconds.
+    """
+    with _told(folder):
+        file = (folder / LOCK).open("a")
+    try:
+        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        file.close()
+        if not isinstance(error, BlockingIOError | PermissionError):
+            raise UserError(f"{folder / LOCK} cannot be locked: {error.strerror}; choose another --out") from error
+        raise UserError(f"another process trains in {folder}; wait until it ends, or choose another --out") from error
+    check_folder(folder, resume)
+    return file
 
 
 def write_whole(path: Path, write: Callable[[Path], None]) -> None:
@@ -34,20 +78,29 @@ def write_whole(path: Path, write: Callable[[Path], None]) -> None:
     """
     temporary = path.with_name(f".{path.name}.tmp")
     with _told(path):
-        write(temporary)
-        _to_disk(temporary)
-        os.replace(temporary, path)
-        _to_disk(path.parent)
+        try:
+            write(temporary)
+            _to_disk(temporary)
+            os.replace(temporary, path)
+            _to_disk(path.parent)
+        finally:
+            temporary.unlink(missing_ok=True)
 
 
 def save_checkpoint(folder: Path, state: dict) -> None:
-    """Replace the checkpoint by `state`, keeping the one before."""
+    """Replace the checkpoint by `state` and its hash, keeping the one before unless it is damaged."""
     current = folder / CHECKPOINT
 
     def put_in_place(temporary: Path) -> None:
-        with temporary.open("wb") as file:  # given a path, torch would not say why it cannot write
-            torch.save(state, file)
-        if current.exists():
+        with temporary.open("w+b") as file:  # given a path, torch would not say why it cannot write
+            try:
+                torch.save(state, file)
+            except RuntimeError as error:
+                raise error.__context__ if isinstance(error.__context__, OSError) else error from None
+            file.seek(0)
+            digest = file_digest(file, sha256)
+            file.write(SEAL % digest.hexdigest().encode())
+        if current.exists() and hash_fits(current) is not False:
             _to_disk(temporary)
             os.replace(current, folder / PREVIOUS)
 
@@ -55,18 +108,88 @@ def save_checkpoint(folder: Path, state: dict) -> None:
 
 
 def load_checkpoint(folder: Path, say: Callable[[str], None]) -> dict:
-    """The newest readable checkpoint; `say` hears of a damaged one. `UserError` if there is none."""
-    if not has_run(folder):
-        raise UserError(f"there is no run to resume in {folder}; start one without --resume")
-    for name in (CHECKPOINT, PREVIOUS):
-        path = folder / name
+    """The newest checkpoint that is not damaged; `say` hears of damage, and of one without a hash that would show it.
+
+    `UserError` if there is none, or it is not one of this trainer.
+    """
+    check_folder(folder, resume=True)
+    damaged = False
+    for path in (folder / CHECKPOINT, folder / PREVIOUS):
         if not path.exists():
             continue
         try:
-            return torch.load(path, map_location="cpu", weights_only=True)
+            sealed = hash_fits(path)
+            if sealed is False:
+                raise ValueError("its content does not fit its SHA-256")
+            state = torch.load(path, map_location="cpu", weights_only=True)
         except Exception as error:  # torch.load raises many kinds for a damaged file; each is told
-            say(f"{path} is damaged ({type(error).__name__}: {error})")
+            say(f"{path} is damaged ({type(error).__name__}: {' '.join(str(error).split())})")
+            damaged = True
+            continue
+        if damaged:
+            say(f"{path}, the checkpoint before it, is used")
+        if not sealed:
+            say(f"{path} has no hash, as earlier versions wrote it: damage to it may go unnoticed")
+        return _checked(state, path)
     raise UserError(f"no readable checkpoint in {folder}; start again in another folder, --init {folder}/model helps")
+
+
+def hash_fits(path: Path) -> bool | None:
+    """Whether the checkpoint is what was written, by its hash; None: it has none, as from before there was one."""
+    digest, size = sha256(), path.stat().st_size
+    with path.open("rb") as file:
+        file.seek(max(0, size - ARCHIVE_END_SIZE))
+        if file.read().startswith(ARCHIVE_END):
+            return None
+        file.seek(0)
+        left = max(0, size - SEALED)
+        while chunk := file.read(min(left, 1 << 20)):
+            digest.update(chunk)
+            left -= len(chunk)
+        return file.read() == SEAL % digest.hexdigest().encode()
+
+
+def put_back(parts: Mapping[str, torch.nn.Module | torch.optim.Optimizer], state: dict, folder: Path) -> None:
+    """Load each part's state; `UserError` names one that does not fit."""
+    for name, part in parts.items():
+        try:
+            part.load_state_dict(state[name])
+            if isinstance(part, torch.optim.Optimizer):
+                _check_moments(part)
+        except (RuntimeError, LookupError, ValueError, TypeError, AttributeError) as error:  # as torch finds out
+            raise UserError(
+                f"the checkpoint in {folder} does not fit: its {name} is not this recipe's "
+                f"({type(error).__name__}: {' '.join(str(error).split())[:200]}); start another run with --init"
+            ) from error
+
+
+def _check_moments(optimizer: torch.optim.Optimizer) -> None:
+    """`ValueError` unless the optimiser's state has the shapes of its parameters, which it does not check itself."""
+    for group in optimizer.param_groups:
+        if missing := optimizer.defaults.keys() - group.keys():
+            raise ValueError(f"no {min(missing)}")
+        for parameter in group["params"]:
+            moments = optimizer.state.get(parameter) or {}
+            shapes = {key: value.shape for key, value in moments.items() if isinstance(value, Tensor)}
+            expected = {"step": torch.Size(), "exp_avg": parameter.shape, "exp_avg_sq": parameter.shape}
+            if shapes not in ({}, expected):
+                raise ValueError(f"moments {shapes} for a parameter of {tuple(parameter.shape)}")
+
+
+def _checked(state: object, path: Path) -> dict:
+    """The state itself; `UserError` unless it is what a checkpoint holds."""
+    fault = None
+    if not isinstance(state, dict):
+        fault = f"it holds a {type(state).__name__}"
+    elif missing := [name for name in FIELDS if name not in state]:
+        fault = f"it has no {', '.join(missing)}"
+    elif wrong := [name for name, kind in FIELDS.items() if type(state[name]) is not kind]:
+        fault = f"its {wrong[0]} is a {type(state[wrong[0]]).__name__}"
+    elif state["step"] < 0:
+        fault = f"its step is {state['step']}"
+    if fault:
+        raise UserError(f"{path} is not a checkpoint of this trainer: {fault}; take it away, or choose another --out")
+    return state
 
 
 def export(model: Network, folder: Path, card: str) -> None:
@@ -75,16 +198,18 @@ def export(model: Network, folder: Path, card: str) -> None:
     copy.load_state_dict(model.state_dict())
     fresh = folder.with_name(f".{folder.name}.tmp")
     with _told(folder):
-        fresh.mkdir(parents=True, exist_ok=True)
-        (fresh / "README.md").write_text(card)  # before save_pretrained, which would put its own
-        copy.save_pretrained(fresh)
-        folder.mkdir(exist_ok=True)
-        (fresh / "model.safetensors").chmod((fresh / "config.json").stat().st_mode)  # safetensors makes it private
-        for name in ("config.json", "README.md", "model.safetensors"):
-            _to_disk(fresh / name)
-            os.replace(fresh / name, folder / name)
-        shutil.rmtree(fresh)
-        _to_disk(folder)
+        try:
+            fresh.mkdir(parents=True, exist_ok=True)
+            (fresh / "README.md").write_text(printable(card))  # before save_pretrained, which would put its own
+            copy.save_pretrained(fresh)
+            folder.mkdir(exist_ok=True)
+            (fresh / "model.safetensors").chmod((fresh / "config.json").stat().st_mode)  # safetensors makes it private
+            for name in ("config.json", "README.md", "model.safetensors"):
+                _to_disk(fresh / name)
+                os.replace(fresh / name, folder / name)
+            _to_disk(folder)
+        finally:
+            shutil.rmtree(fresh, ignore_errors=True)
 
 
 @contextmanager

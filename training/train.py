@@ -272,6 +272,8 @@ def finish(run: Run) -> None:
     if skipped:
         run.say(f"{len(skipped)} unreadable pictures were skipped; each was named above or before the run was resumed")
     run.accelerator.end_training()
+    if run.lock is not None:
+        run.lock.close()
 
 
 @contextmanager

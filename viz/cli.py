@@ -26,6 +26,7 @@ from sparnet import images
 from sparnet.checkpoints import DEFAULT_MODEL, load_model, sha256_of, weights_file
 from sparnet.errors import UserError
 from sparnet.faces import find_detector, transform_points
+from sparnet.folders import check_outside, pictures_in
 from sparnet.landmarks import read_landmarks
 from sparnet.model import SPARNet
 from sparnet.restorer import Progress, Restorer, find_faces
@@ -120,7 +121,7 @@ class Bench:
         """The aligned faces of a folder, instead of FACE."""
         if self.options.photo is not None:
             raise UserError("FACE and --faces exclude each other: give one of them.")
-        return FolderOfFaces(self, pictures(folder))
+        return FolderOfFaces(self, pictures_in(folder))
 
     def other(self, model: str | None, photo: Path | None) -> Subject | None:
         """The same face in front of another model, or another face in front of the same model; None: neither."""
@@ -211,16 +212,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.exit(2)
 
 
-def pictures(folder: Path) -> list[Path]:
-    """The photos of a folder by name; `UserError` if there are none."""
-    if not folder.is_dir():
-        raise UserError(f"There is no folder {folder}.")
-    found = sorted(path for path in folder.iterdir() if path.is_file() and path.suffix.lower() in images.SUFFIXES)
-    if not found:
-        raise UserError(f"{folder} has no photos, that is, no files ending in {', '.join(images.SUFFIXES)}.")
-    return found
-
-
 @contextmanager
 def progress_bar() -> Iterator[Progress]:
     """A bar on a terminal, nothing in a pipe."""
@@ -242,6 +233,8 @@ def command(study: Callable[..., Finding]) -> Callable[..., Finding]:
 
     def run(**given: Any) -> None:
         options = Options(**{name: given.pop(name) for name in signature(Options).parameters})
+        if given.get("faces") is not None:
+            check_outside(options.out, [given["faces"]])
         images.make_folder(options.out)
         with progress_bar() as progress:
             bench = Bench(options)
@@ -415,7 +408,7 @@ def sanity(
     if bench.options.photo is None and faces is not None:
         return study_many(bench.subjects(faces), draws or 1, seed, progress)
     subject = bench.subject()
-    others = None if faces is None else list(FolderOfFaces(bench, pictures(faces)))
+    others = None if faces is None else list(FolderOfFaces(bench, pictures_in(faces)))
     return study(subject, others, draws or 3, seed, progress)
 
 
@@ -541,7 +534,7 @@ def population(
             instrument.keep(instrument.population_of(finding.numbers, finding.arrays), weights, keep)
         return finding
     subject = bench.subject()
-    return study(subject, gather(FolderOfFaces(bench, pictures(faces)), progress))
+    return study(subject, gather(FolderOfFaces(bench, pictures_in(faces)), progress))
 
 
 @command
@@ -568,7 +561,7 @@ def report(
         subject,
         other=bench.other(other_model, other_face),
         edits=None if edits is None else load(edits, subject),
-        faces=None if faces is None else FolderOfFaces(bench, pictures(faces)),
+        faces=None if faces is None else FolderOfFaces(bench, pictures_in(faces)),
         patch=_patch(patch),
         run=run,
     )
