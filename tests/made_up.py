@@ -1,4 +1,4 @@
-"""Pictures that are nobody's face, for tests that only need pictures."""
+"""Pictures that are nobody's face, and checkpoints of no run, for tests that need only the kind."""
 
 from pathlib import Path
 
@@ -14,3 +14,9 @@ def pictures(folder: Path, count: int, side: int) -> Path:
         coarse = np.random.default_rng(i).integers(0, 256, (12, 12, 3), np.uint8)
         images.save_png(images.resize(coarse, side), folder / f"{i:02}.png")
     return folder
+
+
+def checkpoint(step: int, **changes: object) -> dict:
+    """What a checkpoint of the trainer holds, as small as can be."""
+    whole = {"model": {}, "averaged": {}, "optimizer": {}, "record": {}, "step": step, "best": 1.0, "scores": "none"}
+    return whole | {"history": {}, "unreadable": []} | changes

@@ -114,6 +114,18 @@ def test_modes_and_whole_pictures_can_be_chosen(run, photo, folder, tmp_path):
     assert np.array_equal(results[0], results[2])
 
 
+def test_hidden_files_and_a_result_folder_within_the_folder_are_not_read(run, photo, folder, tmp_path):
+    face = images.resize(images.load(photo)[40:190, 150:300], 48)
+    images.save_png(face, tmp_path / "a.png")
+    (tmp_path / "._a.png").write_bytes(b"what macOS puts beside it")
+    for _ in range(2):
+        assert run("restore", tmp_path, tmp_path / "restored", "--model", folder, "--whole")[0] == 0
+    assert [path.name for path in (tmp_path / "restored").iterdir()] == ["a.png"]
+    (tmp_path / "checkpoint.pt").write_bytes(b"")
+    code, _, err = run("restore", tmp_path, tmp_path / "restored", "--model", folder, "--whole")
+    assert_one_line(code, err, "is the folder of a training run")
+
+
 def test_a_folder_is_restored_and_what_is_unreadable_named(run, photo, folder, tmp_path):
     source = tmp_path / "in"
     source.mkdir()

@@ -45,6 +45,7 @@ def write_folder(folder: Path, count: int) -> Path:
 
 
 def write_shard(path: Path, seeds: range, extra: dict[str, bytes] | None = None) -> Path:
+    path.parent.mkdir(exist_ok=True)
     members = {f"{i:03}.png": images.encode_png(picture(i)) for i in seeds} | (extra or {})
     with tarfile.open(path, "w") as shard:
         for name, data in members.items():
@@ -74,6 +75,21 @@ def test_shards_and_nested_folders_give_every_picture_as_it_was_written(tmp_path
     assert index.ignored == ["a/b.tar/notes.txt", "a/labels.json"]
     for item, seed in zip(index.items, (3, 4, 5, 0, 1, 2), strict=True):
         assert np.array_equal(item.picture(), picture(seed))
+
+
+def test_hidden_files_and_runs_are_no_data_in_a_folder_or_in_a_shard(tmp_path):
+    sheet = images.encode_png(picture(9))
+    unwanted = dict.fromkeys(("._000.png", ".hidden/1.png", "run/samples/2.png", "run/curves.png"), sheet)
+    unwanted["run/checkpoint.pt"] = b""
+    write_shard(tmp_path / "a" / "b.tar", range(2), unwanted | {"./fine/../002.png": sheet})
+    for name, content in unwanted.items():
+        (tmp_path / "a" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "a" / name).write_bytes(content)
+    write_shard(tmp_path / "a" / "._c.tar", range(2))
+    index = index_pictures([tmp_path / "a"])
+    assert [item.name.removeprefix("a/b.tar/") for item in index.items] == ["000.png", "001.png", "./fine/../002.png"]
+    within = [f"a/b.tar/{name}" for name in unwanted]
+    assert index.ignored == ["a/._000.png", "a/._c.tar", "a/.hidden", "a/run", *within]
 
 
 def test_the_cheap_fingerprint_follows_names_and_sizes_and_not_the_place(tmp_path):

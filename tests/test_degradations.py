@@ -385,8 +385,7 @@ def test_the_sheet_shows_the_sharp_face_and_under_every_degraded_one_what_was_do
 def test_the_command_writes_the_sheet_of_a_folder_and_says_the_seed(tmp_path):
     for name in "ab":
         images.save_png(face(), tmp_path / f"{name}.png")
-    (tmp_path / "sheets").mkdir()
-    out = tmp_path / "sheets" / "sheet.png"
+    out = tmp_path.parent / f"{tmp_path.name}-sheet.png"
     command = [sys.executable, "-m", "training.degradations", tmp_path, out, "--seed=4", "--columns=2", "--size=64"]
     done = subprocess.run(command, cwd=Path(__file__).parents[1], capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
@@ -409,6 +408,7 @@ def test_one_picture_is_drawn_in_every_row(tmp_path, capsys):
         ("face.png", "out.jpg", "out.png"),
         ("face.png", "no/out.png", "cannot be written"),
         ("broken.png", "out.png", "broken.png"),
+        (".", "out.png", "would be read as data"),
     ],
 )
 def test_a_users_mistake_ends_the_command_with_one_line(tmp_path, source, out, word, monkeypatch, capsys):

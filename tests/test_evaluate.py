@@ -535,6 +535,15 @@ def test_options_that_do_not_fit_are_told(faces, model, options, said):
         main([str(model)], faces, **options)
 
 
+@pytest.mark.parametrize("option", ["json_file", "html", "markdown", "latex", "sheet"])
+def test_no_file_is_written_among_the_pictures(faces, model, tmp_path, option):
+    theirs = restored_copy(faces, tmp_path / "theirs")
+    for folder in (faces, theirs):
+        with pytest.raises(UserError, match="would be read as data"):
+            main([str(model)], faces, restored=[Path(f"ours={theirs}")], **{option: folder / "out.png"})
+        assert not (folder / "out.png").exists()
+
+
 def test_models_for_different_degradations_and_equal_names_need_a_word(faces, model, tmp_path):
     torch.manual_seed(0)
     SPARNet(replace(SMALL, degraded_size=None)).save_pretrained(tmp_path / "small")

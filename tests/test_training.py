@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,7 +15,7 @@ import numpy as np
 import pytest
 import torch
 from accelerate.state import AcceleratorState
-from made_up import pictures
+from made_up import checkpoint, pictures
 from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch.nn import functional as F
@@ -177,27 +178,27 @@ def test_a_kill_at_any_step_of_a_save_leaves_the_old_or_the_new_checkpoint(tmp_p
     for name in ("replace", "fsync", "open"):
         monkeypatch.setattr(state.os, name, guarded(getattr(os, name)))
     monkeypatch.setattr(state.torch, "save", guarded(torch.save))
-    state.save_checkpoint(tmp_path, {"step": 0})
-    state.save_checkpoint(tmp_path, {"step": 1})
+    state.save_checkpoint(tmp_path, checkpoint(0))
+    state.save_checkpoint(tmp_path, checkpoint(1))
     calls, survived = 0, []
-    state.save_checkpoint(tmp_path, {"step": 2})
+    state.save_checkpoint(tmp_path, checkpoint(2))
     for deadly in range(1, calls + 1):  # the guard reads it
         calls = 0
         with pytest.raises(Killed):
-            state.save_checkpoint(tmp_path, {"step": 3})
+            state.save_checkpoint(tmp_path, checkpoint(3))
         survived.append(state.load_checkpoint(tmp_path, pytest.fail)["step"])
         calls, deadly_now, deadly = 0, deadly, 0
-        state.save_checkpoint(tmp_path, {"step": 2})
+        state.save_checkpoint(tmp_path, checkpoint(2))
         deadly = deadly_now
     assert set(survived) == {2, 3}
 
 
 def test_a_damaged_checkpoint_is_told_and_the_one_before_it_is_used(tmp_path):
-    state.save_checkpoint(tmp_path, {"step": 1})
-    state.save_checkpoint(tmp_path, {"step": 2})
+    state.save_checkpoint(tmp_path, checkpoint(1))
+    state.save_checkpoint(tmp_path, checkpoint(2))
     (tmp_path / state.CHECKPOINT).write_bytes(b"PK damaged")
     told = []
-    assert state.load_checkpoint(tmp_path, told.append) == {"step": 1}
+    assert state.load_checkpoint(tmp_path, told.append) == checkpoint(1)
     assert "checkpoint.pt is damaged" in told[0]
     (tmp_path / state.PREVIOUS).write_bytes(b"")
     with pytest.raises(UserError, match="no readable checkpoint"):
@@ -278,6 +279,84 @@ def test_nothing_is_overwritten_without_resume_and_nothing_resumed_where_nothing
     assert not (tmp_path / "new").exists()
 
 
+def test_the_curves_of_a_run_stopped_between_two_logs_are_those_of_one_that_was_not(faces, tmp_path):
+    untouched, stopped = job(faces, tmp_path / "untouched", log_every=4), job(faces, tmp_path / "stopped", log_every=4)
+    train(RECIPE, untouched)
+    for task in (replace(stopped, max_minutes=0.0), replace(stopped, resume=True)):
+        AcceleratorState._reset_state(reset_partial_state=True)
+        train(RECIPE, task)
+    histories = [state.load_checkpoint(task.out, pytest.fail)["history"] for task in (untouched, stopped)]
+    assert histories[0]["train/pixel"]
+    assert histories[1] == histories[0]
+
+
+@pytest.mark.parametrize(
+    ("part", "state_of_it"),
+    [
+        ("model", {}),
+        ("model", {"stem.weight": torch.zeros(1)}),
+        ("averaged", [1, 2]),
+        ("optimizer", {}),
+        ("optimizer", {"state": {}, "param_groups": []}),
+        ("optimizer", "moments"),
+    ],
+)
+def test_states_that_do_not_fit_the_recipe_are_refused_by_the_part(faces, tmp_path, finished, part, state_of_it):
+    shutil.copytree(finished, tmp_path / "run")
+    kept = state.load_checkpoint(finished, pytest.fail)
+    if state_of_it == "moments":  # of another shape, which the optimiser takes without a word
+        kept["optimizer"]["state"][0]["exp_avg"] = torch.zeros(1)
+    else:
+        kept[part] = state_of_it
+    state.save_checkpoint(tmp_path / "run", kept)
+    task = job(faces, tmp_path / "run", validate=faces, resume=True)
+    kind = r"its (model|averaged|optimizer) is a list" if isinstance(state_of_it, list) else f"does not fit: its {part}"
+    with pytest.raises(UserError, match=kind) as caught:
+        train(RECIPE, task)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_second_run_in_the_folder_is_refused_and_a_killed_one_leaves_it_free_at_once(faces, tmp_path):
+    task = job(faces, tmp_path / "run", workers=1)
+    first = script(replace(RECIPE, steps=100_000), task)
+    while not (task.out / state.CHECKPOINT).exists():
+        assert first.poll() is None, first.stderr.read()
+        time.sleep(0.01)
+    again = replace(task, resume=True, max_minutes=0.0)
+    try:
+        with pytest.raises(UserError, match="another process trains in"):
+            train(replace(RECIPE, steps=100_000), again)
+    finally:
+        first.kill()
+        first.wait()
+        first.stderr.close()
+    AcceleratorState._reset_state(reset_partial_state=True)
+    train(replace(RECIPE, steps=100_000), again)
+
+
+@pytest.mark.parametrize("where", ["data", "data/run", "validate/deep/run", "link/run"])
+def test_a_run_within_its_data_is_refused_before_anything_is_written(tmp_path, where):
+    data, validate = (pictures(tmp_path / name, 4, side=36) for name in ("data", "validate"))
+    (tmp_path / "link").symlink_to(data)
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(UserError, match="would be read as data"):
+        train(RECIPE, job(data, tmp_path / where, validate=validate))
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_names_that_are_not_utf8_are_trained_on_and_told_as_text(tmp_path, capfd):
+    odd = tmp_path / os.fsdecode(b"faces\xff")
+    pictures(odd, 4, side=36)
+    (odd / "00.png").rename(odd / os.fsdecode(b"\xe9.png"))
+    (odd / os.fsdecode(b"broken\xe9.png")).write_bytes(b"not a photo")
+    out = tmp_path / os.fsdecode(b"run\xfe")
+    train(RECIPE, job(odd, out, validate=odd))
+    told = capfd.readouterr().err
+    assert "skipped faces\\udcff/broken\\udce9.png" in told
+    assert "on 4 faces of faces\\udcff" in (out / "model" / "README.md").read_text(encoding="utf-8")
+    assert state.load_checkpoint(out, pytest.fail)["step"] == RECIPE.steps
+
+
 def test_the_sample_sheet_shows_degraded_restored_and_sharp_side_by_side(faces, finished):
     sheet = images.load(finished / "samples" / "step-0000006.png")
     assert sheet.shape == (8 * 32, 3 * 32, 3)
@@ -355,7 +434,7 @@ def test_unreadable_pictures_are_named_once_and_counted_at_the_end(faces, tmp_pa
     told = capsys.readouterr().err
     assert told.count("broken.jpg") == 1
     assert "1 unreadable pictures were skipped" in told
-    assert "1 files are no pictures by name and left out, like mixed/readme.txt" in told
+    assert "1 files or folders are left out: hidden, a run's, or not named like pictures, as mixed/readme.txt" in told
 
 
 def test_data_without_any_readable_picture_stops_the_run(tmp_path):

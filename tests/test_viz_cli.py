@@ -258,6 +258,11 @@ def test_a_mistake_is_one_line_and_exit_code_2(arguments, words, run):
     assert_one_line(run(*arguments), words)
 
 
+def test_findings_are_not_written_among_the_faces(run, folder, tmp_path):
+    assert_one_line(run("regions", "--faces", tmp_path), "would be read as data")
+    assert not (tmp_path / "out").exists()
+
+
 def test_without_a_face_the_user_is_told_of_whole(run, monkeypatch):
     monkeypatch.setattr("sparnet.restorer.find_detector", lambda: Detector("a stub", "A stub.", lambda photo: []))
     assert_one_line(run("atlas", Path("face.png")), "No human face was found.* --whole")

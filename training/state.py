@@ -183,9 +183,9 @@ def _checked(state: object, path: Path) -> dict:
         fault = f"it holds a {type(state).__name__}"
     elif missing := [name for name in FIELDS if name not in state]:
         fault = f"it has no {', '.join(missing)}"
-    elif wrong := [name for name, kind in FIELDS.items() if type(state[name]) is not kind]:
+    elif wrong := [name for name, kind in FIELDS.items() if not isinstance(state[name], kind)]:
         fault = f"its {wrong[0]} is a {type(state[wrong[0]]).__name__}"
-    elif state["step"] < 0:
+    elif isinstance(state["step"], bool) or state["step"] < 0:
         fault = f"its step is {state['step']}"
     if fault:
         raise UserError(f"{path} is not a checkpoint of this trainer: {fault}; take it away, or choose another --out")
