@@ -62,9 +62,15 @@ def main() -> None:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
     signal.signal(signal.SIGTERM, stop)
-    with TemporaryDirectory(prefix="sparnet-", dir=os.environ.get("GRADIO_TEMP_DIR")) as files:
-        os.environ["GRADIO_TEMP_DIR"] = files  # uploads and results of this server alone, gone when it ends
-        serve(options.host, options.port)
+    try:
+        with TemporaryDirectory(prefix="sparnet-", dir=os.environ.get("GRADIO_TEMP_DIR")) as files:
+            os.environ["GRADIO_TEMP_DIR"] = files  # uploads and results of this server alone, gone when it ends
+            serve(options.host, options.port)
+    except SystemExit as ended:
+        if ended.code:
+            raise
+    sys.stdout.flush()
+    os._exit(0)  # a thread still at work in PyTorch would abort the interpreter's own end: exit code -6
 
 
 def stop(*_) -> None:

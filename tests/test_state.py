@@ -1,10 +1,12 @@
 """The checkpoint on the disk: damage is noticed, a full disk costs nothing, one process has the folder."""
 
+import errno
 import os
 import resource
 import signal
 import subprocess
 import sys
+import threading
 from hashlib import sha256
 from pathlib import Path
 
@@ -16,6 +18,7 @@ from sparnet import SPARNet
 from sparnet.errors import UserError
 from sparnet.model import SPARNetConfig
 from training import state
+from training.command import run_command
 
 ROOT = Path(__file__).parents[1]
 HOLDER = """
@@ -162,3 +165,21 @@ def test_a_folder_has_one_trainer_until_that_ends_however_it_ends(run):
 def test_a_run_that_came_while_another_was_made_ready_is_not_overwritten(run):
     with pytest.raises(UserError, match="already holds a run"):
         state.lock(run, resume=False)
+
+
+def test_a_full_disk_that_a_thread_finds_first_ends_the_command_with_one_line(monkeypatch, capfd):
+    def write() -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "logs/events")
+
+    def work() -> None:
+        thread = threading.Thread(target=write)
+        thread.start()
+        thread.join()
+        write()
+
+    monkeypatch.setattr(threading, "excepthook", threading.excepthook)  # to be put back
+    monkeypatch.setattr(sys, "argv", ["train"])
+    with pytest.raises(SystemExit) as ended:
+        run_command(work)
+    assert ended.value.code == 2
+    assert capfd.readouterr().err == "error: logs/events cannot be written: No space left on device; make room\n"
