@@ -18,5 +18,5 @@ def pictures(folder: Path, count: int, side: int) -> Path:
 
 def checkpoint(step: int, **changes: object) -> dict:
     """What a checkpoint of the trainer holds, as small as can be."""
-    whole = {"model": {}, "averaged": {}, "optimizer": {}, "record": {}, "step": step, "best": 1.0, "scores": "none"}
-    return whole | {"history": {}, "unreadable": []} | changes
+    whole = {"model": {}, "averaged": {}, "optimizer": {}, "record": {"recipe": {}}, "step": step, "best": 1.0}
+    return whole | {"scores": "none", "history": {}, "unreadable": []} | changes

@@ -114,6 +114,7 @@ def test_a_checkpoint_from_before_there_was_a_hash_is_loaded_and_that_told(tmp_p
         (checkpoint(2.5), "its step is a float"),
         (checkpoint(True), "its step is True"),
         (checkpoint(1, model=[]), "its model is a list"),
+        (checkpoint(1, record={}), "its record has no recipe"),
         (checkpoint(1, history=None), "its history is a NoneType"),
     ],
 )

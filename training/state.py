@@ -2,7 +2,9 @@
 
     checkpoint.pt            everything needed to go on and, at its end, the hash of that; replaced as a whole
     checkpoint.previous.pt   the one before, should the disk damage the first
+    before-anneal.pt         the last one at the constant rate, to go on from with --from-constant
     model/, best/            the averaged weights: latest, and best by validation; for SPARNet.from_pretrained
+    annealed/                those at the end of an anneal
     .lock                    locked by the process that trains here
 
 Whatever is written is complete and on the disk before it gets its name.
@@ -11,7 +13,7 @@ Whatever is written is complete and on the disk before it gets its name.
 import fcntl
 import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from hashlib import file_digest, sha256
 from pathlib import Path
@@ -25,7 +27,8 @@ from sparnet.errors import UserError
 from sparnet.folders import printable
 from training.networks import Network
 
-CHECKPOINT, PREVIOUS, LOCK = "checkpoint.pt", "checkpoint.previous.pt", ".lock"
+CHECKPOINT, PREVIOUS, BEFORE_ANNEAL = "checkpoint.pt", "checkpoint.previous.pt", "before-anneal.pt"
+LOCK = ".lock"
 SEAL = b"\nSHA-256 %s\n"  # the end of a checkpoint: the hash of all before it; what follows an archive, torch skips
 SEALED = len(SEAL % bytes(64))
 ARCHIVE_END, ARCHIVE_END_SIZE = b"PK\5\6", 22  # with these a checkpoint ends that has no hash
@@ -43,12 +46,16 @@ FIELDS = {
 """What every checkpoint holds; some hold more."""
 
 
+def has_run(folder: Path) -> bool:
+    """Whether a run has left something to resume in the folder."""
+    return any((folder / name).exists() for name in (CHECKPOINT, PREVIOUS))
+
+
 def check_folder(folder: Path, resume: bool) -> None:
     """`UserError` if there is a run that would be overwritten, or none to `resume`."""
-    found = any((folder / name).exists() for name in (CHECKPOINT, PREVIOUS))
-    if found and not resume:
+    if has_run(folder) and not resume:
         raise UserError(f"{folder} already holds a run; go on with --resume, or choose another --out")
-    if resume and not found:
+    if resume and not has_run(folder):
         raise UserError(f"there is no run to resume in {folder}; start one without --resume")
 
 
@@ -87,9 +94,9 @@ def write_whole(path: Path, write: Callable[[Path], None]) -> None:
             temporary.unlink(missing_ok=True)
 
 
-def save_checkpoint(folder: Path, state: dict) -> None:
-    """Replace the checkpoint by `state` and its hash, keeping the one before unless it is damaged."""
-    current = folder / CHECKPOINT
+def save_checkpoint(folder: Path, state: dict, name: str = CHECKPOINT) -> None:
+    """Replace the checkpoint of that name by `state` and its hash; of the usual name, a sound one before is kept."""
+    current = folder / name
 
     def put_in_place(temporary: Path) -> None:
         with temporary.open("w+b") as file:  # given a path, torch would not say why it cannot write
@@ -100,21 +107,21 @@ def save_checkpoint(folder: Path, state: dict) -> None:
             file.seek(0)
             digest = file_digest(file, sha256)
             file.write(SEAL % digest.hexdigest().encode())
-        if current.exists() and hash_fits(current) is not False:
+        if name == CHECKPOINT and current.exists() and hash_fits(current) is not False:
             _to_disk(temporary)
             os.replace(current, folder / PREVIOUS)
 
     write_whole(current, put_in_place)
 
 
-def load_checkpoint(folder: Path, say: Callable[[str], None]) -> dict:
-    """The newest checkpoint that is not damaged; `say` hears of damage, and of one without a hash that would show it.
+def load_checkpoint(folder: Path, say: Callable[[str], None], names: Sequence[str] = (CHECKPOINT, PREVIOUS)) -> dict:
+    """The first checkpoint of these names that is not damaged; `say` hears of damage, and of one that has no hash.
 
     `UserError` if there is none, or it is not one of this trainer.
     """
     check_folder(folder, resume=True)
     damaged = False
-    for path in (folder / CHECKPOINT, folder / PREVIOUS):
+    for path in (folder / name for name in names):
         if not path.exists():
             continue
         try:
@@ -185,6 +192,8 @@ def _checked(state: object, path: Path) -> dict:
         fault = f"it has no {', '.join(missing)}"
     elif wrong := [name for name, kind in FIELDS.items() if not isinstance(state[name], kind)]:
         fault = f"its {wrong[0]} is a {type(state[wrong[0]]).__name__}"
+    elif not isinstance(state["record"].get("recipe"), dict):
+        fault = "its record has no recipe"
     elif isinstance(state["step"], bool) or state["step"] < 0:
         fault = f"its step is {state['step']}"
     if fault:
