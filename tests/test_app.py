@@ -416,10 +416,14 @@ def test_equal_photos_of_two_visitors_do_not_share_a_path(server):
     assert paths[0].read_bytes() == paths[1].read_bytes() == ASTRONAUT.read_bytes()
 
 
-def test_when_the_server_stops_no_photo_and_no_result_is_left(server, client):
+def test_when_the_server_is_stopped_at_work_it_ends_well_and_no_photo_and_no_result_is_left(server, client):
     _, files, process = server
     client.predict(handle_file(ASTRONAUT), DEFAULT_MODEL, "simulate", api_name="/restore")
     assert any(path.is_file() for path in files.rglob("*"))
+    at_work = client.submit(handle_file(ASTRONAUT), DEFAULT_MODEL, "simulate", api_name="/faithfulness")
+    while not at_work.status().progress_data:
+        assert not at_work.done()
+        time.sleep(0.05)
     process.send_signal(signal.SIGTERM)
-    process.wait(timeout=60)
+    assert process.wait(timeout=60) == 0, "not aborted by the thread that computes"
     assert [path for path in files.rglob("*") if path.is_file()] == []

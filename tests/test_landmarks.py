@@ -267,14 +267,21 @@ def test_faces_of_an_unknown_alignment_are_a_user_error(tmp_path):
 
 
 def test_training_writes_a_net_that_loads_the_same_for_the_same_seed(tmp_path, rng):
+    faces = tmp_path / "faces"
+    faces.mkdir()
     for number in range(4):
-        Image.fromarray(rng.integers(0, 256, (160, 160, 3), np.uint8)).save(tmp_path / f"{number}.png")
+        Image.fromarray(rng.integers(0, 256, (160, 160, 3), np.uint8)).save(faces / f"{number}.png")
     for out, seed, init in (("a", 0, None), ("b", 0, None), ("c", 1, None), ("d", 0, tmp_path / "c")):
-        train([tmp_path], tmp_path / out, init, 0.5, steps=2, batch_size=4, seed=seed)
+        train([faces], tmp_path / out, init, 0.5, steps=2, batch_size=4, seed=seed)
     first, same, other, further = ((tmp_path / out / "model.safetensors").read_bytes() for out in "abcd")
     assert first == same
     assert len({first, other, further}) == 3
     assert LandmarkNet.from_pretrained(tmp_path / "a").locate(np.zeros((64, 64, 3), np.uint8)).shape == (5, 2)
+
+
+def test_a_net_is_not_written_among_its_pictures(tmp_path):
+    with pytest.raises(UserError, match="would be read as data"):
+        train([tmp_path], tmp_path / "net")
 
 
 def test_on_labelled_faces_the_net_s_alignment_is_several_times_better_than_the_box_s(net, rng):

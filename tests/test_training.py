@@ -532,10 +532,11 @@ def test_unreadable_pictures_are_named_once_and_counted_at_the_end(faces, tmp_pa
 
 
 def test_data_without_any_readable_picture_stops_the_run(tmp_path):
+    (tmp_path / "faces").mkdir()
     for i in range(4):
-        (tmp_path / f"{i}.jpg").write_text("not a photo")
+        (tmp_path / "faces" / f"{i}.jpg").write_text("not a photo")
     with pytest.raises(UserError, match="too many pictures in a row"):
-        train(RECIPE, job(tmp_path, tmp_path / "run"))
+        train(RECIPE, job(tmp_path / "faces", tmp_path / "run"))
 
 
 def test_the_rate_rises_then_stays_and_falls_to_zero_along_a_line_once_there_is_an_anneal():
