@@ -428,6 +428,13 @@ def test_a_second_run_in_the_folder_is_refused_and_a_killed_one_leaves_it_free_a
     train(replace(RECIPE, steps=100_000), again)
 
 
+def test_what_a_run_leaves_is_no_data(finished):
+    with pytest.raises(UserError, match="is the folder of a training run"):
+        index_pictures([finished])
+    with pytest.raises(UserError, match="no pictures in"):
+        index_pictures([finished.parent])
+
+
 @pytest.mark.parametrize("where", ["data", "data/run", "validate/deep/run", "link/run"])
 def test_a_run_within_its_data_is_refused_before_anything_is_written(tmp_path, where):
     data, validate = (pictures(tmp_path / name, 4, side=36) for name in ("data", "validate"))
@@ -443,7 +450,9 @@ def test_names_that_are_not_utf8_are_trained_on_and_told_as_text(tmp_path, capfd
     pictures(odd, 4, side=36)
     (odd / "00.png").rename(odd / os.fsdecode(b"\xe9.png"))
     (odd / os.fsdecode(b"broken\xe9.png")).write_bytes(b"not a photo")
-    out = tmp_path / os.fsdecode(b"run\xfe")
+    out = tmp_path / "run"
+    with pytest.raises(UserError, match="a name that is not UTF-8"):
+        train(RECIPE, job(odd, tmp_path / os.fsdecode(b"run\xfe")))
     train(RECIPE, job(odd, out, validate=odd))
     told = capfd.readouterr().err
     assert "skipped faces\\udcff/broken\\udce9.png" in told

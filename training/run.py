@@ -24,7 +24,7 @@ from tqdm import tqdm
 
 from sparnet import images
 from sparnet.errors import UserError
-from sparnet.folders import check_outside
+from sparnet.folders import check_outside, printable
 from training.data import Crop, FaceBatches, Index, index_pictures
 from training.discriminator import MultiScaleDiscriminator
 from training.networks import Network, build, network, plain_state
@@ -119,6 +119,8 @@ def prepare(recipe: Recipe, job: Job) -> Run:
     """Check that everything fits, build the model and its optimiser, and load the checkpoint to resume."""
     check_folder(job.out, job.resume)
     check_outside(job.out, [*job.data, *([job.validate] if job.validate else [])])
+    if printable(str(job.out)) != str(job.out):
+        raise UserError(f"{job.out} is a name that is not UTF-8, which TensorBoard cannot write: choose another --out")
     index = index_pictures(job.data)
     held_out = index_pictures([job.validate]) if job.validate else None
     FaceBatches(len(index.items), recipe.batch_size, job.seed, 0, 1)  # which says if they do not fill a batch
