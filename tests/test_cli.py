@@ -115,14 +115,16 @@ def test_modes_and_whole_pictures_can_be_chosen(run, photo, folder, tmp_path):
 
 
 def test_hidden_files_and_a_result_folder_within_the_folder_are_not_read(run, photo, folder, tmp_path):
+    source = tmp_path / "in"
+    source.mkdir()
     face = images.resize(images.load(photo)[40:190, 150:300], 48)
-    images.save_png(face, tmp_path / "a.png")
-    (tmp_path / "._a.png").write_bytes(b"what macOS puts beside it")
+    images.save_png(face, source / "a.png")
+    (source / "._a.png").write_bytes(b"what macOS puts beside it")
     for _ in range(2):
-        assert run("restore", tmp_path, tmp_path / "restored", "--model", folder, "--whole")[0] == 0
-    assert [path.name for path in (tmp_path / "restored").iterdir()] == ["a.png"]
-    (tmp_path / "checkpoint.pt").write_bytes(b"")
-    code, _, err = run("restore", tmp_path, tmp_path / "restored", "--model", folder, "--whole")
+        assert run("restore", source, source / "restored", "--model", folder, "--whole")[0] == 0
+    assert [path.name for path in (source / "restored").iterdir()] == ["a.png"]
+    (source / "checkpoint.pt").write_bytes(b"")
+    code, _, err = run("restore", source, source / "restored", "--model", folder, "--whole")
     assert_one_line(code, err, "is the folder of a training run")
 
 
