@@ -96,6 +96,7 @@ def train(recipe: Recipe, job: Job) -> Path:
     run = prepare(recipe, job)
     sitting = Sitting.begin(recipe, job, began, run.step)
     saved = logged = time.monotonic()
+    logged_step = run.step
     with ending_signals() as signals:
         for batches in fetch(run):
             wishes = {"stop": bool(signals) or time.monotonic() > sitting.deadline, "anneal": sitting.anneal_due(run)}
@@ -103,8 +104,8 @@ def train(recipe: Recipe, job: Job) -> Path:
             if wishes["anneal"]:
                 begin_anneal(run, sitting)
             if run.step % job.log_every == 0:
-                log(run, len(run.recent) / (time.monotonic() - logged))
-                logged = time.monotonic()
+                log(run, run.step - logged_step, time.monotonic() - logged)
+                logged, logged_step = time.monotonic(), run.step
             if run.step % run.recipe.validate_every == 0 or run.step == run.end:
                 pause = time.monotonic()
                 if run.accelerator.is_main_process:
@@ -238,11 +239,15 @@ def update_average(averaged: Network, state: dict[str, Tensor], decay: float) ->
             mean.copy_(value)
 
 
-def log(run: Run, speed: float) -> None:
-    """Mean losses and gradient norms since the last time, rate, images/s and what they cost: to tracker and people."""
+def log(run: Run, steps: int, seconds: float) -> None:
+    """Mean losses and gradient norms since the last time, rate, images/s and what they cost: to tracker and people.
+
+    `steps` and `seconds` are of this process alone: after a resumption fewer than there are losses.
+    """
+    speed = steps / seconds
     names = dict.fromkeys(name for values in run.recent for name in values)
     means = {name: float(np.mean([values[name] for values in run.recent if name in values])) for name in names}
-    cost = {part: seconds / len(run.recent) for part, seconds in run.seconds.items()}
+    cost = {part: seconds / steps for part, seconds in run.seconds.items()}
     run.recent.clear()
     run.seconds.clear()
     rate = run.recipe.lr * run.recipe.rate_at(run.step - 1, run.anneal)
