@@ -4,7 +4,7 @@
 
 OpenMP's threads wait for each other by spinning. That is the fastest while nobody else computes, and the slowest where
 somebody does: a thread that spins keeps the core from the one it waits for. A restoration is short and looks anew each
-time. A training stays with one number of threads, since another one rounds otherwise; its threads spin less instead, see
+time. A training stays with one number of threads, since another rounds otherwise; its threads spin less instead, see
 `training`. `make bench-threads` measures both, alone and two at once. OMP_NUM_THREADS, where it is set, is obeyed.
 """
 
