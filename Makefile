@@ -1,12 +1,13 @@
 # make app    open the demo at http://127.0.0.1:7860       make test   every test, with a real browser
 # make bench  time and memory of one face and of the page  make lint   ruff
+# make bench-threads  what two busy processes cost each other
 # make bench-training  speed of a training step and of its loader; ARGS=--compile for torch.compile too
 PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
 SHELL := /bin/bash
 
-.PHONY: app test bench bench-training lint clean browser
+.PHONY: app test bench bench-threads bench-training lint clean browser
 
 app: $(VENV)/app-installed
 	$(BIN)/python app.py $(ARGS)
@@ -18,6 +19,9 @@ test: $(VENV)/dev-installed browser lint
 
 bench: $(VENV)/dev-installed
 	$(BIN)/python tests/benchmark.py $(ARGS)
+
+bench-threads: $(VENV)/dev-installed
+	$(BIN)/python tests/threads_benchmark.py
 
 bench-training: $(VENV)/dev-installed
 	$(BIN)/python tests/training_benchmark.py $(ARGS)

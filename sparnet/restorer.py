@@ -25,6 +25,7 @@ from sparnet.faces import (
 )
 from sparnet.images import check_image, degrade, to_image, to_tensor
 from sparnet.model import SPARNet, Trace
+from sparnet.threads import use_free_cores
 
 Mode = Literal["simulate", "as_is"]
 MODES: tuple[Mode, ...] = ("simulate", "as_is")
@@ -116,6 +117,7 @@ class Restorer:
     def trace(self, degraded: np.ndarray, features: bool = False) -> Trace:
         """What the network makes of a degraded face (S,S,3) uint8, S the model's size; `UserError` if it fails."""
         weight = next(self.model.parameters())
+        use_free_cores()
         with torch.no_grad():
             trace = self.model.trace(to_tensor(degraded).to(weight), features=features)
         if not trace.restored.isfinite().all():

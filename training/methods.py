@@ -21,6 +21,7 @@ from sparnet import images
 from sparnet.checkpoints import sha256_of, weights_file
 from sparnet.errors import UserError
 from sparnet.model import SPARNet
+from sparnet.threads import use_free_cores
 from training.command import Diverged
 from training.data import Crop, Item, centre_view, content_hash, face_square, index_pictures
 from training.networks import load
@@ -66,6 +67,7 @@ class Network:
 
     def restore(self, degraded: Sequence[ndarray], names: Sequence[str]) -> list[ndarray]:
         """Faces (S,S,3) uint8 -> (S,S,3) uint8, in float32; `Diverged` where the answer is no number."""
+        use_free_cores()
         with torch.inference_mode():
             restored = self.model(self.prepare(degraded)).float().cpu()
         if not restored.isfinite().all():
