@@ -20,9 +20,9 @@ PIXEL = {"l1": F.l1_loss, "l2": F.mse_loss, "wavelet": wavelet_loss}
 
 
 def hinge_discriminator(real: list[Judgement], fake: list[Judgement]) -> Tensor:
-    """Mean over scales of (E[max(0, 1 - D(sharp))] + E[max(0, 1 + D(restored))]) / 2: Lim and Ye 2017, arXiv 1705.02894.
+    """Mean over scales of half of E[max(0, 1 - D(sharp))] + E[max(0, 1 + D(restored))].
 
-    The half is of SPARNetHD's training.
+    Lim and Ye 2017, arXiv 1705.02894; half of it as SPARNetHD was trained.
     """
     pairs = zip(real, fake, strict=True)
     return 0.5 * torch.stack([F.relu(1 - r.score).mean() + F.relu(1 + f.score).mean() for r, f in pairs]).mean()
