@@ -80,7 +80,7 @@ def vgg19_written_out(narrower):
         else:
             layers += [torch.nn.Conv2d(c_in, int(width) // narrower, 3, padding=1), torch.nn.ReLU()]
             c_in = int(width) // narrower
-    return torch.nn.Sequential(*layers)
+    return torch.nn.Sequential(*layers).requires_grad_(False)
 
 
 def vgg19_stages(state, face):
@@ -136,7 +136,7 @@ def lpips_distances(state, a, b):
     ("kind", "second", "size", "sides"),
     [
         ("vgg19", vgg19_stages, 32, [224, 112, 56, 28, 14]),  # enlarged
-        ("vgg19", vgg19_stages, 256, [256, 128, 64, 32, 16]),
+        ("vgg19", vgg19_stages, 240, [240, 120, 60, 30, 15]),
         ("vgg19_normalised", normalised_stages, 32, [32, 16, 8]),
     ],
 )
