@@ -72,7 +72,7 @@ class MultiScaleDiscriminator(nn.Module):
         if min(face.shape[-2:]) < self.smallest:
             raise ValueError(
                 f"face has shape {tuple(face.shape)}; {len(self.scales)} scales of {len(self.scales[0].layers)} layers "
-                f"need at least {self.smallest}x{self.smallest} pixels: give larger faces, or fewer scales or layers"
+                f"need at least {self.smallest}x{self.smallest} pixels: give larger faces, or fewer scales or halvings"
             )
         face = face.to(self.scales[0].score.bias.dtype)  # bfloat16 has fewer levels than a picture has
         judgements = [self.scales[0](face)]
