@@ -3,12 +3,15 @@
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from dataclasses import replace
+from itertools import count
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -23,15 +26,16 @@ from torch.nn import functional as F
 from sparnet import SPARNet, images, load_model
 from sparnet.errors import UserError
 from sparnet.model import SPARNetConfig
-from training import evaluate, state
+from training import evaluate, precision, state
+from training import train as trainer
 from training.command import Diverged
 from training.data import FaceBatches, Faces, index_pictures, join
 from training.evaluate import score
 from training.losses import PIXEL
 from training.metrics import psnr
-from training.recipes import RECIPES, Recipe
+from training.recipes import RECIPES, Anneal, Gan, Recipe, last_quarter
 from training.run import Job
-from training.train import main, train
+from training.train import SPEED_STEPS, main, train
 
 pytestmark = pytest.mark.usefixtures("fresh_accelerator")
 ROOT = Path(__file__).parents[1]
@@ -52,7 +56,7 @@ RECIPE = Recipe(
     lr=2e-3,
     batch_size=4,
     steps=6,
-    schedule="cosine",
+    schedule="wsd",
     warmup=2,
     precision="fp32",
     validate_every=3,
@@ -105,7 +109,7 @@ def test_the_loss_falls_and_the_averaged_weights_beat_their_start(faces, tmp_pat
     scores = [entry.value for entry in logs.Scalars("validation/psnr")]
     assert scores[-1] > scores[0]
     rates = [entry.value for entry in logs.Scalars("train/lr")]
-    assert rates[-1] < 0.01 * max(rates)
+    assert rates[-1] == pytest.approx(0.1 * max(rates))  # the last of the ten steps of the anneal
     assert {"train/generator_gradient_norm", "train/images_per_s", "validation/gain", "validation/ssim"} <= set(
         logs.Tags()["scalars"]
     )
@@ -113,7 +117,7 @@ def test_the_loss_falls_and_the_averaged_weights_beat_their_start(faces, tmp_pat
 
 @in_float64()
 def test_a_step_is_plain_adam_on_the_clipped_gradient_with_the_stated_rate_and_average(faces, tmp_path):
-    recipe = replace(RECIPE, steps=4, ema=0.4, clip=0.05, schedule="cosine", warmup=2, loss="l2")
+    recipe = replace(RECIPE, steps=4, ema=0.4, clip=0.05, schedule="wsd", warmup=2, loss="l2")
     folder = train(recipe, job(faces, tmp_path / "run"))
     torch.manual_seed(0)
     model = SPARNet(SMALL)
@@ -123,7 +127,7 @@ def test_a_step_is_plain_adam_on_the_clipped_gradient_with_the_stated_rate_and_a
     data = Faces(items, recipe, 0)
     for step, keys in enumerate(FaceBatches(len(items), 4, 0, 0, 4)):
         batch = join([data[key] for key in keys])
-        adam.param_groups[0]["lr"] = recipe.lr * (0.5, 1, 1, 0.5)[step]
+        adam.param_groups[0]["lr"] = recipe.lr * (0.5, 1, 1, 1)[step]
         adam.zero_grad()
         F.mse_loss(model(batch["degraded"]), batch["sharp"]).backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 0.05)
@@ -212,6 +216,97 @@ def test_minutes_that_are_over_end_the_run_with_a_checkpoint_and_a_model(faces, 
     assert f"stopped, go on with --resume: step {step}" in capsys.readouterr().err
     assert SPARNet.from_pretrained(folder).config == SMALL
     assert f"{step} of 1,000 steps" in (folder / "README.md").read_text()
+
+
+@pytest.fixture
+def ticking(monkeypatch):
+    """A clock that moves by a second whenever the trainer looks at it, so that a busy machine changes nothing."""
+    seconds = count()
+    monkeypatch.setattr(trainer, "time", SimpleNamespace(monotonic=lambda: next(seconds)))
+
+
+@pytest.mark.usefixtures("ticking")
+def test_minutes_are_annealed_in_their_last_quarter_and_the_card_says_so(faces, tmp_path, capsys):
+    folder = train(replace(RECIPE, steps=100_000), job(faces, tmp_path / "run", max_minutes=3))
+    end = state.load_checkpoint(tmp_path / "run", pytest.fail)
+    start, stop = end["anneal"]["start"], end["anneal"]["end"]
+    assert SPEED_STEPS <= start
+    assert (stop - start) / stop == pytest.approx(0.25, abs=0.05)
+    before = state.load_checkpoint(tmp_path / "run", pytest.fail, [state.BEFORE_ANNEAL])
+    assert (before["step"], before["anneal"]) == (start, None)
+    assert end["step"] == stop
+    assert "done: step" in capsys.readouterr().err
+    assert f"The rate was annealed to 0, from step {start:,} to {stop:,}." in (folder / "README.md").read_text()
+    assert (tmp_path / "run/annealed/model.safetensors").read_bytes() == weights(tmp_path / "run")
+
+
+@pytest.mark.usefixtures("ticking")
+def test_sittings_go_on_at_the_constant_rate_until_one_anneals(faces, tmp_path):
+    recipe = replace(RECIPE, steps=100_000, warmup=0)
+    task = job(faces, tmp_path / "run", max_minutes=1, anneal_minutes=0, resume=False)
+    for sitting in range(2):
+        AcceleratorState._reset_state(reset_partial_state=True)
+        folder = train(recipe, replace(task, resume=sitting > 0))
+        assert "The rate was not annealed." in (folder / "README.md").read_text()
+    AcceleratorState._reset_state(reset_partial_state=True)
+    train(recipe, replace(task, resume=True, max_minutes=None, anneal_minutes=0.5, anneal_loss="l2"))
+    annealed = state.load_checkpoint(task.out, pytest.fail)
+    assert annealed["step"] == annealed["anneal"]["end"]
+    assert "to 0, from step" in (folder / "README.md").read_text()
+    assert "loss l2" in (folder / "README.md").read_text()
+    AcceleratorState._reset_state(reset_partial_state=True)
+    train(recipe, replace(task, resume=True, from_constant=True))  # as if it had not been annealed
+    again = state.load_checkpoint(task.out, pytest.fail)
+    assert again["anneal"] is None
+    assert again["step"] > annealed["anneal"]["start"]
+
+
+@pytest.mark.usefixtures("ticking")
+def test_a_run_killed_in_its_anneal_and_resumed_ends_with_the_same_bytes(faces, tmp_path, monkeypatch):
+    """The checkpoint written as the anneal begins is what a kill at any later moment leaves at least."""
+    task = job(faces, tmp_path / "run", anneal_minutes=0.5, anneal_loss="charbonnier", anneal_zoom=(0.9, 1.1))
+    killed = tmp_path / "killed"
+    write = trainer.write_checkpoint
+
+    def copy_as_a_kill_would_leave_it(run, name=state.CHECKPOINT):
+        write(run, name)
+        if run.anneal and not killed.exists():
+            shutil.copytree(run.job.out, killed)
+
+    monkeypatch.setattr(trainer, "write_checkpoint", copy_as_a_kill_would_leave_it)
+    recipe = replace(RECIPE, steps=100_000)
+    train(recipe, task)
+    anneal = state.load_checkpoint(killed, pytest.fail)["anneal"]
+    assert (anneal["loss"], anneal["zoom"]) == ("charbonnier", (0.9, 1.1))
+    AcceleratorState._reset_state(reset_partial_state=True)
+    train(recipe, job(faces, killed, resume=True))
+    assert weights(killed) == weights(task.out)
+
+
+def test_precision_is_the_faster_of_the_two_and_a_resumed_run_keeps_it(faces, tmp_path, monkeypatch, capsys):
+    recipe = replace(RECIPE, precision="auto", steps=2)
+    for native, seconds, choice in (
+        (False, {}, "fp32"),
+        (True, {"bf16": 1.0, "fp32": 2.0}, "bf16"),
+        (True, {"bf16": 2.0, "fp32": 1.0}, "fp32"),
+    ):
+        AcceleratorState._reset_state(reset_partial_state=True)
+        monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda native=native: native)
+        monkeypatch.setattr(precision, "time_steps", lambda *_, seconds=seconds: seconds)
+        out = tmp_path / f"{choice}-{native}"
+        train(recipe, job(faces, out))
+        assert json.loads((out / "run.json").read_text())["recipe"]["precision"] == choice
+        assert f"computing in {choice}: " in capsys.readouterr().err
+    AcceleratorState._reset_state(reset_partial_state=True)
+    monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: False)
+    train(recipe, job(faces, tmp_path / "bf16-True", resume=True))
+    assert "warning: this machine has no fast bfloat16" in capsys.readouterr().err
+
+
+def test_the_time_of_a_step_is_measured_both_ways():
+    seconds = precision.time_steps(RECIPE, torch.device("cpu"))
+    assert seconds.keys() == {"bf16", "fp32"}
+    assert all(value > 0 for value in seconds.values())
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -335,9 +430,9 @@ def test_weights_blown_up_by_the_rate_are_neither_saved_nor_exported(faces, tmp_
 
 def test_bfloat16_training_keeps_float32_weights_near_those_of_float32(faces, tmp_path):
     folders = []
-    for precision in ("fp32", "bf16"):
+    for name in ("fp32", "bf16"):
         AcceleratorState._reset_state(reset_partial_state=True)
-        folders.append(train(replace(RECIPE, precision=precision), job(faces, tmp_path / precision)))
+        folders.append(train(replace(RECIPE, precision=name), job(faces, tmp_path / name)))
     a, b = (load_file(folder / "model.safetensors") for folder in folders)
     assert {value.dtype for value in b.values()} == {torch.float32, torch.int64}
     name = "decoder.0.conv1.convolution.weight"
@@ -366,13 +461,23 @@ def test_data_without_any_readable_picture_stops_the_run(tmp_path):
         train(RECIPE, job(tmp_path, tmp_path / "run"))
 
 
-def test_the_rate_rises_then_stays_or_falls_to_zero_along_a_cosine():
+def test_the_rate_rises_then_stays_and_falls_to_zero_along_a_line_once_there_is_an_anneal():
     recipe = replace(RECIPE, lr=1.0, warmup=10)
-    rates = [recipe.lr * recipe.rate_at(step, 110) for step in range(110)]
+    rates = [recipe.rate_at(step, Anneal(60, 110)) for step in range(111)]
     assert rates[:10] == pytest.approx(np.arange(1, 11) / 10)
-    assert rates[10:] == pytest.approx(0.5 + 0.5 * np.cos(np.pi * np.arange(100) / 100))
-    constant = replace(recipe, schedule="constant")
-    assert {constant.lr * constant.rate_at(step, 110) for step in range(10, 110)} == {1.0}
+    assert set(rates[10:61]) == {1.0}
+    assert rates[60:] == pytest.approx(1 - np.arange(51) / 50)
+    assert {recipe.rate_at(step) for step in range(10, 110)} == {1.0}
+    assert last_quarter(110) == Anneal(82, 110)
+
+
+def test_a_pixel_phase_is_annealed_to_its_end_before_the_full_loss_warms_up_anew():
+    recipe = replace(RECIPE, gan=Gan(pixel_steps=100), warmup=10)
+    rates = [recipe.rate_at(step, Anneal(160, 200)) for step in range(200)]
+    assert rates[74:77] == pytest.approx([1, 1, 0.96])
+    assert rates[99] == pytest.approx(0.04)
+    assert rates[100:110] == pytest.approx(np.arange(1, 11) / 10)
+    assert rates[199] == pytest.approx(1 / 40)
 
 
 def test_twenty_epochs_are_enough_steps_to_see_every_picture_twenty_times():

@@ -15,8 +15,16 @@ from torch.nn import functional as F
 from training.baselines import wavelet_loss
 from training.discriminator import Judgement
 
-PIXEL = {"l1": F.l1_loss, "l2": F.mse_loss, "wavelet": wavelet_loss}
-"""(restored, sharp) -> mean absolute difference, as released; mean squared one, as in the paper; Wavelet-SRNet's."""
+CHARBONNIER_EPSILON = 1e-3  # in the units of a face in [-1,1]
+
+
+def charbonnier(restored: Tensor, sharp: Tensor) -> Tensor:
+    """E[sqrt((restored - sharp)^2 + eps^2)]: L1 with a gradient that is smooth at 0; Charbonnier et al. 1994."""
+    return ((restored - sharp).square() + CHARBONNIER_EPSILON**2).sqrt().mean()
+
+
+PIXEL = {"l1": F.l1_loss, "l2": F.mse_loss, "charbonnier": charbonnier, "wavelet": wavelet_loss}
+"""(restored, sharp) -> mean absolute difference, as released; mean squared one, as the paper; ours; Wavelet-SRNet's."""
 
 
 def hinge_discriminator(real: list[Judgement], fake: list[Judgement]) -> Tensor:

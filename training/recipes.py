@@ -6,7 +6,7 @@ A recipe says everything that decides the weights but the data and the seed; the
 """
 
 from dataclasses import asdict, dataclass, replace
-from math import ceil, cos, pi
+from math import ceil
 from typing import Literal
 
 from sparnet.errors import UserError
@@ -15,9 +15,11 @@ from training.baselines import RCANConfig, WaveletSRNetConfig
 from training.perceptual import PerceptualKind
 
 NetworkConfig = SPARNetConfig | RCANConfig | WaveletSRNetConfig
-Loss = Literal["l1", "l2", "wavelet"]
-Precision = Literal["bf16", "fp32"]
-Schedule = Literal["constant", "cosine"]
+Loss = Literal["l1", "l2", "charbonnier", "wavelet"]
+Precision = Literal["auto", "bf16", "fp32"]
+"""What a step computes in; auto: the faster of the two on this machine, see `training.precision`."""
+Schedule = Literal["constant", "wsd"]
+"""Warm-up and then constant; or "warm-up, stable, decay": the last quarter of the training is its anneal."""
 
 
 RELEASED = SPARNetConfig()
@@ -49,6 +51,25 @@ class Gan:
 
 
 @dataclass(frozen=True)
+class Anneal:
+    """The last steps of a training, over which the rate falls linearly to 0, and what is trained otherwise in them."""
+
+    start: int  # finished steps when it begins
+    end: int  # and when it is over, and the training with it
+    loss: Loss | None = None  # None: as before
+    zoom: tuple[float, float] | None = None
+
+    def share_at(self, step: int) -> float:
+        """Share of the rate after `step` finished steps: 1 at the start and before, 0 at the end."""
+        return min(1.0, (self.end - step) / (self.end - self.start))
+
+
+def last_quarter(steps: int) -> Anneal:
+    """The anneal over the last quarter of so many steps."""
+    return Anneal(steps - ceil(steps / 4), steps)
+
+
+@dataclass(frozen=True)
 class Recipe:
     """One training; sides and shifts are shares of the face's square, lengths are optimiser steps."""
 
@@ -72,7 +93,7 @@ class Recipe:
     warmup: int = 200  # steps over which the rate rises to `lr`
     clip: float | None = 1.0  # largest L2 norm of the gradient
     ema: float = 0.999  # decay of the averaged weights that are validated and exported; 0: no averaging
-    precision: Precision = "bf16"
+    precision: Precision = "auto"
     validate_every: int = 1000
 
     def __post_init__(self):
@@ -107,19 +128,32 @@ class Recipe:
         small = self.at(64)
         gan = replace(self.gan, pixel_steps=16, scales=1, channels=8) if self.gan else None
         model = replace(small.model, **REHEARSED[type(small.model)])
-        return replace(small, model=model, gan=gan, batch_size=2, steps=20, warmup=5, validate_every=10)
+        return replace(
+            small, model=model, gan=gan, batch_size=2, steps=20, warmup=5, validate_every=10, precision="fp32"
+        )
 
     def length(self, pictures: int) -> int:
         """Optimiser steps of the whole training on that many pictures."""
         return self.steps or ceil(self.epochs * pictures / self.batch_size)
 
-    def rate_at(self, step: int, steps: int) -> float:
-        """Share of the learning rates after `step` finished steps: linear warm-up, then constant or cosine to 0."""
-        if self.warmup and (self.schedule == "constant" or step < self.warmup):
-            return min(1.0, (step + 1) / self.warmup)
-        if self.schedule == "constant":
-            return 1.0
-        return 0.5 * (1 + cos(pi * (step - self.warmup) / max(1, steps - self.warmup)))
+    def rate_at(self, step: int, anneal: Anneal | None = None) -> float:
+        """Share of the learning rates after `step` finished steps: linear warm-up, constant, linear to 0 by `anneal`.
+
+        By schedule wsd the pixel phase before a full loss is a training of its own: its last quarter anneals it, and
+        the full loss warms up anew.
+        """
+        pixel_steps = self.gan.pixel_steps if self.gan and self.schedule == "wsd" else 0
+        since = step if step < pixel_steps else step - pixel_steps
+        share = min(1.0, (since + 1) / self.warmup) if self.warmup else 1.0
+        if step < pixel_steps:
+            share *= last_quarter(pixel_steps).share_at(step)
+        return share * anneal.share_at(step) if anneal else share
+
+    def annealed(self, anneal: Anneal | None) -> "Recipe":
+        """The recipe as it is during its anneal."""
+        if anneal is None:
+            return self
+        return replace(self, loss=anneal.loss or self.loss, zoom=anneal.zoom or self.zoom)
 
     def ema_at(self, step: int) -> float:
         """Decay after `step` finished steps; small at first, so that random weights are soon forgotten."""
@@ -170,7 +204,7 @@ RECIPES: dict[str, Recipe] = {
             zoom=(0.83, 1.3),  # faces aligned to the FFHQ template are smaller in the crop than CelebA's
             lr=1e-3,
             batch_size=16,
-            schedule="cosine",
+            schedule="wsd",
             ema=0.998,
             validate_every=500,
         ),
@@ -201,7 +235,7 @@ RECIPES: dict[str, Recipe] = {
                 "shift": 1 / 32,
                 "lr": 5e-4,
                 "batch_size": 4,
-                "schedule": "cosine",
+                "schedule": "wsd",
                 "ema": 0.995,
                 "warmup": 50,
             },

@@ -11,14 +11,14 @@ import shutil
 import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from datetime import timedelta
 from hashlib import sha256
 from pathlib import Path
 
 import torch
-from accelerate import Accelerator, DataLoaderConfiguration
-from accelerate.utils import InitProcessGroupKwargs, set_seed
+from accelerate import Accelerator, DataLoaderConfiguration, PartialState
+from accelerate.utils import broadcast_object_list, set_seed
 from tqdm import tqdm
 
 from sparnet import images
@@ -27,8 +27,9 @@ from training.data import Crop, FaceBatches, Index, index_pictures
 from training.discriminator import MultiScaleDiscriminator
 from training.networks import Network, build, network, plain_state
 from training.perceptual import Lpips, load_perceptual
-from training.recipes import Recipe
-from training.state import has_run, load_checkpoint, save_checkpoint, write_whole
+from training.precision import choose_precision, is_slow
+from training.recipes import Anneal, Loss, Precision, Recipe
+from training.state import BEFORE_ANNEAL, CHECKPOINT, has_run, load_checkpoint, save_checkpoint, write_whole
 
 History = dict[str, list[tuple[int, float]]]
 """Name of a loss or score -> (step, value), in the order of the steps."""
@@ -47,7 +48,11 @@ class Job:
     crop: Crop = "auto"
     seed: int = 0
     resume: bool = False
+    from_constant: bool = False  # resume before the anneal, not after it
     max_minutes: float | None = None
+    anneal_minutes: float | None = None  # None: the last quarter of max_minutes, if the recipe anneals
+    anneal_loss: Loss | None = None
+    anneal_zoom: tuple[float, float] | None = None
     workers: int = 1
     log_every: int = 50  # steps
     save_minutes: float = 5.0
@@ -72,6 +77,7 @@ class Run:
     lpips: Lpips | None
     record: dict  # what a resumed run must agree with
     step: int = 0
+    anneal: Anneal | None = None  # once it has begun
     best: float = float("-inf")  # of the averaged weights on the held-out faces: PSNR, or -LPIPS
     scores: str = "not validated yet"
     history: History = field(default_factory=dict)  # what the curves are drawn from
@@ -80,10 +86,20 @@ class Run:
     seconds: Counter[str] = field(default_factory=Counter)  # what the steps since the last log cost, by part
     bar: tqdm | None = None
 
+    @property
+    def end(self) -> int:
+        """The step after which the training is over."""
+        return self.anneal.end if self.anneal else self.recipe.steps
+
     def say(self, message: str) -> None:
         """One line on stderr, from the main process."""
-        if self.accelerator.is_main_process:
-            tqdm.write(message, file=sys.stderr)
+        say(message)
+
+
+def say(message: str) -> None:
+    """One line on stderr, from the main process."""
+    if PartialState().is_main_process:
+        tqdm.write(message, file=sys.stderr)
 
 
 def prepare(recipe: Recipe, job: Job) -> Run:
@@ -98,13 +114,16 @@ def prepare(recipe: Recipe, job: Job) -> Run:
         raise UserError(
             f"torch.compile needs a C++ compiler and there is no {compiler}: install it, or leave out --compile"
         )
-    recipe = replace(recipe, steps=recipe.length(len(index.items)))
+    processes = PartialState(timeout=timedelta(hours=2))  # the others wait while one validates
+    state = load_state(job)
+    recipe = replace(
+        recipe, steps=recipe.length(len(index.items)), precision=settle_precision(recipe, processes.device, state)
+    )
     accelerator = Accelerator(
         mixed_precision="bf16" if recipe.precision == "bf16" else "no",
         log_with="tensorboard",
         project_dir=job.out,
         dataloader_config=DataLoaderConfiguration(split_batches=True, even_batches=False),
-        kwargs_handlers=[InitProcessGroupKwargs(timeout=timedelta(hours=2))],  # the others wait while one validates
     )
     if recipe.batch_size // recipe.accumulate % accelerator.num_processes:
         raise UserError(
@@ -160,8 +179,8 @@ def prepare(recipe: Recipe, job: Job) -> Run:
         lpips,
         record,
     )
-    if job.resume:
-        resume(run)
+    if state is not None:
+        resume(run, state)
     accelerator.wait_for_everyone()  # before the main process writes what the others looked for above
     introduce(run)
     return run
@@ -183,9 +202,38 @@ def fingerprint(module: torch.nn.Module) -> str:
     return digest.hexdigest()[:12]
 
 
-def resume(run: Run) -> None:
+def load_state(job: Job) -> dict | None:
+    """The checkpoint to go on from, if any; `UserError` if it is wanted and not there."""
+    if not job.resume:
+        return None
+    if job.from_constant and not (job.out / BEFORE_ANNEAL).exists():
+        raise UserError(f"{job.out} was not annealed yet: go on with --resume alone.")
+    return load_checkpoint(job.out, say, [BEFORE_ANNEAL] if job.from_constant else None)
+
+
+def settle_precision(recipe: Recipe, device: torch.device, state: dict | None) -> Precision:
+    """What the run computes in: what was asked for, or what it was begun in, or the faster of the two here.
+
+    The main process decides for all; it says why, and warns where a resumed run is slow on this machine.
+    """
+    begun_in = state["record"]["recipe"]["precision"] if state else None
+    wanted = begun_in if begun_in and recipe.precision == "auto" else recipe.precision
+    if wanted == "auto":
+        choice = [choose_precision(recipe, device)] if PartialState().is_main_process else [None]
+        [(wanted, why)] = broadcast_object_list(choice)
+        say(f"computing in {wanted}: {why}")
+    elif wanted == "bf16" and is_slow(device):
+        say("warning: this machine has no fast bfloat16, so steps take several times as long as in fp32")
+    return wanted
+
+
+def resume(run: Run, state: dict) -> None:
     """Put the checkpoint's state into the run; `UserError` names the first setting that differs from it."""
-    state = load_checkpoint(run.job.out, run.say)
+    if state.get("anneal"):
+        run.anneal = Anneal(**state["anneal"])
+        run.recipe = run.recipe.annealed(run.anneal)
+    else:  # nothing that was done so far depends on when it was to end
+        state["record"]["recipe"]["steps"] = run.record["recipe"]["steps"]
     for name, then, now in differences(state["record"], run.record):
         raise UserError(
             f"cannot resume {run.job.out}: {name} was {then!r} and is now {now!r}; "
@@ -224,6 +272,8 @@ def introduce(run: Run) -> None:
         run.say(f"{len(run.index.ignored)} files are no pictures by name and left out, like {run.index.ignored[0]}")
     if job.resume:
         run.say(f"resumed at step {run.step:,}")
+        if job.from_constant and run.accelerator.is_main_process:
+            write_checkpoint(run)
     elif run.accelerator.is_main_process:
         images.make_folder(job.out)
         settings = json.dumps(run.record | {"paths": [str(path) for path in job.data]}, indent=1)
@@ -234,7 +284,7 @@ def introduce(run: Run) -> None:
     run.bar = tqdm(total=recipe.steps, initial=run.step, unit="step", disable=quiet, dynamic_ncols=True)
 
 
-def write_checkpoint(run: Run) -> None:
+def write_checkpoint(run: Run, name: str = CHECKPOINT) -> None:
     state = {
         "model": run.accelerator.unwrap_model(run.model).state_dict(),
         "averaged": run.averaged.state_dict(),
@@ -243,9 +293,10 @@ def write_checkpoint(run: Run) -> None:
         "discriminator_optimizer": run.discriminator and run.discriminator_optimizer.state_dict(),
         "record": run.record,
         "step": run.step,
+        "anneal": run.anneal and asdict(run.anneal),
         "best": run.best,
         "scores": run.scores,
         "history": run.history,
         "unreadable": sorted(run.unreadable),
     }
-    save_checkpoint(run.job.out, state)
+    save_checkpoint(run.job.out, state, name)

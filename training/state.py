@@ -2,14 +2,16 @@
 
     checkpoint.pt            everything needed to go on, replaced as a whole
     checkpoint.previous.pt   the one before, should the disk damage the first
+    before-anneal.pt         the last one at the constant rate, to go on from with --from-constant
     model/, best/            the averaged weights: latest, and best by validation; for SPARNet.from_pretrained
+    annealed/                those at the end of an anneal
 
 Whatever is written is complete and on the disk before it gets its name.
 """
 
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -19,7 +21,7 @@ from safetensors import SafetensorError
 from sparnet.errors import UserError
 from training.networks import Network
 
-CHECKPOINT, PREVIOUS = "checkpoint.pt", "checkpoint.previous.pt"
+CHECKPOINT, PREVIOUS, BEFORE_ANNEAL = "checkpoint.pt", "checkpoint.previous.pt", "before-anneal.pt"
 
 
 def has_run(folder: Path) -> bool:
@@ -40,25 +42,28 @@ def write_whole(path: Path, write: Callable[[Path], None]) -> None:
         _to_disk(path.parent)
 
 
-def save_checkpoint(folder: Path, state: dict) -> None:
-    """Replace the checkpoint by `state`, keeping the one before."""
-    current = folder / CHECKPOINT
+def save_checkpoint(folder: Path, state: dict, name: str = CHECKPOINT) -> None:
+    """Replace the checkpoint of that name by `state`; of the usual name, the one before is kept."""
+    current = folder / name
 
     def put_in_place(temporary: Path) -> None:
         with temporary.open("wb") as file:  # given a path, torch would not say why it cannot write
             torch.save(state, file)
-        if current.exists():
+        if name == CHECKPOINT and current.exists():
             _to_disk(temporary)
             os.replace(current, folder / PREVIOUS)
 
     write_whole(current, put_in_place)
 
 
-def load_checkpoint(folder: Path, say: Callable[[str], None]) -> dict:
-    """The newest readable checkpoint; `say` hears of a damaged one. `UserError` if there is none."""
+def load_checkpoint(folder: Path, say: Callable[[str], None], names: Sequence[str] | None = None) -> dict:
+    """The first readable checkpoint of these names, without them the newest; `say` hears of a damaged one.
+
+    `UserError` if there is none.
+    """
     if not has_run(folder):
         raise UserError(f"there is no run to resume in {folder}; start one without --resume")
-    for name in (CHECKPOINT, PREVIOUS):
+    for name in names or (CHECKPOINT, PREVIOUS):
         path = folder / name
         if not path.exists():
             continue

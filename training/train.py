@@ -1,6 +1,7 @@
 """The trainer: faces in, a model out; killed at any moment and resumed, it ends with the same weights.
 
     recipe, data -> prepare -> [ fetch -> step -> log -> evaluate -> save ] x steps -> checkpoint.pt, model/, best/
+                    rate: warm-up, constant over any number of sittings, one anneal to 0 -> annealed/
 
 `python -m training.train RECIPE --data PATH --out DIR`; the same under `accelerate launch` for several processes,
 which share each batch; batch norm then sees each process's share, as usual under data parallelism. Several processes on
@@ -12,7 +13,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Annotated
@@ -20,7 +21,7 @@ from typing import Annotated
 import numpy as np
 import torch
 import typer
-from accelerate.utils import gather_object
+from accelerate.utils import broadcast_object_list, gather_object
 from torch import Tensor
 from torch.utils.data import DataLoader
 from tqdm import tqdm
@@ -33,12 +34,57 @@ from training.evaluate import Score, score
 from training.networks import Network, plain_state, size_of
 from training.perceptual import PerceptualKind
 from training.phases import full_phase, phase_at, spent
-from training.recipes import RECIPES, Loss, Precision, Recipe, Schedule, find_recipe
+from training.recipes import RECIPES, Anneal, Loss, Precision, Recipe, Schedule, find_recipe, last_quarter
 from training.run import Job, Run, prepare, write_checkpoint
-from training.state import CHECKPOINT, export
+from training.state import BEFORE_ANNEAL, CHECKPOINT, export
 from training.watch import remember, watch
 
 SHEET_FACES = 8
+SPEED_STEPS = 10  # steps of a sitting before its speed is known
+RESERVE = 0.05  # share of the time for an anneal that is not planned for steps
+
+
+@dataclass(frozen=True)
+class Sitting:
+    """What one call of the trainer may take: moments of `time.monotonic`, and the steps finished before it."""
+
+    began: float
+    before: int
+    deadline: float  # inf: none
+    anneal_at: float  # inf: not by the clock
+    anneal_seconds: float
+
+    @classmethod
+    def begin(cls, recipe: Recipe, job: Job, began: float, before: int) -> "Sitting":
+        """From the minutes in `job`; unless it says otherwise, schedule wsd takes their last quarter for the anneal."""
+        minutes = job.anneal_minutes
+        if minutes is None:
+            minutes = job.max_minutes / 4 if recipe.schedule == "wsd" and job.max_minutes is not None else 0
+        constant = max(0.0, job.max_minutes - minutes) if job.max_minutes is not None else 0.0
+        return cls(
+            began,
+            before,
+            began + 60 * job.max_minutes if job.max_minutes is not None else float("inf"),
+            began + 60 * constant if minutes else float("inf"),
+            60 * minutes,
+        )
+
+    def anneal_due(self, run: Run) -> bool:
+        """Whether the anneal begins after the step to come, by the clock or by the recipe's length."""
+        if run.anneal:
+            return False
+        by_length = run.recipe.schedule == "wsd" and run.step + 1 >= last_quarter(run.recipe.steps).start
+        return by_length or (time.monotonic() > self.anneal_at and run.step + 1 - self.before >= SPEED_STEPS)
+
+    def plan(self, run: Run) -> Anneal:
+        """The anneal that begins now: the recipe's, or as many steps as the time holds at this sitting's speed."""
+        anneal = last_quarter(run.recipe.steps)
+        if run.recipe.schedule != "wsd" or run.step < anneal.start:
+            now = time.monotonic()
+            seconds = min(self.anneal_seconds, self.deadline - now)
+            steps = int((1 - RESERVE) * seconds * (run.step - self.before) / (now - self.began))
+            anneal = Anneal(run.step, run.step + max(1, steps))
+        return replace(anneal, loss=run.job.anneal_loss, zoom=run.job.anneal_zoom)
 
 
 def train(recipe: Recipe, job: Job) -> Path:
@@ -46,24 +92,27 @@ def train(recipe: Recipe, job: Job) -> Path:
 
     `UserError` before the first step if recipe, data and folder do not fit together; `Diverged` on NaN.
     """
-    deadline = time.monotonic() + 60 * job.max_minutes if job.max_minutes is not None else float("inf")
+    began = time.monotonic()
     run = prepare(recipe, job)
+    sitting = Sitting.begin(recipe, job, began, run.step)
     saved = logged = time.monotonic()
     with ending_signals() as signals:
         for batches in fetch(run):
-            stop = bool(signals) or time.monotonic() > deadline
-            stop = take_step(run, batches, stop)
+            wishes = {"stop": bool(signals) or time.monotonic() > sitting.deadline, "anneal": sitting.anneal_due(run)}
+            wishes = take_step(run, batches, wishes)
+            if wishes["anneal"]:
+                begin_anneal(run, sitting)
             if run.step % job.log_every == 0:
                 log(run, len(run.recent) / (time.monotonic() - logged))
                 logged = time.monotonic()
-            if run.step % run.recipe.validate_every == 0 or run.step == run.recipe.steps:
+            if run.step % run.recipe.validate_every == 0 or run.step == run.end:
                 pause = time.monotonic()
                 if run.accelerator.is_main_process:
                     check_weights(run)
                     evaluate(run)
                     watch(run)
                 logged += time.monotonic() - pause  # not part of the speed
-            if stop:
+            if wishes["stop"]:
                 break
             if time.monotonic() - saved > 60 * job.save_minutes:
                 save(run)
@@ -78,11 +127,15 @@ def fetch(run: Run) -> Iterator[list[dict]]:
 
     Unreadable pictures are told.
     """
-    recipe, job = run.recipe, run.job
+    while run.step < run.end:
+        yield from _fetch_alike(run)
+
+
+def _fetch_alike(run: Run) -> Iterator[list[dict]]:
+    """The steps that are left up to the end, or to the anneal, which may draw other views."""
+    recipe, job, anneal = run.recipe, run.job, run.anneal
     parts = recipe.accumulate
-    micro = FaceBatches(
-        len(run.index.items), recipe.batch_size // parts, job.seed, run.step * parts, recipe.steps * parts
-    )
+    micro = FaceBatches(len(run.index.items), recipe.batch_size // parts, job.seed, run.step * parts, run.end * parts)
     loader = DataLoader(
         Faces(run.index.items, recipe, job.seed, job.crop),
         batch_sampler=micro,
@@ -93,7 +146,7 @@ def fetch(run: Run) -> Iterator[list[dict]]:
         generator=torch.Generator().manual_seed(job.seed),
     )
     batches = iter(run.accelerator.prepare(loader))
-    for _ in range(run.step, recipe.steps):
+    for _ in range(run.step, run.end):
         with spent(run, "data"):
             step = list(islice(batches, parts))
         for batch in step:
@@ -104,10 +157,12 @@ def fetch(run: Run) -> Iterator[list[dict]]:
             if batch["sharp"] is None:
                 raise UserError("too many pictures in a row cannot be read (named above); look at the data")
         yield step
+        if run.anneal != anneal:
+            return
 
 
-def take_step(run: Run, batches: list[dict], stop: bool) -> bool:
-    """One optimiser step from its micro-batches and the moving average after it; -> whether any process wants to stop.
+def take_step(run: Run, batches: list[dict], wishes: dict[str, bool]) -> dict[str, bool]:
+    """One optimiser step from its micro-batches and the moving average after it; -> what any of the processes wishes.
 
     `Diverged` before any weight is touched if a loss or a gradient is not finite.
     """
@@ -118,7 +173,7 @@ def take_step(run: Run, batches: list[dict], stop: bool) -> bool:
     for _, optimizer, lr in learners.values():
         optimizer.zero_grad()
         for group in optimizer.param_groups:
-            group["lr"] = lr * recipe.rate_at(run.step, recipe.steps)
+            group["lr"] = lr * recipe.rate_at(run.step, run.anneal)
     seen: dict[str, Tensor] = {}
     for batch in batches:
         faces = [batch[name].contiguous(memory_format=torch.channels_last) for name in ("degraded", "sharp")]
@@ -132,9 +187,9 @@ def take_step(run: Run, batches: list[dict], stop: bool) -> bool:
         for name, (network, *_) in learners.items():
             norm = accelerator.clip_grad_norm_(network.parameters(), recipe.clip or float("inf"))
             seen[f"{name}_gradient_norm"] = norm.detach().to(accelerator.device)
-        *numbers, stop = accelerator.reduce(
-            torch.stack([*seen.values(), torch.tensor(float(stop), device=accelerator.device)]), "mean"
-        ).tolist()
+        asked = torch.tensor([float(wish) for wish in wishes.values()], device=accelerator.device)
+        means = accelerator.reduce(torch.cat([torch.stack([*seen.values()]), asked]), "mean").tolist()
+        numbers, asked = means[: len(seen)], means[len(seen) :]
         values = dict(zip(seen, numbers, strict=True))
         if not np.isfinite(numbers).all():
             told = ", ".join(f"{name} {value:.4g}" for name, value in values.items())
@@ -145,7 +200,25 @@ def take_step(run: Run, batches: list[dict], stop: bool) -> bool:
     run.step += 1
     run.recent.append(values)
     run.bar.update()
-    return stop > 0
+    return {name: mean > 0 for name, mean in zip(wishes, asked, strict=True)}
+
+
+def begin_anneal(run: Run, sitting: Sitting) -> None:
+    """Plan the anneal and keep the checkpoint from before it; the plan is part of the run now and survives a kill."""
+    [run.anneal] = broadcast_object_list([sitting.plan(run)])
+    if run.accelerator.is_main_process:
+        check_weights(run)
+        plan, run.anneal = run.anneal, None
+        write_checkpoint(run, BEFORE_ANNEAL)
+        run.anneal = plan
+        write_checkpoint(run)
+    run.recipe = run.recipe.annealed(run.anneal)
+    run.bar.total = run.end
+    run.bar.refresh()
+    run.say(
+        f"step {run.step:,}: the rate falls to 0 by step {run.end:,}, {run.recipe.loss} loss, zoom {run.recipe.zoom}; "
+        f"{BEFORE_ANNEAL} keeps what was before (--resume --from-constant)"
+    )
 
 
 def advice(run: Run) -> str:
@@ -172,7 +245,7 @@ def log(run: Run, speed: float) -> None:
     cost = {part: seconds / len(run.recent) for part, seconds in run.seconds.items()}
     run.recent.clear()
     run.seconds.clear()
-    rate = run.recipe.lr * run.recipe.rate_at(run.step - 1, run.recipe.steps)
+    rate = run.recipe.lr * run.recipe.rate_at(run.step - 1, run.anneal)
     per_second = speed * run.recipe.batch_size
     values = {"train/lr": rate, "train/images_per_s": per_second}
     values |= {f"train/{name}": value for name, value in means.items()}
@@ -182,10 +255,10 @@ def log(run: Run, speed: float) -> None:
     losses = "  ".join(f"{name} {value:.4f}" for name, value in means.items() if "norm" not in name)
     run.bar.set_postfix_str(f"{losses}, rate {rate:.2g}, {per_second:.1f} images/s")
     if run.bar.disable:
-        left = (run.recipe.steps - run.step) / speed / 60
+        left = (run.end - run.step) / speed / 60
         costs = ", ".join(f"{part} {seconds:.2f} s" for part, seconds in cost.items())
         run.say(
-            f"step {run.step:,}/{run.recipe.steps:,}  {losses}  rate {rate:.2g}  "
+            f"step {run.step:,}/{run.end:,}  {losses}  rate {rate:.2g}  "
             f"{per_second:.1f} images/s ({costs} a step)  {left:.0f} min left"
         )
 
@@ -257,17 +330,35 @@ def card(run: Run) -> str:
     return (
         "---\nlibrary_name: sparnet\npipeline_tag: image-to-image\n---\n"
         f"# {run.recipe.name}\n\n"
-        f"Averaged weights after {run.step:,} of {run.recipe.steps:,} steps of recipe `{run.recipe.name}`, "
-        f"{seen:,} views of {len(run.index.items):,} pictures{start}; {loss}.\n"
+        f"Averaged weights after {run.step:,} of {run.end:,} steps of recipe `{run.recipe.name}`, "
+        f"{seen:,} views of {len(run.index.items):,} pictures{start}; {loss}, computed in {run.recipe.precision}.\n"
+        f"{annealing(run)}\n"
         f"Last validation: {run.scores}.\n"
     )
 
 
+def annealing(run: Run) -> str:
+    """One sentence on whether the rate was annealed."""
+    if run.anneal is None:
+        return "The rate was not annealed."
+    changes = "".join(
+        f", {name} {value}" for name in ("loss", "zoom") if (value := getattr(run.anneal, name)) is not None
+    )
+    length = f"from step {run.anneal.start:,} to {run.end:,}{changes}"
+    if run.step < run.end:
+        return f"The rate is being annealed to 0, {length}: not to its end yet."
+    return f"The rate was annealed to 0, {length}."
+
+
 def finish(run: Run) -> None:
-    """Close the logs and say how it ended."""
+    """Close the logs, keep the annealed model, and say how it ended."""
     run.bar.close()
-    done = "done" if run.step == run.recipe.steps else "stopped, go on with --resume"
-    run.say(f"{done}: step {run.step:,} of {run.recipe.steps:,}; {run.scores}; model in {run.job.out / 'model'}")
+    if run.anneal and run.step == run.end and run.accelerator.is_main_process:
+        export(run.averaged, run.job.out / "annealed", card(run))
+    done = "done" if run.step == run.end else "stopped, go on with --resume"
+    run.say(
+        f"{done}: step {run.step:,} of {run.end:,}; {run.scores}; model in {run.job.out / 'model'}. {annealing(run)}"
+    )
     skipped = set(gather_object(sorted(run.unreadable)))
     if skipped:
         run.say(f"{len(skipped)} unreadable pictures were skipped; each was named above or before the run was resumed")
@@ -313,13 +404,26 @@ def main(
     data: Annotated[list[Path], typer.Option(help="Folder of pictures or tar shards, or one shard; repeatable.")] = [],  # noqa: B006
     out: Annotated[Path | None, typer.Option(help="Folder of the run: checkpoint, model, logs, samples.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the checkpoint in --out.")] = False,
+    from_constant: Annotated[
+        bool, typer.Option("--from-constant", help="With --resume: from before the anneal, at the constant rate.")
+    ] = False,
     init: Annotated[str | None, typer.Option(help="Model to start from: a name, folder or Hub id.")] = None,
     perceptual: Annotated[Path | None, typer.Option(help="Weights of the perceptual loss's network.")] = None,
     lpips: Annotated[Path | None, typer.Option(help="Weights of LPIPS: scored too, and decides what is best.")] = None,
     max_minutes: Annotated[float | None, typer.Option(min=0, help="Stop cleanly after so long.")] = None,
+    anneal_minutes: Annotated[
+        float | None,
+        typer.Option(
+            min=0,
+            help="How long the rate falls to 0, at the end of --max-minutes or, without them, now; 0: not yet, "
+            "another sitting goes on. By default a recipe of schedule wsd takes the last quarter of --max-minutes.",
+        ),
+    ] = None,
+    anneal_loss: Annotated[Loss | None, typer.Option(help="Pixel loss during the anneal.")] = None,
+    anneal_zoom: Annotated[tuple[float, float] | None, typer.Option(help="Range of the zoom during it.")] = None,
     validate: Annotated[Path | None, typer.Option(help="Folder of held-out faces.")] = None,
     size: Annotated[int | None, typer.Option(help="Side of the faces; the smallest map follows.")] = None,
-    steps: Annotated[int | None, typer.Option(help="Length of the training and of its schedule.")] = None,
+    steps: Annotated[int | None, typer.Option(help="Length of the training.")] = None,
     batch_size: Annotated[int | None, typer.Option(help="Over all processes.")] = None,
     lr: Annotated[float | None, typer.Option(help="Highest learning rate.")] = None,
     accumulate: Annotated[int | None, typer.Option(help="Micro-batches a step.")] = None,
@@ -361,6 +465,8 @@ def main(
     if size is not None:
         recipe = recipe.at(size)
     recipe = replace(recipe, **{field: value for field, value in changes.items() if value is not None})
+    if from_constant and not resume:
+        raise UserError("--from-constant says where to go on: give --resume too.")
     gan_changes = {"pixel_steps": pixel_steps, "perceptual_kind": perceptual_kind}
     gan_changes = {field: value for field, value in gan_changes.items() if value is not None}
     if gan_changes and recipe.gan is None:
@@ -377,7 +483,11 @@ def main(
         crop=crop,
         seed=seed,
         resume=resume,
+        from_constant=from_constant,
         max_minutes=max_minutes,
+        anneal_minutes=anneal_minutes,
+        anneal_loss=anneal_loss,
+        anneal_zoom=anneal_zoom,
         workers=workers,
         save_minutes=save_minutes,
         compile=compiled,
