@@ -58,11 +58,11 @@ def test_every_recipe_trains_each_convolution_by_its_losses_and_the_model_can_be
     model = load(str(folder))
     assert model.config == recipe.model
     assert type(model) is type(network(recipe.model))
-    start = torch.load(tmp_path / "run" / state.PREVIOUS, weights_only=True)
-    assert start["step"] == 0
+    before = torch.load(tmp_path / "run" / state.PREVIOUS, weights_only=True)
+    assert before["step"] < 2
     for key, value in model.state_dict().items():
         if value.ndim == 4 and not key.endswith(("squeeze.weight", "excite.weight")):  # a ReLU between may be dead
-            assert not torch.equal(value, start["averaged"][key]), f"{key} was not trained"
+            assert not torch.equal(value, before["averaged"][key]), f"{key} was not trained"
 
 
 def test_a_rehearsal_has_twenty_steps_the_last_four_by_the_full_loss(faces, nets, tmp_path):
