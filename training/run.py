@@ -18,7 +18,7 @@ from pathlib import Path
 
 import torch
 from accelerate import Accelerator, DataLoaderConfiguration, PartialState
-from accelerate.utils import broadcast_object_list, set_seed
+from accelerate.utils import broadcast_object_list, parse_flag_from_env, set_seed
 from tqdm import tqdm
 
 from sparnet import images
@@ -114,7 +114,8 @@ def prepare(recipe: Recipe, job: Job) -> Run:
         raise UserError(
             f"torch.compile needs a C++ compiler and there is no {compiler}: install it, or leave out --compile"
         )
-    processes = PartialState(timeout=timedelta(hours=2))  # the others wait while one validates
+    cpu = parse_flag_from_env("ACCELERATE_USE_CPU")  # which Accelerator would look up, too late
+    processes = PartialState(cpu, timeout=timedelta(hours=2))  # the others wait while one validates
     state = load_state(job)
     recipe = replace(
         recipe, steps=recipe.length(len(index.items)), precision=settle_precision(recipe, processes.device, state)
