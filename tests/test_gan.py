@@ -118,8 +118,9 @@ def test_spectral_norm_is_folded_into_the_weights_that_are_saved(faces, tmp_path
 
 
 def test_weights_that_came_from_spectral_norm_start_another_run_as_they_are(faces, tmp_path):
-    folder = train(RECIPE, job(faces, tmp_path / "run"))
-    trained, again = load_model(str(folder)), build(RECIPE, str(folder)).eval()
+    recipe = replace(RECIPE, lr=1e-4)  # SPARNetHD's: at ten times that, power iterations lag behind the weights
+    folder = train(recipe, job(faces, tmp_path / "run"))
+    trained, again = load_model(str(folder)), build(recipe, str(folder)).eval()
     face = torch.rand(1, 3, 64, 64) * 2 - 1
     assert (trained(face) - again(face)).abs().mean() < 0.02 * trained(face).abs().mean()
 
