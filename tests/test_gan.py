@@ -118,11 +118,14 @@ def test_spectral_norm_is_folded_into_the_weights_that_are_saved(faces, tmp_path
 
 
 def test_weights_that_came_from_spectral_norm_start_another_run_as_they_are(faces, tmp_path):
-    recipe = replace(RECIPE, lr=1e-4)  # SPARNetHD's: at ten times that, power iterations lag behind the weights
-    folder = train(recipe, job(faces, tmp_path / "run"))
-    trained, again = load_model(str(folder)), build(recipe, str(folder)).eval()
-    face = torch.rand(1, 3, 64, 64) * 2 - 1
-    assert (trained(face) - again(face)).abs().mean() < 0.02 * trained(face).abs().mean()
+    folder = train(RECIPE, job(faces, tmp_path / "run"))
+    trained, again = load_model(str(folder)), build(RECIPE, str(folder)).eval()
+    convolutions = [(name, module) for name, module in trained.named_modules() if isinstance(module, nn.Conv2d)]
+    scales = torch.stack(
+        [again.get_submodule(name).weight.norm() / module.weight.norm() for name, module in convolutions]
+    )
+    assert (scales - 1).abs().median() < 0.01
+    assert (scales - 1).abs().max() < 0.15  # a few largest singular values are found late: the next ones are near
 
 
 def test_weights_that_spectral_norm_would_change_do_not_start_a_run_under_it(faces, tmp_path):
