@@ -52,7 +52,10 @@ def spread(shards: Path, out: Path) -> None:
         train(recipe, job(shards, out / name, log_every=1))
     training.train.Faces = Witness
     run = prepare(replace(PIXEL, steps=2 * PICTURES // PIXEL.batch_size), job(shards, out / "keys", workers=2))
-    seen = [json.loads(message) for step in fetch(run) for batch in step for message in batch["skipped"]]
+    seen = []
+    for step in fetch(run):
+        seen += [json.loads(message) for batch in step for message in batch["skipped"]]
+        run.step += 1
     (out / f"keys-{run.accelerator.process_index}.json").write_text(json.dumps(seen))
 
 
