@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 import torch
 from accelerate.state import AcceleratorState
+from double import in_float64
 from made_up import pictures
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from test_training import job, script, weights
 from torch import nn
@@ -62,25 +63,25 @@ def faces(tmp_path_factory) -> Path:
     return pictures(tmp_path_factory.mktemp("data") / "faces", 8, side=72)
 
 
+@in_float64()
 def test_the_steps_are_those_of_the_published_losses_written_out(faces, tmp_path):
     """Generator and discriminator descend plain PyTorch expressions of the paper's losses, both at their own rates."""
     recipe = replace(RECIPE, steps=4, ema=0.0, gan=replace(RECIPE.gan, pixel_steps=1, generator_spectral_norm=False))
     folder = train(recipe, job(faces, tmp_path / "run"))
 
     torch.manual_seed(0)
-    model = SPARNet(recipe.model).to(memory_format=torch.channels_last)
+    model = SPARNet(recipe.model)
     SPARNet(recipe.model)  # the trainer makes the averaged model here, which takes random numbers too
-    judge = Discriminator(4, 8).to(memory_format=torch.channels_last)
+    judge = Discriminator(4, 8)
     adam = torch.optim.Adam(model.parameters(), 1e-3, betas=(0.5, 0.99))
     adam_judge = torch.optim.Adam(judge.parameters(), 4e-4, betas=(0.5, 0.99))
     items = index_pictures([faces]).items
     data = Faces(items, recipe, 0)
     for step, keys in enumerate(FaceBatches(len(items), 4, 0, 0, 4)):
         batch = join([data[key] for key in keys])
-        degraded, sharp = (batch[name].contiguous(memory_format=torch.channels_last) for name in ("degraded", "sharp"))
         share = (0.5, 1, 1, 1)[step]
         adam.param_groups[0]["lr"], adam_judge.param_groups[0]["lr"] = 1e-3 * share, 4e-4 * share
-        restored = model(degraded)
+        restored, sharp = model(batch["degraded"]), batch["sharp"]
         loss = 100 * (restored - sharp).abs().mean()
         if step >= 1:
             fake, real = judge(restored), judge(sharp)
@@ -91,14 +92,14 @@ def test_the_steps_are_those_of_the_published_losses_written_out(faces, tmp_path
         if step >= 1:
             adam_judge.zero_grad()
             score = judge(torch.cat([restored.detach(), sharp])).score
-            (F.relu(1 + score[:4]).mean() + F.relu(1 - score[4:]).mean()).backward()
+            (0.5 * (F.relu(1 + score[:4]).mean() + F.relu(1 - score[4:]).mean())).backward()
             adam_judge.step()
         adam.step()
-    for name, value in load_model(str(folder)).state_dict().items():
-        torch.testing.assert_close(value, model.state_dict()[name].contiguous(), rtol=1e-3, atol=2e-4)
+    for name, value in load_file(folder / "model.safetensors").items():
+        torch.testing.assert_close(value, model.state_dict()[name])
     kept = state.load_checkpoint(tmp_path / "run", pytest.fail)["discriminator"]
     for name, value in judge.state_dict().items():
-        torch.testing.assert_close(kept[f"scales.0.{name}"], value, rtol=1e-3, atol=1e-4)
+        torch.testing.assert_close(kept[f"scales.0.{name}"], value)
 
 
 def test_spectral_norm_is_folded_into_the_weights_that_are_saved(faces, tmp_path):
@@ -119,8 +120,12 @@ def test_spectral_norm_is_folded_into_the_weights_that_are_saved(faces, tmp_path
 def test_weights_that_came_from_spectral_norm_start_another_run_as_they_are(faces, tmp_path):
     folder = train(RECIPE, job(faces, tmp_path / "run"))
     trained, again = load_model(str(folder)), build(RECIPE, str(folder)).eval()
-    face = torch.rand(1, 3, 64, 64) * 2 - 1
-    assert (trained(face) - again(face)).abs().mean() < 0.02 * trained(face).abs().mean()
+    convolutions = [(name, module) for name, module in trained.named_modules() if isinstance(module, nn.Conv2d)]
+    scales = torch.stack(
+        [again.get_submodule(name).weight.norm() / module.weight.norm() for name, module in convolutions]
+    )
+    assert (scales - 1).abs().median() < 0.01
+    assert (scales - 1).abs().max() < 0.15  # a few largest singular values are found late: the next ones are near
 
 
 def test_weights_that_spectral_norm_would_change_do_not_start_a_run_under_it(faces, tmp_path):

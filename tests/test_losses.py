@@ -36,14 +36,14 @@ def scored(*scores):
 
 def test_hinge_by_hand():
     real, fake = scored([2.0, 0.5], [-1.0]), scored([-2.0, 0.5], [0.0])
-    assert hinge_discriminator(real, fake).item() == ((0.25 + 0.75) + (2 + 1)) / 2
+    assert hinge_discriminator(real, fake).item() == ((0.25 + 0.75) / 2 + (2 + 1) / 2) / 2
     assert hinge_generator(fake).item() == (0.75 + 0) / 2
 
 
 def test_hinge_is_the_formula():
     real, fake = judgements(0), judgements(1)
     terms = [
-        np.maximum(0, 1 - r.score.numpy()).mean() + np.maximum(0, 1 + f.score.numpy()).mean()
+        0.5 * (np.maximum(0, 1 - r.score.numpy()).mean() + np.maximum(0, 1 + f.score.numpy()).mean())
         for r, f in zip(real, fake, strict=True)
     ]
     assert hinge_discriminator(real, fake).item() == pytest.approx(np.mean(terms))

@@ -1,15 +1,19 @@
 """Perceptual distances against the same nets written out a second time; what is wrong with their files."""
 
+from functools import partial
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from safetensors.torch import save, save_file
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn import functional as F
 
 from sparnet import images
 from sparnet.errors import UserError
+from training import perceptual
 from training.perceptual import VGG19_REPO, Lpips, load_perceptual, vgg19, vgg19_normalised
 
 SHARED = Path(__file__).parents[2] / "shared"
@@ -19,18 +23,27 @@ INSTRUMENTS = {
 }
 TIMM = {"pre_logits.fc1.weight": (4, 4), "head.fc.bias": (4,)}  # of a whole VGG19, beside its features
 TORCHVISION = {"classifier.0.weight": (4, 4), "classifier.6.bias": (4,)}
-BOTH = {"features.30.weight": (4, 4), "features.32.bias": (4,), "features.34.weight": (4, 4)}
+VGG19 = "64 64 M 128 128 M 256 256 256 256 M 512 512 512 512 M 512 512 512 512"  # channels; M: maximum over 2x2
+VGG19_STAGES = {"relu1_2": 4, "relu2_2": 9, "relu3_4": 18, "relu4_4": 27, "conv5_4": 35}  # layers up to each
 
 
 def faces(seed, count=2, size=32):
     return torch.rand(count, 3, size, size, generator=torch.Generator().manual_seed(seed)) * 2 - 1
 
 
+@pytest.fixture(scope="module", autouse=True)
+def thin_vgg19():
+    """A VGG19 of an eighth of the width: it enlarges faces to 224 pixels, where the whole one takes seconds."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(perceptual, "vgg19", partial(vgg19, 8))
+        yield
+
+
 @pytest.fixture(scope="module")
 def states():
     """Random weights of each kind, as its file has them, such that every stage differs from face to face."""
     torch.manual_seed(0)
-    modules = {"vgg19": vgg19(), "vgg19_normalised": vgg19_normalised().features, "lpips_squeeze": Lpips()}
+    modules = {"vgg19": vgg19(8), "vgg19_normalised": vgg19_normalised().features, "lpips_squeeze": Lpips()}
     for module in modules.values():
         for name, parameter in module.named_parameters():
             if name.startswith("lin"):
@@ -58,20 +71,26 @@ def relu_convolution(state, key, x, padding=0, stride=1):
     return F.conv2d(x, state[f"{key}.weight"], state[f"{key}.bias"], stride, padding).relu()
 
 
+def vgg19_written_out(narrower):
+    """Simonyan and Zisserman 2015, configuration E; numbered as torchvision's `features`."""
+    layers, c_in = [], 3
+    for width in VGG19.split():
+        if width == "M":
+            layers.append(torch.nn.MaxPool2d(2, 2))
+        else:
+            layers += [torch.nn.Conv2d(c_in, int(width) // narrower, 3, padding=1), torch.nn.ReLU()]
+            c_in = int(width) // narrower
+    return torch.nn.Sequential(*layers).requires_grad_(False)
+
+
 def vgg19_stages(state, face):
-    """Simonyan and Zisserman 2015, configuration E, up to relu5_1; torchvision's numbers."""
-    x = ((face + 1) / 2 - torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1)) / torch.tensor([0.229, 0.224, 0.225]).view(
-        3, 1, 1
-    )
-    stages = []
-    for numbers in ((0, 2), (5, 7), (10, 12, 14, 16), (19, 21, 23, 25), (28,)):
-        if numbers[0]:
-            x = F.max_pool2d(x, 2)
-        for i, number in enumerate(numbers):
-            x = relu_convolution(state, f"features.{number}", x, padding=1)
-            if i == 0:
-                stages.append(x)
-    return stages
+    """Each stage by a slice of its own, from the face on."""
+    net = vgg19_written_out(narrower=8).to(face)
+    net.load_state_dict({key.removeprefix("features."): value for key, value in state.items()})
+    if face.shape[2] < 224:
+        face = F.interpolate(face, size=(224, 224), mode="bilinear", align_corners=False)
+    mean, std = (torch.tensor(rgb).view(3, 1, 1) for rgb in ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]))
+    return [net[:end](((face + 1) / 2 - mean) / std) for end in VGG19_STAGES.values()]
 
 
 def normalised_stages(state, face):
@@ -113,17 +132,40 @@ def lpips_distances(state, a, b):
     return total
 
 
-@pytest.mark.parametrize(("kind", "second"), [("vgg19", vgg19_stages), ("vgg19_normalised", normalised_stages)])
-def test_vgg_is_the_same_net_written_out(states, files, kind, second):
-    net = load_perceptual(kind, files[kind])
-    restored, sharp = faces(0), faces(1)
-    ours, theirs = second(states[kind], restored), second(states[kind], sharp)
-    assert [stage.shape[2] for stage in ours] == [32, 16, 8, 4, 2][: len(ours)]
+@pytest.mark.parametrize(
+    ("kind", "second", "size", "sides"),
+    [
+        ("vgg19", vgg19_stages, 32, [224, 112, 56, 28, 14]),  # enlarged
+        ("vgg19", vgg19_stages, 240, [240, 120, 60, 30, 15]),
+        ("vgg19_normalised", normalised_stages, 32, [32, 16, 8]),
+    ],
+)
+def test_vgg_is_the_same_net_written_out(states, files, kind, second, size, sides):
+    net = load_perceptual(kind, files[kind]).double()
+    state = {key: value.double() for key, value in states[kind].items()}
+    restored, sharp = faces(0, size=size).double(), faces(1, size=size).double()
+    ours, theirs = second(state, restored), second(state, sharp)
+    assert [stage.shape[2] for stage in ours] == sides
     for stage, expected in zip(net.stages(restored), ours, strict=True):
         assert expected.std(dim=0).mean() > 0.1  # else it would not matter what the layers before it do
-        assert torch.allclose(stage, expected, atol=1e-4)
+        torch.testing.assert_close(stage, expected, rtol=0, atol=1e-6)
     expected = sum(np.abs(a.numpy() - b.numpy()).mean() for a, b in zip(ours, theirs, strict=True))
-    assert net(restored, sharp).item() == pytest.approx(expected, rel=1e-4)
+    assert net(restored, sharp).item() == pytest.approx(expected, rel=1e-6)
+
+
+def test_the_whole_vgg19_has_the_parameters_of_its_convolutions_and_is_seen_before_its_last_relu(states):
+    with FakeTensorMode():
+        net = vgg19()
+        stages = net.stages(torch.empty(1, 3, 224, 224))
+    widths = [int(width) for width in VGG19.split() if width != "M"]
+    assert sum(p.numel() for p in net.parameters()) == sum(
+        9 * c_in * c_out + c_out for c_in, c_out in pairwise([3, *widths])
+    )
+    assert [stage.shape[1] for stage in stages] == [64, 128, 256, 512, 512]
+    thin = vgg19(8)
+    thin.load_state_dict(states["vgg19"])
+    with torch.no_grad():
+        assert [bool((stage < 0).any()) for stage in thin.stages(faces(0))] == [False] * 4 + [True]
 
 
 def test_lpips_is_its_equation(states, files):
@@ -178,13 +220,13 @@ def test_gradients_are_finite_differences(files, kind):
 @pytest.mark.parametrize(("others", "file_name"), [(TIMM, "model.safetensors"), (TORCHVISION, "vgg19.pth")])
 def test_a_whole_vgg19_is_taken_for_its_part(states, tmp_path, others, file_name):
     file = tmp_path / file_name
-    (torch.save if file.suffix == ".pth" else save_file)(with_keys(states["vgg19"], others | BOTH), file)
+    (torch.save if file.suffix == ".pth" else save_file)(with_keys(states["vgg19"], others), file)
     net = load_perceptual("vgg19", file)
     assert all(torch.equal(value, states["vgg19"][key]) for key, value in net.state_dict().items())
 
 
 def test_vgg19_comes_from_the_hub(states, local_hub):
-    weights = {key: value.bfloat16() for key, value in with_keys(states["vgg19"], TIMM | BOTH).items()}
+    weights = {key: value.bfloat16() for key, value in with_keys(states["vgg19"], TIMM).items()}
     local_hub.commit(VGG19_REPO, {"config.json": b"{}", "model.safetensors": save(weights)})
     net = load_perceptual("vgg19")
     assert torch.equal(net.features[28].weight, states["vgg19"]["features.28.weight"].bfloat16().float())

@@ -3,7 +3,8 @@
     face (B,3,S,S) -> halve -> (B,3,S/2,S/2) -> halve -> (B,3,S/4,S/4)
       |                 |                          |
       v                 v                          v
-    4 x [3x3 convolution, stride 2 -> instance norm -> leaky ReLU] -> features -> 3x3 convolution -> score
+    3x3 convolution -> leaky ReLU -> 4 x [3x3 convolution, stride 2 -> instance norm -> leaky ReLU] -> features
+    the last of the 5 features -> 3x3 convolution without padding -> score
 
 As trained by the authors of arXiv 2012.01211, after pix2pixHD (Wang et al., CVPR 2018, arXiv 1711.11585), with spectral
 norm on every convolution (Miyato et al., ICLR 2018, arXiv 1802.05957).
@@ -23,46 +24,44 @@ class Judgement(NamedTuple):
     """What one discriminator made of a face."""
 
     features: list[Tensor]  # after each layer, (B,C,h,w)
-    score: Tensor  # (B,1,h,w) float32, one for each patch, not bounded; above 0: real
+    score: Tensor  # (B,1,h,w), not autocast, one for each patch, not bounded; above 0: real
 
 
 class Discriminator(nn.Module):
     """face (B,3,S,S) in [-1,1] -> Judgement at one scale, S >= `smallest`.
 
-    Every layer has an instance norm, the first too: unlike pix2pixHD's, it is blind to a face's brightness and contrast
-    as a whole, which the pixel loss looks after.
+    The first layer keeps the face's size and has no norm, so that brightness and contrast are judged too; each of the
+    `halvings` after it doubles the channels, up to `max_channels`.
     """
 
-    def __init__(self, channels: int = 64, max_channels: int = 512, layers: int = 4):
+    def __init__(self, channels: int = 64, max_channels: int = 512, halvings: int = 4):
         super().__init__()
-        widths = [3] + [min(channels * 2**i, max_channels) for i in range(layers)]
-        self.layers = nn.ModuleList(
-            nn.Sequential(
-                spectral_norm(Convolution(c_in, c_out, "down", bias=False)), InstanceNorm(c_out), nn.LeakyReLU(0.2)
-            )
-            for c_in, c_out in pairwise(widths)
-        )
+        widths = [min(channels * 2**i, max_channels) for i in range(halvings + 1)]
+        self.layers = nn.ModuleList([nn.Sequential(spectral_norm(Convolution(3, widths[0])), nn.LeakyReLU(0.2))])
+        for c_in, c_out in pairwise(widths):
+            convolution = spectral_norm(Convolution(c_in, c_out, "down", bias=False))
+            self.layers.append(nn.Sequential(convolution, InstanceNorm(c_out), nn.LeakyReLU(0.2)))
         self.score = spectral_norm(nn.Conv2d(widths[-1], 1, 3))
 
     @property
     def smallest(self) -> int:
         """Side in pixels from which on the last map is 3x3, what the score's convolution needs."""
-        return 2 ** (len(self.layers) + 1) + 1
+        return 2 ** len(self.layers) + 1
 
     def forward(self, face: Tensor) -> Judgement:
         features, x = [], face
         for layer in self.layers:
             x = layer(x)
             features.append(x)
-        return Judgement(features, self.score(x).float())
+        return Judgement(features, self.score(x).to(self.score.bias.dtype))
 
 
 class MultiScaleDiscriminator(nn.Module):
     """face (B,3,S,S) in [-1,1] -> a Judgement at S, S/2, S/4 ... pixels; `ValueError` says what S must be at least."""
 
-    def __init__(self, scales: int = 3, channels: int = 64, max_channels: int = 512, layers: int = 4):
+    def __init__(self, scales: int = 3, channels: int = 64, max_channels: int = 512, halvings: int = 4):
         super().__init__()
-        self.scales = nn.ModuleList(Discriminator(channels, max_channels, layers) for _ in range(scales))
+        self.scales = nn.ModuleList(Discriminator(channels, max_channels, halvings) for _ in range(scales))
 
     @property
     def smallest(self) -> int:
@@ -73,9 +72,9 @@ class MultiScaleDiscriminator(nn.Module):
         if min(face.shape[-2:]) < self.smallest:
             raise ValueError(
                 f"face has shape {tuple(face.shape)}; {len(self.scales)} scales of {len(self.scales[0].layers)} layers "
-                f"need at least {self.smallest}x{self.smallest} pixels: give larger faces, or fewer scales or layers"
+                f"need at least {self.smallest}x{self.smallest} pixels: give larger faces, or fewer scales or halvings"
             )
-        face = face.float()  # bfloat16 has fewer levels than a picture has
+        face = face.to(self.scales[0].score.bias.dtype)  # bfloat16 has fewer levels than a picture has
         judgements = [self.scales[0](face)]
         for discriminator in self.scales[1:]:
             # Without antialiasing, detail too fine for the smaller face would come back in it as false coarse detail.

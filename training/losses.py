@@ -28,9 +28,12 @@ PIXEL = {"l1": F.l1_loss, "l2": F.mse_loss, "charbonnier": charbonnier, "wavelet
 
 
 def hinge_discriminator(real: list[Judgement], fake: list[Judgement]) -> Tensor:
-    """Mean over scales of E[max(0, 1 - D(sharp))] + E[max(0, 1 + D(restored))]: Lim and Ye 2017, arXiv 1705.02894."""
+    """Mean over scales of half of E[max(0, 1 - D(sharp))] + E[max(0, 1 + D(restored))].
+
+    Lim and Ye 2017, arXiv 1705.02894; half of it as SPARNetHD was trained.
+    """
     pairs = zip(real, fake, strict=True)
-    return torch.stack([F.relu(1 - r.score).mean() + F.relu(1 + f.score).mean() for r, f in pairs]).mean()
+    return 0.5 * torch.stack([F.relu(1 - r.score).mean() + F.relu(1 + f.score).mean() for r, f in pairs]).mean()
 
 
 def hinge_generator(fake: list[Judgement]) -> Tensor:
@@ -41,7 +44,8 @@ def hinge_generator(fake: list[Judgement]) -> Tensor:
 def feature_matching(real: list[Judgement], fake: list[Judgement]) -> Tensor:
     """Mean over scales of the sum over layers i of E|D_i(sharp) - D_i(restored)|: Wang et al. 2018, arXiv 1711.11585.
 
-    Their code (pix2pixHD) weighs layers by 4 / their number, 1 for the four of ours. Only `fake` gets a gradient.
+    Each of the five layers counts whole; pix2pixHD's own code weighs them by 4 / their number. Only `fake` gets a
+    gradient.
     """
     return torch.stack([_distance(r.features, f.features) for r, f in zip(real, fake, strict=True)]).mean()
 

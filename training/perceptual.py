@@ -23,7 +23,7 @@ from sparnet.model import Convolution
 PerceptualKind = Literal["vgg19", "vgg19_normalised", "lpips_squeeze"]
 
 VGG19_REPO = "timm/vgg19.tv_in1k"  # torchvision's weights, BSD-3-Clause
-_AFTER_RELU5_1 = ("features.30.", "features.32.", "features.34.", "classifier.", "pre_logits.", "head.")
+_CLASSIFIER = ("classifier.", "pre_logits.", "head.")  # torchvision's and timm's keys of what comes after the features
 
 _FILES = {
     "vgg19": "VGG19 with the keys of torchvision or timm (features.0.weight ...), safetensors or .pth",
@@ -35,17 +35,27 @@ _FILES = {
 class VggDistance(nn.Module):
     """Sum over stages i of E|phi_i(restored) - phi_i(sharp)|, equal weights: Johnson et al. 2016, arXiv 1603.08155.
 
-    `at` are the numbers of the layers phi_i; `mean` and `std` are of RGB in 0..1.
+    `at` are the numbers of the layers phi_i; `mean` and `std` are of RGB in 0..1. A face with a side under `smallest`
+    pixels is enlarged to it, bilinearly.
     """
 
-    def __init__(self, layers: list[nn.Module], at: tuple[int, ...], mean: tuple[float, ...], std: tuple[float, ...]):
+    def __init__(
+        self,
+        layers: list[nn.Module],
+        at: tuple[int, ...],
+        mean: tuple[float, ...],
+        std: tuple[float, ...],
+        smallest: int = 1,
+    ):
         super().__init__()
         self.features = nn.Sequential(*layers)
-        self.at = at
+        self.at, self.smallest = at, smallest
         self.register_buffer("mean", torch.tensor(mean).view(3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std).view(3, 1, 1), persistent=False)
 
     def stages(self, face: Tensor) -> list[Tensor]:
+        if face.shape[-1] < self.smallest:
+            face = F.interpolate(face, (self.smallest, self.smallest), mode="bilinear")
         return _activations(self.features, self.at, ((face + 1) / 2 - self.mean) / self.std)
 
     def forward(self, restored: Tensor, sharp: Tensor) -> Tensor:
@@ -53,15 +63,19 @@ class VggDistance(nn.Module):
         return torch.stack([F.l1_loss(ours, theirs) for ours, theirs in pairs]).sum()
 
 
-def vgg19() -> VggDistance:
-    """Stages relu1_1, relu2_1 ... relu5_1; numbered as in torchvision; zero padding; mean and std of ImageNet."""
+def vgg19(channels: int = 64) -> VggDistance:
+    """Stages relu1_2, relu2_2, relu3_4, relu4_4 and conv5_4 before its ReLU; numbered as in torchvision; zero padding.
+
+    As SPARNetHD was trained: mean and std of ImageNet, and the 224 pixels that VGG19 learned from. `channels` are those
+    of its first block.
+    """
     layers, c_in = [], 3
-    for width, depth in ((64, 2), (128, 2), (256, 4), (512, 4), (512, 1)):
+    for width, depth in zip((1, 2, 4, 8, 8), (2, 2, 4, 4, 4), strict=True):
         for _ in range(depth):
-            layers += [nn.Conv2d(c_in, width, 3, padding=1), nn.ReLU(inplace=True)]
-            c_in = width
+            layers += [nn.Conv2d(c_in, channels * width, 3, padding=1), nn.ReLU(inplace=True)]
+            c_in = channels * width
         layers.append(nn.MaxPool2d(2))
-    return VggDistance(layers[:-1], (1, 6, 11, 20, 29), (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+    return VggDistance(layers[:-2], (3, 8, 17, 26, 34), (0.485, 0.456, 0.406), (0.229, 0.224, 0.225), smallest=224)
 
 
 def vgg19_normalised() -> VggDistance:
@@ -147,7 +161,7 @@ def load_perceptual(kind: PerceptualKind, file: Path | None = None) -> nn.Module
     try:
         weights = _read(file or _fetched(kind))
         if kind == "vgg19":
-            weights = {key: value for key, value in weights.items() if not key.startswith(_AFTER_RELU5_1)}
+            weights = {key: value for key, value in weights.items() if not key.startswith(_CLASSIFIER)}
         target = net.features if kind == "vgg19_normalised" else net  # whose keys are those of the file
         check_weights(target.state_dict(), weights, str(file or VGG19_REPO))
     except UserError as error:

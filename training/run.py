@@ -19,7 +19,7 @@ from typing import IO
 
 import torch
 from accelerate import Accelerator, DataLoaderConfiguration, PartialState
-from accelerate.utils import broadcast_object_list, set_seed
+from accelerate.utils import broadcast_object_list, parse_flag_from_env, set_seed
 from tqdm import tqdm
 
 from sparnet import images
@@ -129,7 +129,8 @@ def prepare(recipe: Recipe, job: Job) -> Run:
         raise UserError(
             f"torch.compile needs a C++ compiler and there is no {compiler}: install it, or leave out --compile"
         )
-    processes = PartialState(timeout=timedelta(hours=2))  # the others wait while one validates
+    cpu = parse_flag_from_env("ACCELERATE_USE_CPU")  # which Accelerator would look up, too late
+    processes = PartialState(cpu, timeout=timedelta(hours=2))  # the others wait while one validates
     held = lock(job.out, resume=True) if job.resume and processes.is_main_process else None
     state = load_state(job)
     recipe = replace(
