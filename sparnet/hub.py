@@ -11,7 +11,7 @@ import warnings
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import fields
-from hashlib import sha1, sha256
+from hashlib import file_digest, sha1, sha256
 from pathlib import Path
 from typing import Any, Self
 
@@ -321,13 +321,18 @@ def _verify(file: Path, command: str) -> None:
     stated = file.readlink().name if file.is_symlink() else ""
     if not re.fullmatch("[0-9a-f]{40}|[0-9a-f]{64}", stated):
         return  # no symlinks on this system, or not the Hub but a mirror with tags of its own: nothing to compare
-    data = file.read_bytes()
-    actual = sha256(data) if len(stated) == 64 else sha1(b"blob %d\0" % len(data) + data)
-    if actual.hexdigest() != stated:
+    if (actual := hash_like(stated, file)) != stated:
         raise UserError(
-            f"{file.name} in the cache is corrupt: its hash is {actual.hexdigest()}, the Hub states {stated}. "
+            f"{file.name} in the cache is corrupt: its hash is {actual}, the Hub states {stated}. "
             f"`{command}` fetches it again."
         )
+
+
+def hash_like(stated: str, file: Path) -> str:
+    """The file's hash as the Hub states it: SHA-256 of large files, with 64 digits, git's hash of small ones."""
+    git = b"blob %d\0" % file.stat().st_size
+    with file.open("rb") as stream:
+        return file_digest(stream, sha256 if len(stated) == 64 else lambda: sha1(git)).hexdigest()
 
 
 def _reason(error: Exception) -> str:
