@@ -10,6 +10,7 @@ import base64
 import json
 import re
 import socket
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -127,6 +128,10 @@ class _Server(ThreadingHTTPServer):
         connection, address = super().get_request()
         self._connections.append(connection)
         return connection, address
+
+    def handle_error(self, *arguments) -> None:
+        if not isinstance(sys.exception(), ConnectionError):  # whoever asked has had enough
+            super().handle_error(*arguments)
 
     def hang_up(self) -> None:
         for connection in self._connections:
