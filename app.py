@@ -1,4 +1,4 @@
-"""The web app: assembles the tabs and launches. `python app.py [--host H] [--port P] [--model M] [--yunet FILE]`
+"""The web app: assembles the tabs and launches. `python app.py [--host H] [--port P] [--model M] [--allow-hub OWNER/*]`
 
 tabs -> gr.Blocks -> a page at http://HOST:PORT, with /restore, /attention, /compare and every instrument for programs
 """
@@ -14,7 +14,7 @@ os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # before Gradio is i
 import gradio as gr
 
 from sparnet.errors import UserError
-from viz.tabs import compare, inside, programs, restore, serving
+from viz.tabs import compare, inside, models, programs, restore, serving
 from viz.tabs.theme import CSS, theme
 
 TITLE = "Face SPARNet: restore a face, see its attention"
@@ -50,17 +50,26 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Restore faces in the browser and see every attention map.")
     parser.add_argument("--host", default=os.environ.get("GRADIO_SERVER_NAME", "127.0.0.1"), help="0.0.0.0 for all")
     parser.add_argument("--port", type=int, default=int(os.environ.get("GRADIO_SERVER_PORT", "7860")))
-    parser.add_argument("--model", action="append", default=[], help="offer your own, a folder or .pth; repeatable")
+    parser.add_argument(
+        "--model", action="append", default=[], help="offer your own, a folder, .pth or Hub id; repeatable"
+    )
+    parser.add_argument(
+        "--allow-hub",
+        action="append",
+        metavar="PATTERN",
+        help="Hub ids that visitors may type, as 'owner/*'; repeatable; by default all on 127.0.0.1, none elsewhere",
+    )
     parser.add_argument("--yunet", metavar="FILE", help="find faces with this YuNet .onnx instead of the Hub's")
     options = parser.parse_args()
     try:
         for source in options.model:
-            serving.offer(source)
+            models.offer(source)
         if options.yunet:
             serving.find_faces_with(options.yunet)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
+    models.allow_hub(options.allow_hub or ["*"] * (options.host in models.LOCAL_HOSTS))
     signal.signal(signal.SIGTERM, stop)
     try:
         with TemporaryDirectory(prefix="sparnet-", dir=os.environ.get("GRADIO_TEMP_DIR")) as files:

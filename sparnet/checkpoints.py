@@ -12,13 +12,17 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from hashlib import file_digest
 from pathlib import Path
+from reprlib import repr as brief
+from textwrap import shorten
 from typing import Any
+from zipfile import BadZipFile, ZipFile, is_zipfile
 
 import torch
 from torch import Tensor
 
 from sparnet.errors import UserError
 from sparnet.hub import WEIGHTS, check_weights, fetch
+from sparnet.limits import MAX_TENSORS, MAX_WEIGHTS_BYTES
 from sparnet.model import SPARNet, SPARNetConfig, UnitPlan
 
 BUNDLED = Path(__file__).parents[1] / "checkpoints"
@@ -189,10 +193,9 @@ def _device(device: str | torch.device) -> torch.device:
     try:
         device = torch.device(device)
         torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise UserError(
-            f"Device {str(device)!r} is not usable here: {str(error).splitlines()[0]}. Try 'cpu'."
-        ) from error
+    except (RuntimeError, AssertionError, ImportError) as error:
+        reason = shorten(str(error).split(". ")[0], 150, placeholder=" ...").rstrip(".")
+        raise UserError(f"Device {str(device)!r} is not usable here ({reason}). Try 'cpu'.") from error
     if device.type == "meta":
         raise UserError("Device 'meta' holds no values. Try 'cpu'.")
     return device
@@ -200,6 +203,7 @@ def _device(device: str | torch.device) -> torch.device:
 
 def read_released(path: Path) -> dict[str, Tensor]:
     """The state dict in a .pth file, without running code from it; `UserError` says what else the file is."""
+    _check_size(path)
     with path.open("rb") as file:
         start = file.read(512).lstrip()
     if not start:
@@ -226,15 +230,47 @@ def _state_dict(loaded: Any, path: Path) -> dict[str, Tensor]:
         return isinstance(value, Mapping) and bool(value) and all(isinstance(v, Tensor) for v in value.values())
 
     if is_state(loaded):
-        return dict(loaded)
+        return _plain(loaded, path)
     nested = [key for key, value in loaded.items() if is_state(value)] if isinstance(loaded, Mapping) else []
     if len(nested) == 1:
-        return dict(loaded[nested[0]])
+        return _plain(loaded[nested[0]], path)
     if nested:
         raise UserError(
-            f"{path} holds {len(nested)} state dicts ({', '.join(nested)}): save the one you mean by itself."
+            f"{path} holds {len(nested)} state dicts ({', '.join(map(str, nested))}): save the one you mean by itself."
         )
     raise UserError(f"{path} holds a {type(loaded).__name__} without a state dict, so it is not a released model.")
+
+
+def _check_size(path: Path) -> None:
+    """`UserError` if the file, unpacked where it is a zip, is larger than weights can be."""
+    size, names = path.stat().st_size, 0
+    if is_zipfile(path):
+        try:
+            with ZipFile(path) as packed:
+                entries = packed.infolist()
+        except (BadZipFile, ValueError, NotImplementedError):
+            entries = []  # PyTorch's reader says what is wrong with it
+        size, names = max(size, sum(entry.file_size for entry in entries)), len(entries)
+    if size > MAX_WEIGHTS_BYTES or names > MAX_TENSORS:
+        raise UserError(
+            f"{path} is larger than weights can be: {MAX_WEIGHTS_BYTES:,} bytes and {MAX_TENSORS:,} tensors are the "
+            "most. Save the state dict by itself."
+        )
+
+
+def _plain(state: Mapping[str, Tensor], path: Path) -> dict[str, Tensor]:
+    """The state dict, if its tensors are plain: dense, on the CPU, and neither too many nor too large."""
+    if len(state) > MAX_TENSORS or sum(tensor.numel() * tensor.itemsize for tensor in state.values()) > (
+        MAX_WEIGHTS_BYTES  # by their shapes: one number can be stored as a view of any size
+    ):
+        raise UserError(f"{path} holds more or larger tensors than any model of this project, so it is none of them.")
+    for key, tensor in state.items():
+        if tensor.layout != torch.strided or tensor.device.type != "cpu" or tensor.is_quantized:
+            raise UserError(
+                f"{path} holds no plain numbers for {brief(key)} ({tensor.device.type}, {tensor.layout}). "
+                "Save the state dict of the model after it was loaded."
+            )
+    return dict(state)
 
 
 def convert_released(state_dict: Mapping[str, Tensor], **known: Any) -> tuple[SPARNetConfig, dict[str, Tensor]]:
@@ -304,6 +340,8 @@ def _count(state: Mapping[str, Tensor], pattern: str) -> int:
 def _without_prefix(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Without the `module.` of torch's DataParallel."""
     for key, value in state.items():
+        if not isinstance(key, str):
+            raise UserError(f"The key {brief(key)} is not a name: this is not a state dict.")
         if not isinstance(value, Tensor):
             raise UserError(f"{key} is a {type(value).__name__}, not a tensor: this is not a state dict.")
     if state and all(key.startswith("module.") for key in state):
@@ -319,7 +357,7 @@ def _fold_spectral_norm(state: dict[str, Tensor]) -> dict[str, Tensor]:
         if name == key or not {f"{name}_u", f"{name}_v"} <= state.keys():
             continue  # a lone weight_orig stays and is reported as unknown
         weight, u, v = (folded.pop(f"{name}_{part}").float() for part in ("orig", "u", "v"))
-        if weight.ndim != 4 or u.shape != weight.shape[:1] or v.shape != (weight[0].numel(),):
+        if weight.ndim != 4 or not weight.numel() or (u.shape, v.shape) != (weight.shape[:1], (weight[0].numel(),)):
             shapes = ", ".join(f"{part} {tuple(t.shape)}" for part, t in (("orig", weight), ("u", u), ("v", v)))
             raise UserError(f"The spectral norm of {name} does not fit together: {shapes}.")
         matrix = weight.flatten(1)

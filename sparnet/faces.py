@@ -81,7 +81,7 @@ def find_detector(yunet: str | Path | None = None) -> Detector:
     network or the bundled one is damaged. The choice is kept until the process ends.
     """
     if yunet is not None:
-        return Detector("YuNet", f"Faces were searched with YuNet from {yunet}.", _YuNet(yunet))
+        return Detector("YuNet", f"Faces were searched with YuNet from {Path(yunet).name}.", _YuNet(yunet))
     try:
         path = _fetch_yunet()
     except (OSError, httpx2.TransportError) as error:

@@ -8,12 +8,12 @@ The ecosystem's mixin fills in what is missing and drops what it does not know; 
 import json
 import re
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import fields
-from hashlib import sha1, sha256
+from hashlib import file_digest, sha1, sha256
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import httpx2
 import torch
@@ -34,11 +34,11 @@ from huggingface_hub.errors import (
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
-from safetensors import SafetensorError
-from safetensors.torch import load_file
+from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from sparnet.errors import UserError
+from sparnet.limits import MAX_CONFIG_BYTES, MAX_HEADER_BYTES, MAX_TENSORS, MAX_WEIGHTS_BYTES
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 UNFINISHED = (
@@ -54,6 +54,8 @@ Paper: https://arxiv.org/abs/2012.01211. Load this folder with `sparnet.load_mod
 
 {UNFINISHED}
 """
+FLOATS = ("F64", "F32", "F16", "BF16")  # what safetensors calls the numbers that a model may be stored in
+COUNTS = ("I64", "I32")  # and those of its counts
 TIMEOUT = 5  # seconds for the Hub's first answer; the client's own rule is six tries of up to a minute
 
 
@@ -99,28 +101,33 @@ class StrictHubMixin(PyTorchModelHubMixin):
             )
         elif revision is not None:
             raise UserError(f"{folder} is a folder and has no revision {revision!r}: leave revision out")
-        return cls.from_weights(read_config(folder, cls.config_class), read_weights(folder), map_location, str(folder))
+        with torch.device("meta"):  # nothing is allocated before the shapes are known to fit
+            model = cls(read_config(folder, cls.config_class))
+        return model._filled(read_weights(folder, model.state_dict()), map_location, str(folder))
 
     @classmethod
     def from_weights(
         cls, config, weights: Mapping[str, Tensor], device: str | torch.device = "cpu", origin: str = "the state dict"
     ) -> Self:
         """The model in eval mode with a float32 copy of `weights`; `UserError` if they are not exactly its own."""
-        with torch.device("meta"):  # nothing is allocated before the shapes are known to fit
+        with torch.device("meta"):  # as in from_pretrained
             model = cls(config)
-        check_weights(model.state_dict(), weights, origin)
+        return model._filled(weights, device, origin)
+
+    def _filled(self, weights: Mapping[str, Tensor], device: str | torch.device, origin: str) -> Self:
+        """This model of the meta device, with values."""
+        check_weights(self.state_dict(), weights, origin)
         copies = {
             key: tensor.to(device, torch.float32 if tensor.is_floating_point() else tensor.dtype, copy=True)
             for key, tensor in weights.items()
         }
-        model.load_state_dict(copies, assign=True)
-        return model.eval()
+        self.load_state_dict(copies, assign=True)
+        return self.eval()
 
 
 def check_weights(expected: Mapping[str, Tensor], given: Mapping[str, Tensor], origin: str) -> None:
     """`UserError` unless `given` has exactly the keys, shapes and kinds of number of `expected`, all finite."""
-    problems = [f"{key} is missing" for key in expected if key not in given]
-    problems += [f"{key} is unknown" for key in given if key not in expected]
+    problems = _misnamed(expected, given)
     for key in expected.keys() & given.keys():
         have, need = given[key], expected[key]
         if have.shape != need.shape:
@@ -129,6 +136,15 @@ def check_weights(expected: Mapping[str, Tensor], given: Mapping[str, Tensor], o
             problems.append(f"{key} is {have.dtype} where the model has {need.dtype}")
         elif not have.sum(dtype=torch.float64).isfinite():
             problems.append(f"{key} has values that are not finite")
+    _raise_misfits(problems, origin)
+
+
+def _misnamed(expected: Mapping[str, Tensor], given: Collection[str]) -> list[str]:
+    missing = [f"{key} is missing" for key in expected if key not in given]
+    return missing + [f"{key} is unknown" for key in given if key not in expected]
+
+
+def _raise_misfits(problems: list[str], origin: str) -> None:
     if problems:
         raise UserError(f"The weights in {origin} do not fit their configuration: {_few(problems)}.")
 
@@ -140,8 +156,12 @@ def read_config(folder: Path, config_class: type):
         raise UserError(
             f"{folder} has no {CONFIG}, so the shape of its model is unknown. Save it with save_pretrained."
         )
+    if file.stat().st_size > MAX_CONFIG_BYTES:
+        raise UserError(f"{file} is larger than {MAX_CONFIG_BYTES:,} bytes, so it is not a model's configuration.")
     try:
         values = json.loads(file.read_text(encoding="utf-8"))
+    except RecursionError as error:
+        raise UserError(f"{file} nests too deeply to be a model's configuration.") from error
     except ValueError as error:
         raise UserError(f"{file} is not JSON ({error}). Fetch or save the model again.") from error
     if not isinstance(values, dict):
@@ -151,19 +171,45 @@ def read_config(folder: Path, config_class: type):
         raise UserError(f"{file} has unknown fields: {_few(unknown)}. Known are {', '.join(known)}.")
     try:
         return config_class(**values)
-    except ValueError as error:
-        raise UserError(f"{file}: {error}") from error
+    except (TypeError, ValueError) as error:
+        raise UserError(f"{file}: {error}.") from error
 
 
-def read_weights(folder: Path) -> dict[str, Tensor]:
-    """model.safetensors of a model folder, as stored; `UserError` where it is missing, cut short or something else."""
+def read_weights(folder: Path, expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """model.safetensors of a model folder, as stored; its header has to announce the keys, shapes and kinds `expected`.
+
+    `UserError` where it does not, before a value is read, or where the file is missing, cut short or something else.
+    """
     file = folder / WEIGHTS
     if not file.is_file():
         raise UserError(f"{folder} has no {WEIGHTS}; pickled weights are never read. Save it with save_pretrained.")
+    with file.open("rb") as stream:
+        header = int.from_bytes(stream.read(8), "little")
+    if header > MAX_HEADER_BYTES or file.stat().st_size > MAX_WEIGHTS_BYTES:
+        raise UserError(
+            f"{file} is larger than any model of this project: {MAX_WEIGHTS_BYTES:,} bytes, {MAX_HEADER_BYTES:,} of "
+            "them for names, are the most. Fetch or save the model again."
+        )
     try:
-        return load_file(file)
+        with safe_open(file, "pt") as stored:
+            _check_header(expected, {key: stored.get_slice(key) for key in stored.offset_keys()}, str(folder))
+            return {key: stored.get_tensor(key) for key in stored.offset_keys()}
     except SafetensorError as error:
         raise UserError(f"{file} is not a whole safetensors file ({error}). Fetch or save the model again.") from error
+
+
+def _check_header(expected: Mapping[str, Tensor], given: Mapping[str, Any], origin: str) -> None:
+    """`check_weights` of what a safetensors header announces: slices, which know their shape and kind of number."""
+    if len(given) > MAX_TENSORS:
+        raise UserError(f"The weights in {origin} are {len(given):,} tensors, which no model of this project has.")
+    problems = _misnamed(expected, given)
+    for key in expected.keys() & given.keys():
+        shape, kind, need = tuple(given[key].get_shape()), given[key].get_dtype(), expected[key]
+        if shape != need.shape:
+            problems.append(f"{key} has shape {shape} where the model has {tuple(need.shape)}")
+        elif kind not in (FLOATS if need.is_floating_point() else COUNTS):
+            problems.append(f"{key} is {kind} where the model has {need.dtype}")
+    _raise_misfits(problems, origin)
 
 
 def fetch(
@@ -178,13 +224,15 @@ def fetch(
     """The folder of config.json and model.safetensors of one commit of a Hub repo, from the cache if it can be.
 
     A commit hash as `revision` always gives the same model and needs no network once cached. Where the Hub cannot be
-    reached the cached copy is used, with a warning. Every file is checked against the hash that the Hub stated.
+    reached the cached copy is used, with a warning. Every file is checked against the hash that the Hub stated, and
+    what the Hub announces as larger than a model can be is not downloaded.
     """
     command = f"hf download {repo_id}" + (f" --revision {revision}" if revision else "")
     with _explained(repo_id, revision, command):
         if not local_files_only and (force_download or not _is_cached_commit(repo_id, revision, cache_dir)):
             try:
-                _ask_hub(repo_id, revision, token)
+                for name, largest in ((CONFIG, MAX_CONFIG_BYTES), (WEIGHTS, MAX_WEIGHTS_BYTES)):
+                    check_announced(repo_id, name, _ask_hub(repo_id, name, revision, token), largest)
             except (httpx2.TransportError, OfflineModeIsEnabled) as error:
                 if force_download:
                     raise
@@ -212,10 +260,20 @@ def _is_cached_commit(repo_id: str, revision: str | None, cache_dir: str | Path 
     return all(isinstance(path, str) for path in found)
 
 
-def _ask_hub(repo_id: str, revision: str | None, token: str | bool | None) -> None:
-    """One short question that raises if nobody answers; the client itself would go on asking for minutes."""
+def check_announced(repo_id: str, name: str, size: int | None, largest: int) -> None:
+    """`UserError` if a file is announced as larger than it can be."""
+    if size is not None and size > largest:
+        raise UserError(
+            f"{name} of {repo_id} has {size:,} bytes; {largest:,} are the most, so it is not a model of this project "
+            "and was not downloaded."
+        )
+
+
+def _ask_hub(repo_id: str, name: str, revision: str | None, token: str | bool | None) -> int | None:
+    """How large the file is, in one short question; raises if nobody answers: the client would go on for minutes."""
     try:
-        get_hf_file_metadata(hf_hub_url(repo_id, CONFIG, revision=revision), token=token, timeout=TIMEOUT)
+        url = hf_hub_url(repo_id, name, revision=revision)
+        return get_hf_file_metadata(url, token=token, timeout=TIMEOUT).size
     except HfHubHTTPError as error:
         if error.response.status_code < 500:
             raise
@@ -263,13 +321,18 @@ def _verify(file: Path, command: str) -> None:
     stated = file.readlink().name if file.is_symlink() else ""
     if not re.fullmatch("[0-9a-f]{40}|[0-9a-f]{64}", stated):
         return  # no symlinks on this system, or not the Hub but a mirror with tags of its own: nothing to compare
-    data = file.read_bytes()
-    actual = sha256(data) if len(stated) == 64 else sha1(b"blob %d\0" % len(data) + data)
-    if actual.hexdigest() != stated:
+    if (actual := hash_like(stated, file)) != stated:
         raise UserError(
-            f"{file.name} in the cache is corrupt: its hash is {actual.hexdigest()}, the Hub states {stated}. "
+            f"{file.name} in the cache is corrupt: its hash is {actual}, the Hub states {stated}. "
             f"`{command}` fetches it again."
         )
+
+
+def hash_like(stated: str, file: Path) -> str:
+    """The file's hash as the Hub states it: SHA-256 of large files, with 64 digits, git's hash of small ones."""
+    git = b"blob %d\0" % file.stat().st_size
+    with file.open("rb") as stream:
+        return file_digest(stream, sha256 if len(stated) == 64 else lambda: sha1(git)).hexdigest()
 
 
 def _reason(error: Exception) -> str:
@@ -278,4 +341,4 @@ def _reason(error: Exception) -> str:
 
 def _few(items: list[str], shown: int = 4) -> str:
     more = f" and {len(items) - shown} more" if len(items) > shown else ""
-    return "; ".join(items[:shown]) + more
+    return "; ".join(item if len(item) < 200 else f"{item[:200]} ..." for item in items[:shown]) + more

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields
 from functools import partial
 from math import gcd
+from reprlib import repr as brief
 from typing import Literal, get_args, get_origin
 
 import torch
@@ -17,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sparnet.hub import CARD, StrictHubMixin
+from sparnet.limits import LARGEST, check_cost
 
 Attention = Literal["2d", "3d", "channel", "2d+channel", "none"]
 Norm = Literal["batch", "instance", "group"]
@@ -53,11 +55,15 @@ class SPARNetConfig:
             value, allowed = getattr(self, field.name), get_args(field.type)
             if get_origin(field.type) is Literal:
                 if value not in allowed:
-                    raise ValueError(f"{field.name} is {value!r}; it must be one of {', '.join(map(repr, allowed))}")
+                    raise ValueError(
+                        f"{field.name} is {brief(value)}; it must be one of {', '.join(map(repr, allowed))}"
+                    )
             elif type(value) not in (allowed or (int,)) or (
                 value is not None and value < 1 and field.name != "body_depth"
             ):
-                raise ValueError(f"{field.name} is {value!r}; it must be a positive whole number")
+                raise ValueError(f"{field.name} is {brief(value)}; it must be a positive whole number")
+            elif value is not None and value > LARGEST.get(field.name, value):
+                raise ValueError(f"{field.name} is {brief(value)}; it must be at most {LARGEST[field.name]}")
         ratio = self.size // self.smallest
         if ratio * self.smallest != self.size or ratio < 2 or ratio & (ratio - 1):
             raise ValueError(
@@ -89,6 +95,7 @@ class SPARNetConfig:
                     f"the hourglass of {plan.name} would shrink its {plan.map_size}x{plan.map_size} map to "
                     f"{innermost}x{innermost}, too small to pad by reflection; raise bottleneck (now {self.bottleneck})"
                 )
+        check_cost(self)
 
     @property
     def scales(self) -> int:

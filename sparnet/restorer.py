@@ -3,13 +3,14 @@
 photo -> find faces -> crop -> degrade, or as it is -> SPARNet.trace -> restored, alphas -> paste -> Restoration
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from sparnet.errors import UserError
 from sparnet.faces import (
@@ -118,7 +119,7 @@ class Restorer:
         """What the network makes of a degraded face (S,S,3) uint8, S the model's size; `UserError` if it fails."""
         weight = next(self.model.parameters())
         use_free_cores()
-        with torch.no_grad():
+        with torch.no_grad(), evaluating(self.model):
             trace = self.model.trace(to_tensor(degraded).to(weight), features=features)
         if not trace.restored.isfinite().all():
             raise UserError("The network's answer is not a picture: its weights or its number format are not usable.")
@@ -149,6 +150,19 @@ class Restorer:
                 "Restore them as they are."
             )
         return mode
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """The model in eval mode, where looking changes no statistics; afterwards each of its parts as it was."""
+    training = [part for part in model.modules() if part.training]
+    for part in training:
+        part.training = False
+    try:
+        yield
+    finally:
+        for part in training:
+            part.training = True
 
 
 def find_faces(

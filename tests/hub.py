@@ -10,11 +10,14 @@ import base64
 import json
 import re
 import socket
+import sys
 import threading
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from hashlib import sha1, sha256
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from types import SimpleNamespace
 from urllib.parse import unquote
 
@@ -27,6 +30,8 @@ class Repo:
     commits: dict[str, dict[str, bytes]] = field(default_factory=dict)  # commit hash -> files
     branches: dict[str, str] = field(default_factory=dict)
     refusal: str | None = None  # the Hub's error code for every request, e.g. "GatedRepo"
+    private: bool = False  # whether only those with a token know that it is there
+    held: threading.Event | None = None  # what every answer waits for
 
 
 class LocalHub:
@@ -36,6 +41,9 @@ class LocalHub:
         self.repos: dict[str, Repo] = {}
         self.blobs: dict[str, bytes] = {}  # large files by SHA-256
         self.requests: list[str] = []  # "METHOD /path"
+        self.tokens: set[str] = set()  # every Authorization that was sent
+        self.announced: dict[str, int] = {}  # file name -> the size that is stated in place of its own
+        self.drips: set[str] = set()  # file names whose downloads come at some 10 kB/s
         self.cuts: dict[str, int] = {}  # file name -> so many downloads of it are cut off half way
         self.ranges = True  # whether a cut download can go on where it stopped
         self.tampered: dict[str, bytes] = {}  # file name -> what is sent in its place
@@ -76,9 +84,16 @@ class LocalHub:
 
 
 @pytest.fixture
-def local_hub(monkeypatch, tmp_path):
+def local_hub(tmp_path):
     """A running `LocalHub` that this process's huggingface_hub talks to, with an empty cache and no waiting."""
-    with LocalHub() as hub:
+    with hub_in_place_of_the_real_one(tmp_path) as hub:
+        yield hub
+
+
+@contextmanager
+def hub_in_place_of_the_real_one(tmp_path: Path) -> Iterator[LocalHub]:
+    """As `local_hub`, for longer than one test."""
+    with LocalHub() as hub, pytest.MonkeyPatch.context() as monkeypatch:
         monkeypatch.setattr(constants, "ENDPOINT", hub.url)
         template = hub.url + "/{repo_id}/resolve/{revision}/{filename}"
         monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
@@ -114,6 +129,10 @@ class _Server(ThreadingHTTPServer):
         self._connections.append(connection)
         return connection, address
 
+    def handle_error(self, *arguments) -> None:
+        if not isinstance(sys.exception(), ConnectionError):  # whoever asked has had enough
+            super().handle_error(*arguments)
+
     def hang_up(self) -> None:
         for connection in self._connections:
             with suppress(OSError):  # closed already
@@ -130,6 +149,7 @@ class _Handler(BaseHTTPRequestHandler):
     def _route(self):
         path = unquote(self.path.split("?")[0])
         self.hub.requests.append(f"{self.command} {path}")
+        self.hub.tokens |= {self.headers["Authorization"]} - {None}
         self.body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
         if "chunked" in self.headers.get("Transfer-Encoding", ""):
             self.body = self._read_chunks()
@@ -172,8 +192,10 @@ class _Handler(BaseHTTPRequestHandler):
     def _files(self, repo_id: str, revision: str) -> tuple[str, dict[str, bytes]] | None:
         """(commit, files), or None after a refusal was sent."""
         repo = self.hub.repos.get(repo_id)
-        if repo is None:
+        if repo is None or (repo.private and not self.headers["Authorization"]):
             return self._refuse(404, "RepoNotFound")
+        if repo.held:
+            repo.held.wait()
         if repo.refusal:
             return self._refuse(403, repo.refusal)
         commit = repo.branches.get(revision, revision)
@@ -213,7 +235,7 @@ class _Handler(BaseHTTPRequestHandler):
                 Location=location,
                 X_Repo_Commit=commit,
                 X_Linked_Etag=f'"{oid}"',
-                X_Linked_Size=str(len(data)),
+                X_Linked_Size=str(self.hub.announced.get(name, len(data))),
             )
         self._download(name, data, ETag=f'"{etag(name, data)}"', X_Repo_Commit=commit)
 
@@ -234,6 +256,15 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_header("Content-Length", str(len(data)))
             self.end_headers()
             self.wfile.write(data[: len(data) // 2])
+            self.close_connection = True
+        elif self.command == "GET" and name in self.hub.drips:
+            self.send_response(status)
+            self.send_header("Content-Length", str(len(data)))
+            self.end_headers()
+            with suppress(OSError):  # whoever asked has had enough
+                for start in range(0, len(data), 100):
+                    self.wfile.write(data[start : start + 100])
+                    self.hub.stopped.wait(0.01)
             self.close_connection = True
         else:
             self._send(status, data, **headers)

@@ -10,7 +10,7 @@ import pytest
 import app
 from sparnet import SPARNet
 from sparnet.faces import Detector, Face
-from viz.tabs import serving
+from viz.tabs import models, serving
 
 
 @contextmanager
@@ -22,12 +22,12 @@ def served(folder: Path, model: SPARNet, faces: Sequence[Face]) -> Iterator[str]
         patch.setenv("GRADIO_TEMP_DIR", str(folder / "served"))
         found = Detector("stand-in", "The faces of the test, always.", lambda photo: list(faces))
         patch.setattr(serving, "_detectors", [found])
-        patch.setattr(serving, "_offered", [])
-        serving.offer(str(folder / "model"))
+        patch.setattr(models, "_offered", {})
+        patch.setattr(models, "_shelf", models.Shelf())
+        models.offer(str(folder / "model"))
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
         free.close()
         page = app.build()
         yield page.launch(server_name="127.0.0.1", server_port=port, prevent_thread_lock=True, quiet=True)[1]
         page.close(verbose=False)
-        serving._load.cache_clear()

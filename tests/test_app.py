@@ -9,7 +9,6 @@ import subprocess
 import sys
 import time
 import urllib.request
-import warnings
 from pathlib import Path
 
 import gradio as gr
@@ -22,11 +21,10 @@ from gradio_client import Client, handle_file
 from PIL import Image
 from playwright.sync_api import Page, expect
 
-from sparnet import SPARNet, SPARNetConfig, load_model
 from sparnet.checkpoints import DEFAULT_MODEL, MODELS
 from sparnet.errors import UserError
 from viz.overlay import overlay
-from viz.tabs import serving
+from viz.tabs import models, serving
 
 ROOT = Path(__file__).parents[1]
 ASTRONAUT = Path(skimage.data.__file__).with_name("astronaut.png")
@@ -367,37 +365,9 @@ def test_a_users_mistake_is_told_as_it_is_and_not_as_markup():
 
 
 def test_models_whose_weights_are_here_are_offered_first():
-    names = [name for _, name in serving.model_choices()]
+    names = [name for _, name in models.model_choices()]
     assert names[0] == DEFAULT_MODEL
     assert set(names) == set(MODELS)
-
-
-def test_a_model_of_the_hosts_own_comes_first_and_nothing_else_on_the_disk_can_be_named(tmp_path, monkeypatch):
-    monkeypatch.setattr(serving, "_offered", [])
-    config = SPARNetConfig(size=32, smallest=8, min_channels=8, max_channels=16, hourglass_channels=8, bottleneck=16)
-    for name in ("mine", "other"):
-        SPARNet(config).save_pretrained(tmp_path / name)
-    serving.offer(str(tmp_path / "mine"))
-    assert serving.model_choices()[0] == (str(tmp_path / "mine"),) * 2
-    restore, _ = serving.restorer(serving.first_model())
-    assert restore.model.config == config
-    with pytest.raises(UserError, match="is not a model"):
-        serving.restorer(str(tmp_path / "other"))
-
-
-def test_what_fell_back_while_a_model_was_loaded_is_told_with_every_result_of_it(monkeypatch):
-    def from_the_cache(name, device):
-        warnings.warn(f"The Hub cannot be reached: looking for {name} in the cache.", stacklevel=2)
-        return load_model(DEFAULT_MODEL, device)
-
-    monkeypatch.setattr(serving, "load_model", from_the_cache)
-    photo = skimage.data.astronaut()
-    try:
-        for _ in range(2):  # the second time it is loaded already
-            _, facts = serving.timed_restoration(photo, "me/model", "simulate", True, lambda *_, **__: None)
-            assert facts["notes"][0] == "The Hub cannot be reached: looking for me/model in the cache."
-    finally:
-        serving._load.cache_clear()
 
 
 def test_an_own_model_that_cannot_be_loaded_ends_the_start_with_one_line(tmp_path):

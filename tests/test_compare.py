@@ -18,7 +18,7 @@ from sparnet.checkpoints import DEFAULT_MODEL, MODELS
 from sparnet.faces import Face
 from training import metrics
 from viz.compare import Column, OneFace, best, comparison_strip, mean_attention, restored_column, scores, side_by_side
-from viz.tabs import serving
+from viz.tabs import models
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:gradio.queueing")  # its use of pandas
 
@@ -63,7 +63,7 @@ def server(tmp_path_factory, blind, calls):
 @pytest.fixture(scope="module")
 def offered(server):
     """The name of the stand-in for SPARNetHD."""
-    return serving.first_model()
+    return models.first_model()
 
 
 @pytest.fixture

@@ -23,7 +23,7 @@ from sparnet.model import FaceAttentionUnit
 from viz import ablation, agreement, edit, gate, query
 from viz.edit import Edit
 from viz.finding import Subject
-from viz.tabs import painting, serving
+from viz.tabs import models, painting, serving
 from viz.tabs.inside import _pixels
 from viz.tabs.instruments import INSTRUMENTS
 
@@ -69,7 +69,7 @@ def server(tmp_path_factory, model, calls):
 @pytest.fixture(scope="module")
 def name(server):
     """What the small network is called on the page."""
-    return serving.first_model()
+    return models.first_model()
 
 
 @pytest.fixture(scope="module")

@@ -10,12 +10,12 @@ import pytest
 import skimage.data
 import torch
 from PIL import Image
+from safetensors.torch import load_file
 from skimage.transform import AffineTransform, SimilarityTransform
 
 from sparnet import faces
 from sparnet.errors import UserError
 from sparnet.faces import LANDMARKS, Face, crop_face, crop_transform, refine, transform_points, whole_landmarks
-from sparnet.hub import read_weights
 from sparnet.landmarks import LandmarkConfig, LandmarkNet, read_landmarks
 from training.data import index_pictures
 from training.landmarks import CELEBA, YAW, aligned, degraded, deviations, most_frontal, parallax, warped
@@ -155,7 +155,9 @@ def test_where_the_net_is_unsure_the_box_is_kept():
 
 def test_the_bundled_net_is_small_and_its_card_states_data_scores_and_licence():
     assert (LANDMARKS / "model.safetensors").stat().st_size < 1_000_000
-    assert all(tensor.dtype in (torch.float16, torch.int64) for tensor in read_weights(LANDMARKS).values())
+    assert all(
+        tensor.dtype in (torch.float16, torch.int64) for tensor in load_file(LANDMARKS / "model.safetensors").values()
+    )
     card = (LANDMARKS / "README.md").read_text()
     assert all(word in card for word in ("CelebA", "Non-commercial", "helen128", "%", "Limits"))
 

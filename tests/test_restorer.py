@@ -215,3 +215,15 @@ def test_a_model_in_half_precision_is_fed_in_its_own_number_format(photo):
     (exact,) = Restorer(model(), finder(BOX))(photo).faces
     assert all(alpha.dtype == torch.float32 for alpha in face.alphas.values())
     assert np.abs(face.restored.astype(int) - exact.restored).mean() < 3
+
+
+def test_restoring_with_a_model_in_training_changes_nothing_of_it_and_gives_what_eval_mode_gives(photo):
+    torch.manual_seed(0)
+    model = SPARNet(SPARNetConfig(size=32, smallest=8, min_channels=8, max_channels=16, bottleneck=16)).train()
+    model.body[0].norm.eval()
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    modes = [part.training for part in model.modules()]
+    restored = Restorer(model)(photo, faces=[BOX]).faces[0].restored
+    assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
+    assert [part.training for part in model.modules()] == modes
+    assert np.array_equal(restored, Restorer(model.eval())(photo, faces=[BOX]).faces[0].restored)

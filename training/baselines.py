@@ -8,6 +8,7 @@
 """
 
 from dataclasses import dataclass, fields
+from reprlib import repr as brief
 
 import numpy as np
 import torch
@@ -28,6 +29,16 @@ Load this folder with `training.baselines`, the network's class and `from_pretra
 
 {UNFINISHED}
 """
+LARGEST = {  # of a configuration's fields, as of a SPARNet's: checked before anything is built
+    "size": 1024,
+    "degraded_size": 512,
+    "groups": 32,
+    "blocks": 64,
+    "channels": 256,
+    "reduction": 256,
+    "stages": 6,
+    "band_channels": 64,
+}
 HUB = {"library_name": "sparnet", "model_card_template": CARD, "pipeline_tag": "image-to-image"}
 
 
@@ -42,7 +53,9 @@ class BaselineConfig:
         for field in fields(self):
             value = getattr(self, field.name)
             if type(value) is not int or value < 1:
-                raise ValueError(f"{field.name} is {value!r}; it must be a positive whole number")
+                raise ValueError(f"{field.name} is {brief(value)}; it must be a positive whole number")
+            if value > LARGEST[field.name]:
+                raise ValueError(f"{field.name} is {brief(value)}; it must be at most {LARGEST[field.name]}")
         if self.size != self.degraded_size << self.doublings or not self.doublings:
             raise ValueError(f"size {self.size} is not degraded_size {self.degraded_size} times 2, 4, 8, ...")
 

@@ -25,6 +25,7 @@ from viz.compare import (
 )
 from viz.explorer import data_url, photo_payload
 from viz.overlay import colorize
+from viz.tabs.models import LOADING, arrival, hub_hint, model_choices, models_here
 from viz.tabs.pieces import EXPIRED, GUESS, NOT_YET, facts_line, notice, photo_inputs, script, status_html
 from viz.tabs.serving import (
     ONE_AT_A_TIME,
@@ -35,8 +36,6 @@ from viz.tabs.serving import (
     explained,
     face_index,
     find,
-    model_choices,
-    models_here,
     read_photo,
     restorer,
     sentence,
@@ -85,10 +84,10 @@ def build() -> None:
                 model_choices(),
                 value=models_here()[:MAX_MODELS],
                 label="Models",
-                info=f"Up to {MAX_MODELS}; or type a Hugging Face Hub id: owner/name",
+                info=f"Up to {MAX_MODELS}" + (f"; or type {hub_hint()}" if hub_hint() else ""),
                 multiselect=True,
                 max_choices=MAX_MODELS,
-                allow_custom_value=True,
+                allow_custom_value=bool(hub_hint()),
                 filterable=True,
                 elem_id="compare-models",
                 render=False,
@@ -178,6 +177,7 @@ def build() -> None:
     inputs = [photo, models, mode, whole, left, right]
     outputs = [photo, status, shown, welcome, columns, result, faces, left, right, slider, strip]
     settings = {"api_visibility": "private", **ONE_AT_A_TIME}
+    models.input(arrival, models, None, **LOADING)
     for event in (photo.change, mode.input, whole.input):
         event(compare_if_given, inputs, outputs, show_progress_on=status, **UNOPENED, **settings)
     run.click(compare, inputs, outputs, show_progress_on=status, **UNOPENED, **settings)

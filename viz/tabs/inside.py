@@ -17,6 +17,7 @@ from viz.explorer import data_url, photo_payload
 from viz.population import coarse_to_fine, gif
 from viz.tabs.instruments import INSTRUMENTS
 from viz.tabs.looking import Looked, look, telling, written_report
+from viz.tabs.models import LOADING, arrival, first_model
 from viz.tabs.painting import Painting
 from viz.tabs.panel import Panel
 from viz.tabs.pieces import EXPIRED, GUESS, facts_line, model_input, notice, photo_inputs, script, status_html
@@ -27,7 +28,6 @@ from viz.tabs.serving import (
     UNOPENED,
     device_name,
     explained,
-    first_model,
     read_photo,
     sentence,
 )
@@ -101,9 +101,10 @@ class Tab:
         inputs = [self.photo, self.model, self.mode, self.whole, self.now]
         shown = {"show_progress_on": self.status, **UNOPENED, **private}
         given = self.photo.change(self.look_if_given, inputs, self.outputs, **shown)
+        arrived = self.model.input(arrival, self.model, None, show_progress_on=self.status, **LOADING)
         changes = [
             event(self.look_again, inputs, self.outputs, **shown)
-            for event in (self.model.input, self.mode.input, self.whole.input)
+            for event in (arrived.then, self.mode.input, self.whole.input)
         ]
         asked = self.ask.click(self.look, inputs, self.outputs, **shown)
         picked = self.faces.select(

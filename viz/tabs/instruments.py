@@ -13,7 +13,8 @@ from sparnet.restorer import Progress
 from viz import ablation, agreement, channels, faithfulness, gate, population, query, regions, sanity, stability
 from viz.finding import Finding, Subject
 from viz.tabs.looking import Looked
-from viz.tabs.serving import find, models_here, read_photo, restorer
+from viz.tabs.models import hub_hint, models_here
+from viz.tabs.serving import find, read_photo, restorer
 
 
 @dataclass(frozen=True)
@@ -98,7 +99,11 @@ def _population(now: Looked, progress: Progress | None = None) -> Finding:
 def _other() -> list[gr.components.Component]:
     here = [("choose one", ""), *((name, name) for name in models_here())]
     model = gr.Dropdown(
-        here, value="", label="Another model on this face", allow_custom_value=True, elem_id="other-model"
+        here,
+        value="",
+        label="Another model on this face",
+        allow_custom_value=bool(hub_hint()),
+        elem_id="other-model",
     )
     photo = gr.Image(
         label="or another photo", height=150, sources=["upload", "clipboard"], buttons=[], elem_id="other-photo"

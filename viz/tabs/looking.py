@@ -4,7 +4,6 @@ photo, model, mode -> look -> Looked: the faces that were found, one of them res
 """
 
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from hashlib import sha256
 from pathlib import Path
 from secrets import token_hex
@@ -12,14 +11,14 @@ from secrets import token_hex
 import gradio as gr
 import numpy as np
 
-from sparnet.checkpoints import weights_file
 from sparnet.errors import UserError
 from sparnet.faces import Face
 from sparnet.restorer import Progress, RestoredFace
 from viz import report
 from viz.finding import Finding, Subject
 from viz.population import Population, kept
-from viz.provenance import model_record, versions
+from viz.provenance import versions
+from viz.tabs.models import named
 from viz.tabs.serving import DEVICE, download_folder, face_index, find, restorer, settled_mode
 
 
@@ -58,7 +57,7 @@ class Looked:
 
     def population(self) -> tuple[Population, str]:
         """What is usual for the model, and of which faces; `UserError` if that was not gathered."""
-        return kept(self.model, weights_file(self.model))
+        return kept(self.model, named(self.model).weights)
 
     def provenance(self, command: str, settings: dict) -> dict:
         """What makes a finding anew; of the photo only the hash of its pixels: it is the visitor's."""
@@ -74,7 +73,7 @@ class Looked:
         }
         return {
             "command": command,
-            "models": [_record(self.model)],
+            "models": [named(self.model).record],
             "faces": [face],
             "settings": settings,
             "device": DEVICE,
@@ -120,8 +119,3 @@ def written_report(now: Looked, names: list[str], progress: gr.Progress) -> str:
 def telling(progress: gr.Progress) -> Progress:
     """An instrument's progress on the page."""
     return lambda done, total, text: progress(done / max(total, 1), desc=text)
-
-
-@lru_cache(8)
-def _record(model: str) -> dict:
-    return model_record(model, restorer(model)[0].model)

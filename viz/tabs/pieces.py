@@ -11,7 +11,8 @@ import gradio as gr
 import skimage.data
 
 from sparnet.images import encode_png, resize
-from viz.tabs.serving import download, first_model, model_choices
+from viz.tabs.models import first_model, hub_hint, model_choices
+from viz.tabs.serving import download
 
 STATIC = Path(__file__).parents[1] / "static"
 
@@ -30,8 +31,8 @@ def model_input(elem_id: str) -> gr.Dropdown:
         model_choices(),
         value=first_model(),
         label="Model",
-        info="Or type a Hugging Face Hub id: owner/name",
-        allow_custom_value=True,
+        info=f"Or type {hub_hint()}" if hub_hint() else None,
+        allow_custom_value=bool(hub_hint()),
         filterable=True,
         elem_id=elem_id,
         render=False,

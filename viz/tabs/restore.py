@@ -14,6 +14,7 @@ from sparnet.images import encode_png
 from sparnet.restorer import Restoration
 from viz.atlas import face_atlas, maps_npz
 from viz.explorer import payload, photo_payload
+from viz.tabs.models import LOADING, arrival, first_model
 from viz.tabs.pieces import EXPIRED, GUESS, NOT_YET, facts_line, model_input, notice, photo_inputs, script, status_html
 from viz.tabs.serving import (
     ONE_AT_A_TIME,
@@ -22,7 +23,6 @@ from viz.tabs.serving import (
     download,
     explained,
     face_index,
-    first_model,
     read_photo,
     restorer,
     sentence,
@@ -151,8 +151,9 @@ def build() -> tuple[gr.State, gr.State, gr.Button]:
     inputs = [photo, model, mode, whole]
     outputs = [photo, mode, status, shown, chosen, welcome, result, faces, slider, downloads, atlas, explorer, *files]
     settings = {"api_visibility": "private", **ONE_AT_A_TIME}
+    arrived = model.input(arrival, model, None, show_progress_on=status, **LOADING)
     changes = [event(restore_if_given, inputs, outputs, show_progress_on=status, **UNOPENED, **settings)
-               for event in (photo.change, model.input, mode.input, whole.input)]  # fmt: skip
+               for event in (photo.change, arrived.then, mode.input, whole.input)]  # fmt: skip
     asked = run.click(restore, inputs, outputs, show_progress_on=status, **UNOPENED, **settings)
     picked = faces.select(
         explained(choose), shown, [chosen, slider, explorer, *files], show_progress_on=slider, **settings

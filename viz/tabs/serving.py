@@ -1,16 +1,13 @@
-"""What every tab needs: uploads to photos, names to loaded models, errors to sentences, results to files.
+"""What every tab needs: uploads to photos, names to restorers, errors to sentences, results to files.
 
-upload -> read_photo -> (H,W,3) uint8        model name -> restorer -> Restorer, kept loaded
+upload -> read_photo -> (H,W,3) uint8        model name -> restorer -> Restorer of a loaded model
 handler -> explained -> a sentence on the page, the traceback in the log
 """
 
 import functools
 import html
 import logging
-import re
 import secrets
-import threading
-import warnings
 from collections.abc import Callable
 from pathlib import Path
 from time import perf_counter
@@ -21,41 +18,25 @@ import torch
 from gradio import route_utils
 from gradio.utils import get_upload_folder
 
-from sparnet import Restorer, load_model
-from sparnet.checkpoints import DEFAULT_MODEL, MODELS
+from sparnet import Restorer
 from sparnet.errors import UserError
 from sparnet.faces import Detector, Face, find_detector
 from sparnet.images import decode
 from sparnet.restorer import MODES, Restoration, find_faces
+from viz.tabs.models import DEVICE, named
 
 log = logging.getLogger(__name__)
 
-DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 ONE_AT_A_TIME = {"concurrency_id": "model", "concurrency_limit": 1}  # for every event that runs a network
 UNOPENED = {"preprocess": False}  # for every event with a photo: Gradio's own preprocessing opens it with any format
 BUG = "Something went wrong on our side. The server's log has the details; please try another photo or model."
 
-_KEPT_MODELS = 3  # a SPARNetHD takes 350 MB
-_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
-_loading = threading.Lock()
-_offered: list[str] = []  # folders and .pth files that whoever runs the server offers by name
-_detectors: list[Detector] = []  # the one that they chose, if they did
-
-
-def offer(source: str) -> None:
-    """Put a model of the host's own, a folder or .pth file, before those of the table; `UserError` if it is not one."""
-    load_model(source)
-    _offered.append(source)
+_detectors: list[Detector] = []  # the one that whoever runs the server chose, if they did
 
 
 def find_faces_with(yunet: str) -> None:
     """Use this YuNet file from now on; `UserError` if it is not one."""
     _detectors[:] = [find_detector(yunet)]
-
-
-def first_model() -> str:
-    """The name of the model that the page starts with."""
-    return (*_offered, DEFAULT_MODEL)[0]
 
 
 class _PrivateUpload(route_utils.GradioUploadFile):
@@ -78,39 +59,10 @@ def read_photo(upload: dict | None) -> np.ndarray:
     return decode(Path(upload["path"]).read_bytes())
 
 
-def models_here() -> list[str]:
-    """The names of the models that need no download."""
-    return _offered + [name for name, entry in MODELS.items() if entry.weights.is_file()]
-
-
-def model_choices() -> list[tuple[str, str]]:
-    """(label, name) of the host's own models, then of the known ones, those whose weights are here first."""
-    here = models_here()
-    return [(name, name) for name in here] + [
-        (f"{name} (weights not here yet)", name) for name in MODELS if name not in here
-    ]
-
-
 def restorer(name: str | None) -> tuple[Restorer, list[str]]:
-    """A name on the page or a Hub id -> its restorer, kept loaded, and what fell back while loading it.
-
-    Never a path that the host did not offer: visitors have no files here.
-    """
-    name = str(name or "").strip()
-    if name not in (*_offered, *MODELS) and (not _HUB_ID.fullmatch(name) or Path(name).exists()):
-        raise UserError(
-            f"{name!r} is not a model. Choose one of {', '.join(MODELS)}, or type a Hugging Face Hub id: owner/name."
-        )
-    with _loading:
-        return _load(name)
-
-
-@functools.lru_cache(_KEPT_MODELS)
-def _load(name: str) -> tuple[Restorer, list[str]]:
-    with warnings.catch_warnings(record=True) as caught:  # not for many threads at once: `restorer` holds a lock
-        warnings.simplefilter("always", UserWarning)
-        loaded = Restorer(load_model(name, DEVICE), *_detectors)
-    return loaded, [str(warning.message) for warning in caught if warning.category is UserWarning]
+    """A model that a visitor names -> its restorer, and what fell back while it was loaded."""
+    loaded = named(name)
+    return Restorer(loaded.model, *_detectors), loaded.notes
 
 
 def device_name() -> str:
