@@ -95,11 +95,12 @@ def restore(
     for photo, out in tqdm(pairs, unit="photo", disable=not source.is_dir()):
         try:
             started = time.perf_counter()
-            result = restorer(images.load(photo), mode, faces)
+            given = images.load_photo(photo)
+            result = restorer(given.pixels, mode, faces)
             seconds = time.perf_counter() - started
             if result.failed and not result.faces:
                 raise UserError(" ".join(result.notes))
-            images.save_png(result.photo, out)
+            images.save_png(result.photo, out, given.alpha)
             if attention is not None:
                 for i, face in enumerate(result.faces):
                     _save_attention(face, attention / f"{out.stem}_face{i + 1}", f"{photo.name}, face {i + 1}, {model}")
@@ -109,7 +110,7 @@ def restore(
             failed.append(photo.name)
             tqdm.write(f"{photo.name}: {error}", file=sys.stderr)
             continue
-        tqdm.write(_summary(photo, out, result, seconds))
+        tqdm.write(_summary(photo, out, result, seconds, given.notes))
     if failed:
         raise UserError(f"{len(failed)} of {len(pairs)} photos could not be restored: {', '.join(failed)}.")
 
@@ -226,14 +227,14 @@ def _parse_box(text: str) -> list[float]:
     return box
 
 
-def _summary(photo: Path, out: Path, result: Restoration, seconds: float) -> str:
+def _summary(photo: Path, out: Path, result: Restoration, seconds: float, notes: Sequence[str]) -> str:
     faces = f"{len(result.faces)} face{'s' * (len(result.faces) != 1)} restored"
     lines = [f"{photo} -> {out}: {faces} in {seconds:.2f} s; detector: {result.detector}"]
     for i, face in enumerate(result.faces):
         box = ", ".join(f"{value:.0f}" for value in face.face.box)
         kind = "as it is" if face.degraded is face.crop else "reduced first, as in training"
         lines.append(f"    face {i + 1}: box {box}; {kind}")
-    return "\n".join(lines + [f"    {note}" for note in result.notes])
+    return "\n".join(lines + [f"    {note}" for note in (*notes, *result.notes)])
 
 
 def _save_attention(face: RestoredFace, path: Path, title: str) -> None:

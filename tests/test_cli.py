@@ -104,6 +104,20 @@ def test_without_a_face_the_photo_is_written_unchanged_and_the_user_told(run, fo
     assert np.array_equal(images.load(tmp_path / "out.png"), skimage.data.coffee())
 
 
+def test_transparency_is_kept_and_an_unusable_profile_is_told(run, folder, tmp_path):
+    astronaut = skimage.data.astronaut()
+    alpha = np.full(astronaut.shape[:2], 255, np.uint8)
+    alpha[:, :100], alpha[:, 100:120] = 0, 128
+    photo, out = tmp_path / "cut-out.png", tmp_path / "out.png"
+    Image.fromarray(np.dstack((astronaut, alpha))).save(photo, icc_profile=b"damaged")
+    code, printed, _ = run("restore", photo, out, "--model", folder, "--box", BOX)
+    assert code == 0
+    assert "colour profile is damaged" in printed
+    written = np.asarray(Image.open(out))
+    assert np.array_equal(written[..., 3], alpha)
+    assert np.array_equal(written[400:, 120:, :3], astronaut[400:, 120:])
+
+
 def test_modes_and_whole_pictures_can_be_chosen(run, photo, folder, tmp_path):
     results = []
     for options in (["--simulate"], ["--as-is"], []):

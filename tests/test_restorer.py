@@ -121,6 +121,23 @@ def test_a_face_that_cannot_be_restored_is_noted_and_the_others_are_restored(pho
     assert any(note.startswith("Face 2 was not restored") for note in result.notes)
 
 
+def test_a_photo_without_colour_comes_back_without_and_the_user_is_told(photo):
+    grey = images.to_grey(photo)
+    network = model()
+    for mode in ("simulate", "as_is"):
+        result = Restorer(network, finder(BOX))(grey, mode=mode)
+        (face,) = result.faces
+        raw = images.to_image(network.trace(images.to_tensor(face.degraded)).restored)
+        assert not images.is_grey(raw)
+        assert images.is_grey(face.restored)
+        assert images.is_grey(result.photo)
+        assert np.abs(face.restored[..., 0] - raw @ (0.299, 0.587, 0.114)).max() < 1
+        assert any("no colour" in note for note in result.notes)
+    result = Restorer(network, finder(BOX))(photo)
+    assert not images.is_grey(result.faces[0].restored)
+    assert not any("no colour" in note for note in result.notes)
+
+
 def test_a_network_that_answers_nan_restores_nothing(photo):
     result = Restorer(model(Broken), finder(BOX))(photo)
     assert result.faces == []

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from sparnet.faces import Face
 from sparnet.images import resize, to_image
-from sparnet.restorer import Mode, Restorer, cut_face, side_in_photo
+from sparnet.restorer import Mode, Restorer, as_coloured, cut_face, side_in_photo
 from viz.atlas import mean_map
 from viz.overlay import colorize, enlarge
 
@@ -102,7 +102,7 @@ def restored_column(name: str, restorer: Restorer, one: OneFace) -> Column:
     degraded = one.degraded(size)
     start = perf_counter()
     trace = restorer.trace(degraded)
-    picture = to_image(trace.restored)  # on a GPU, this waits for it
+    picture = as_coloured(to_image(trace.restored), degraded)  # on a GPU, this waits for it
     seconds = perf_counter() - start
     return Column(
         name,
