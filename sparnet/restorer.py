@@ -177,6 +177,8 @@ def find_faces(
     detector = detector or find_detector()
     found = detector(photo)
     notes = [detector.note]
+    if found.smallest is not None:
+        notes.append(f"Faces from about {found.smallest:.0f} pixels up were searched.")
     if not found:
         notes.append(
             "No human face was found, so the photo is unchanged. If it shows one, give its box, or take the whole "

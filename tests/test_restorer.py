@@ -7,7 +7,7 @@ import torch
 
 from sparnet import SPARNet, SPARNetConfig, images
 from sparnet.errors import UserError
-from sparnet.faces import Detector, Face
+from sparnet.faces import Detector, Face, Faces
 from sparnet.model import Trace
 from sparnet.restorer import Restorer
 
@@ -111,6 +111,11 @@ def test_no_face_is_a_normal_result_that_says_what_to_do(photo):
     assert np.array_equal(result.photo, photo)
     assert any("No human face was found" in note and "give its box" in note for note in result.notes)
     assert result.detector == "a stub"
+
+
+def test_the_smallest_size_that_was_searched_is_told(photo):
+    detector = Detector("a stub", "A stub searched.", lambda photo: Faces([Face(BOX)], smallest=37.5))
+    assert "Faces from about 38 pixels up were searched." in Restorer(model(), detector)(photo).notes
 
 
 def test_a_face_that_cannot_be_restored_is_noted_and_the_others_are_restored(photo):
