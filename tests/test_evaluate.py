@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -352,7 +353,39 @@ def test_the_sharp_faces_themselves_score_infinitely_well(faces, tmp_path, capsy
     assert found["scores"]["perfect"]["psnr"]["mean"] == "inf"
     assert found["scores"]["perfect"]["ssim"]["mean"] == pytest.approx(1)
     assert "bicubic" not in found["scores"]
-    assert "11 faces, compared at 64x64" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "11 faces, compared at 64x64" in printed
+    assert "identical (11)" in printed
+
+
+def test_a_picture_identical_to_the_sharp_one_is_counted_and_the_mean_is_of_the_rest(faces, model, tmp_path, capsys):
+    folder = restored_copy(faces, tmp_path / "theirs")
+    for file in sorted(folder.iterdir())[2:]:
+        image = np.array(Image.open(file))
+        Image.fromarray(image ^ np.uint8(4)).save(file)
+    main([f"net={model}"], faces, tmp_path / "scores.json", restored=[folder], size=32, markdown=tmp_path / "table.md")
+    found = report(tmp_path / "scores.json")
+    psnr = found["scores"]["theirs"]["psnr"]
+    values = {method: [row["values"][method]["psnr"] for row in found["rows"]] for method in found["scores"]}
+    assert values["theirs"][:2] == ["inf", "inf"]
+    assert psnr["mean"] == pytest.approx(np.mean(values["theirs"][2:]))
+    assert psnr["low"] < psnr["mean"] < psnr["high"]
+    assert (psnr["n"], psnr["identical"]) == (FACES - 2, 2)
+    gains = np.subtract(values["theirs"][2:], values["bicubic"][2:])
+    assert psnr["difference"]["mean"] == pytest.approx(gains.mean())
+    assert "identical" not in found["scores"]["net"]["psnr"] | found["scores"]["theirs"]["ssim"]
+    for text in (capsys.readouterr().out, (tmp_path / "table.md").read_text()):
+        assert "2 identical left out" in text
+        assert not re.search(r"\binf\b", text)
+
+
+def test_a_restored_face_without_the_colours_of_the_sharp_one_is_named(faces, tmp_path, capsys):
+    folder = restored_copy(faces, tmp_path / "theirs")
+    Image.open(folder / "03.bmp").convert("L").save(folder / "03.bmp")
+    main(data=faces, restored=[folder], json_file=tmp_path / "scores.json")
+    (fault,) = report(tmp_path / "scores.json")["faces"]["faults"]["grey"]
+    assert (fault["name"], fault["of"]) == ("03.png", "theirs")
+    assert "03.png (theirs: restored without the colours" in capsys.readouterr().out
 
 
 def test_pictures_and_models_are_compared_on_the_same_faces(faces, model, tmp_path):

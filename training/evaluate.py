@@ -45,7 +45,7 @@ from training.instruments import Instruments, choose, known_file
 from training.methods import Bicubic, Network, Pictures, labelled, load_network
 from training.perceptual import Lpips
 from training.protocols import PROTOCOLS, Protocol, factor_of, find_protocol
-from training.scores import SHARP, Ledger, Results, plain_numbers, row_from, summary, write_report
+from training.scores import SHARP, Ledger, Results, finite_mean, plain_numbers, row_from, summary, write_report
 
 
 def evaluate(
@@ -238,7 +238,7 @@ def score(
         raise UserError(f"none of the {len(items)} pictures can be read, so there is nothing to score")
     unreadable = tuple(why for row in rows for kind, _, why in row.faults if kind == "unreadable")
     means = [
-        {metric: float(np.mean([row.values[method][metric] for row in scored])) for metric in scored[0].values[method]}
+        {metric: finite_mean([row.values[method][metric] for row in scored]) for metric in scored[0].values[method]}
         for method in ("bicubic", name)
     ]
     seconds = round(time.monotonic() - started, 1)

@@ -135,6 +135,7 @@ def table(report: dict) -> dict:
                     "mean": words.value(estimate, metric),
                     "interval": words.interval(estimate, metric).strip(),
                     "n": None if estimate["n"] == report["faces"]["scored"] else estimate["n"],
+                    "identical": estimate.get("identical"),
                     "best": _is_best(number(estimate["mean"]), means[metric], METRICS[metric].better),
                     "difference": difference and words.value(difference, metric, "+"),
                     "difference_interval": difference and words.interval(difference, metric, "+").strip(),
@@ -154,6 +155,10 @@ def table(report: dict) -> dict:
             }
         )
     return {"metrics": metrics, "titles": [words.title(metric) for metric in metrics], "rows": rows}
+
+
+def _decibels(psnr: float, sign: str = "") -> str:
+    return "identical" if np.isposinf(psnr) else f"{psnr:{sign}.2f} dB"
 
 
 def _is_best(mean: float, means: Sequence[float], better: str) -> bool:
@@ -211,10 +216,10 @@ def cases(trial: Trial, results: Results) -> dict | None:
             if face is None:
                 continue
             psnr = results.column(trial.anchor if name == "degraded" else name, "psnr")[one.index]
-            strip.append((name, data_uri(face), "" if np.isnan(psnr) else f"{psnr:.2f} dB"))
+            strip.append((name, data_uri(face), "" if np.isnan(psnr) else _decibels(psnr)))
             if (attention := maps.get((one.index, name))) is not None:
                 strip.append((f"attention of {name}", data_uri(over(face, attention, *scale[name])), ""))
-        told.append({"kind": kind, "name": one.name, "gain": f"{gain[one.index]:{sign}.2f} dB", "strip": strip})
+        told.append({"kind": kind, "name": one.name, "gain": _decibels(gain[one.index], sign), "strip": strip})
     return {"by": first, "over": trial.anchor, "rows": told, "scale": scale}
 
 

@@ -49,6 +49,8 @@ def title(metric: str) -> str:
 
 def value(estimate: dict, metric: str, sign: str = "") -> str:
     """The mean, as many digits as the metric has."""
+    if number(estimate["mean"]) == float("inf"):
+        return "identical"
     return f"{number(estimate['mean']):{sign}.{METRICS[metric].digits}f}"
 
 
@@ -61,9 +63,13 @@ def interval(estimate: dict, metric: str, sign: str = "") -> str:
 
 
 def measured(estimate: dict, metric: str, scored: int) -> str:
-    """Mean, interval, and over how many faces if not over all that were scored."""
-    fewer = "" if estimate["n"] == scored else f" (n = {estimate['n']})"
-    return value(estimate, metric) + interval(estimate, metric) + fewer
+    """Mean, interval, and over how many faces if not over all that were scored; how many are the sharp ones exactly."""
+    identical = estimate.get("identical", 0)
+    if not estimate["n"]:
+        return f"identical ({identical})"
+    fewer = [] if estimate["n"] == scored else [f"n = {estimate['n']}"]
+    fewer += [f"{identical} identical left out"] if identical else []
+    return value(estimate, metric) + interval(estimate, metric) + (f" ({', '.join(fewer)})" if fewer else "")
 
 
 def terminal(report: dict) -> str:

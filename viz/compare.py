@@ -74,6 +74,11 @@ class Column:
     ssim: float | None = None
     error: str | None = None
 
+    @property
+    def identical(self) -> bool:
+        """To the original: the PSNR is infinite."""
+        return self.psnr == np.inf
+
     def facts(self) -> dict:
         """Everything but the pictures, for JSON."""
         return {
@@ -81,7 +86,8 @@ class Column:
             "pixels": self.pixels,
             "parameters": self.parameters,
             "seconds": None if self.seconds is None else round(self.seconds, 3),
-            "psnr": None if self.psnr is None else round(self.psnr, 3),
+            "psnr": None if self.psnr is None or self.identical else round(self.psnr, 3),
+            "identical": self.identical,
             "ssim": None if self.ssim is None else round(self.ssim, 4),
             "error": self.error,
         }
@@ -93,6 +99,8 @@ class Column:
         if self.parameters is not None:
             facts += [f"{self.parameters / 1e6:.2f} M", f"{self.seconds:.2f} s"]
         scores = [f"{self.psnr:.2f} dB / {self.ssim:.3f}"] if self.psnr is not None else []
+        if self.identical:
+            scores = ["identical to the original"]
         return [", ".join(facts), *scores] if facts else []
 
 
