@@ -37,14 +37,14 @@ _FIRST_BYTES = {  # only to tell the user what was sent instead of a photo, or w
 }
 
 
-def decode(data: bytes) -> np.ndarray:
+def decode(data: bytes, max_pixels: int = MAX_PIXELS) -> np.ndarray:
     """Untrusted file content -> (H,W,3) uint8 RGB as a viewer shows it; `UserError` says what is wrong with it.
 
     The first frame, upright by its EXIF orientation, over white where it is transparent, 16 bits scaled to 8; colour
     profiles and all other metadata are dropped.
     """
     if not data:
-        raise UserError(f"The file is empty. Choose a photo: {ACCEPTED}.")
+        raise UserError(_unreadable(data))
     try:
         image = Image.open(io.BytesIO(data), formats=FORMATS)  # reads the header only
     except UnidentifiedImageError as error:
@@ -52,10 +52,10 @@ def decode(data: bytes) -> np.ndarray:
     except Exception as error:  # Pillow's parsers raise nearly anything on damaged headers, bombs included
         raise UserError(_unreadable(data, error)) from error
     with image:
-        if image.width * image.height > MAX_PIXELS:
+        if image.width * image.height > max_pixels:
             raise UserError(
                 f"The picture has {image.width} x {image.height} pixels, which is more than "
-                f"{MAX_PIXELS // 1_000_000} megapixels. Make it smaller and try again."
+                f"{max_pixels // 1_000_000} megapixels. Make it smaller and try again."
             )
         try:
             return _rgb(ImageOps.exif_transpose(image))
@@ -63,6 +63,13 @@ def decode(data: bytes) -> np.ndarray:
             raise
         except Exception as error:  # the same for damaged or truncated pixels
             raise UserError(_unreadable(data, error)) from error
+
+
+def check_first_bytes(data: bytes) -> None:
+    """`UserError` unless a file that begins so, with 12 bytes or more, can be a photo."""
+    kind = next((kind for start, kind in _FIRST_BYTES.items() if data.startswith(start)), "a ")
+    if kind.startswith("a ") or (kind == "WebP" and data[8:12] != b"WEBP"):
+        raise UserError(_unreadable(data))
 
 
 def load(path: str | Path) -> np.ndarray:
@@ -163,6 +170,8 @@ def _rgb(image: Image.Image) -> np.ndarray:
 
 
 def _unreadable(data: bytes, error: Exception | None = None) -> str:
+    if not data:
+        return f"The file is empty. Choose a photo: {ACCEPTED}."
     kind = next((kind for start, kind in _FIRST_BYTES.items() if data.startswith(start)), None)
     if kind and not kind.startswith("a "):
         reason = f" ({error})" if str(error or "") else ""
