@@ -160,7 +160,10 @@ def size_of(value: object, seen: set[int]) -> int:
     if isinstance(value, np.ndarray):
         return value.nbytes if value.base is None else size_of(value.base, seen)  # a view keeps all of it
     if isinstance(value, torch.Tensor):
-        return value.untyped_storage().nbytes()
+        storage = value.untyped_storage()  # its views share it
+        counted = storage.data_ptr() in seen
+        seen.add(storage.data_ptr())
+        return 0 if counted else storage.nbytes()
     if isinstance(value, dict):
         return sum(size_of(item, seen) for item in value.values())
     if isinstance(value, (list, tuple)):
