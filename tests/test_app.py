@@ -221,12 +221,21 @@ def test_a_model_for_blind_restoration_takes_the_faces_as_they_are_and_says_so(p
     expect(page.get_by_label("Restore the photo as it is")).to_be_checked()
 
 
-def test_a_text_file_named_jpg_is_answered_by_a_sentence_and_leaves_nothing_of_the_last_photo(restored, tmp_path):
+def test_a_text_file_named_jpg_is_answered_by_a_sentence(server, browser, tmp_path):
     (tmp_path / "notes.jpg").write_text("This is not a photo.")
+    page = browser.new_page()
+    page.goto(server[0])
+    upload(page, tmp_path / "notes.jpg")
+    expect(page.get_by_text("not a photo that can be read")).to_be_visible(timeout=PATIENCE)
+    page.close()
+
+
+def test_a_damaged_photo_is_answered_by_a_sentence_and_leaves_nothing_of_the_last_one(restored, tmp_path):
+    (tmp_path / "cut.png").write_bytes(ASTRONAUT.read_bytes()[:5000])
     restored.get_by_label("Remove Image").click()
     expect(restored.locator("#explorer")).to_be_hidden(timeout=PATIENCE)
-    upload(restored, tmp_path / "notes.jpg")
-    expect(restored.locator(".notice")).to_contain_text("not a photo that can be read", timeout=PATIENCE)
+    upload(restored, tmp_path / "cut.png")
+    expect(restored.locator(".notice")).to_contain_text("damaged or incomplete", timeout=PATIENCE)
     expect(restored.locator("#explorer")).to_be_hidden()
     expect(restored.locator("#slider")).to_be_hidden()
 

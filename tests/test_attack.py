@@ -4,6 +4,7 @@ import asyncio
 import io
 import json
 import os
+import select
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -209,8 +210,9 @@ def test_a_face_strength_or_part_that_the_page_never_sends_is_answered_in_words(
     for patch in ([1], "x", [0, 0, float(10**9), 1], None):
         assert '"success":true' in attacker.event("view-query", "select", session, [None, "gradient"], {"patch": patch})
     layers = {"background": None, "layers": [], "composite": None}
-    told = attacker.event("paint-apply", "click", session, [None, None, "body.0", layers, "x"])
+    told = attacker.event("paint-apply", "click", session, [None, None, None, layers, "x"])
     assert "of the wrong type" in told
+    assert "not in the list" in attacker.event("paint-apply", "click", session, [None, None, "rm", layers, 1])
 
 
 def test_no_message_tells_where_anything_lies_on_the_server(attacker, sent):
@@ -224,7 +226,7 @@ def test_no_message_tells_where_anything_lies_on_the_server(attacker, sent):
 
 def test_downloads_are_called_as_the_photo_in_harmless_letters(attacker, sent):
     _, events = attacker.call("restore", sent, *GIVEN[:2], False).split("data: ")
-    assert json.loads(events)[0]["orig_name"] == "Anns-50-photo-restored.png"
+    assert json.loads(events)[0]["orig_name"] == "Ann-s-50-photo-restored.png"
     for name in ("../../etc/passwd", "a\nb", '<img src="x">', "$" * 300, "x" * 300):
         stem = serving.file_stem(name)
         assert stem.replace("-", "").replace("_", "").isalnum()
@@ -243,7 +245,7 @@ def test_what_is_no_picture_is_refused_at_the_upload_and_leaves_nothing(page, at
     ):
         refused = attacker.upload(data, "photo.png")
         assert refused.status_code == 400
-        assert "not a photo that can be read" in refused.text or "The file is empty" in refused.text
+        assert any(words in refused.text for words in ("not a photo that can be read", "is empty", "is damaged"))
     assert sorted(page.files.rglob("*")) == before
     assert attacker.upload(b'{"format": "edits"}', "edits.json").status_code == 200
 
@@ -290,10 +292,15 @@ def test_two_hundred_dripping_uploads_hold_neither_memory_nor_places_nor_files(p
     )
     kind = ("Content-Type: multipart/form-data; boundary=x", "Content-Length: 1000000")
     drips = [begun(page.address, "upload", *kind, body=head) for _ in range(200)]
-    refused = []
-    for drip in drips[serving.UPLOADS_OF_ONE :]:
-        refused.append(drip.recv(4000))
-    assert all(b" 503 " in answer and b"busy, try again" in answer for answer in refused)
+    refused = 0
+    while refused < len(drips) - serving.UPLOADS_OF_ONE:
+        for drip in select.select(drips, [], [], 30)[0]:
+            answer = drip.recv(4000, socket.MSG_WAITALL)
+            assert b" 503 " in answer
+            assert b"busy, try again" in answer
+            drip.close()
+            drips.remove(drip)
+            refused += 1
     assert resident(page.process) - held < 30 * MEGABYTE
     for drip in drips:
         drip.close()
@@ -331,8 +338,8 @@ def test_memory_over_all_sessions_is_bounded_and_the_oldest_goes_first(monkeypat
     photo = serving.Photo(bytes(1000), "shared")
     sessions = {name: SimpleNamespace(state_data={1: [serving.Photo(bytes(1000), name), photo]}) for name in "abcd"}
     messages = {name: asyncio.Queue() for name in "abcd"}
-    for queue in messages.values():
-        queue.put_nowait(SimpleNamespace(output={"data": ["x" * 1000]}))
+    for name, queue in messages.items():
+        queue.put_nowait(SimpleNamespace(output={"data": [name * 1000]}))
     line = SimpleNamespace(pending_messages_per_session=messages)
     door.forget_the_oldest(SimpleNamespace(session_data=sessions), line)
     assert [name for name, session in sessions.items() if session.state_data] == ["d"]  # 1000, and 1000 that all share

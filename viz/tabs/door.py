@@ -86,7 +86,8 @@ class Page(gr.Blocks):
             return await super().preprocess_data(block_fn, inputs, state, explicit_call)
         except UserError as error:
             raise gr.Error(html.escape(str(error), quote=False), print_exception=False) from error
-        except gr.Error:
+        except gr.Error as error:
+            error.print_exception = False  # a visitor's mistake is not for the log
             raise
         except Exception as error:  # Gradio's and pydantic's own, of any kind, about what a visitor sent
             log.info("A request was not understood", exc_info=error)

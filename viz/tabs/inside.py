@@ -28,6 +28,7 @@ from viz.tabs.serving import (
     UNOPENED,
     chosen_index,
     device_name,
+    event_value,
     explained,
     first_model,
     read_photo,
@@ -238,7 +239,7 @@ class Tab:
 
     def mark(self, now: Looked | None, detector: str, event: gr.EventData, progress=gr.Progress()):  # noqa: B008
         """The pixel query of a part that was marked on the restored face."""
-        shares = getattr(event, "patch", None)
+        shares = event_value(event, "patch")
         patch = None if now is None or not _is_patch(shares) else _pixels(shares, len(now.one.restored))
         return self.answer(self.panels["query"], now, [patch, detector], progress) | {self._patch: patch}
 

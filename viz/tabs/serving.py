@@ -151,24 +151,24 @@ def file_stem(name: str) -> str:
 
 
 def size_of(value: object, seen: set[int]) -> int:
-    """Bytes of memory that pictures, tensors and texts in `value` take; `seen`: ids of what was counted already."""
-    if id(value) in seen:
-        return 0
-    seen.add(id(value))
-    if isinstance(value, (bytes, str)):
-        return len(value)
-    if isinstance(value, np.ndarray):
-        return value.nbytes if value.base is None else size_of(value.base, seen)  # a view keeps all of it
-    if isinstance(value, torch.Tensor):
-        storage = value.untyped_storage()  # its views share it
-        counted = storage.data_ptr() in seen
-        seen.add(storage.data_ptr())
-        return 0 if counted else storage.nbytes()
+    """Bytes of memory that pictures, tensors and texts in `value` take; `seen`: those that were counted already."""
     if isinstance(value, dict):
         return sum(size_of(item, seen) for item in value.values())
     if isinstance(value, (list, tuple)):
         return sum(size_of(item, seen) for item in value)
-    return size_of(vars(value), seen) if dataclasses.is_dataclass(value) else 0
+    if dataclasses.is_dataclass(value):
+        return size_of(vars(value), seen)
+    if isinstance(value, np.ndarray):
+        value = value if value.base is None else value.base  # a view keeps all of it
+    elif isinstance(value, torch.Tensor):
+        value = value.untyped_storage()
+    key = value.data_ptr() if isinstance(value, torch.UntypedStorage) else id(value)
+    if key in seen:
+        return 0
+    seen.add(key)
+    if isinstance(value, (bytes, str)):
+        return len(value)
+    return value.nbytes() if isinstance(value, torch.UntypedStorage) else getattr(value, "nbytes", 0)
 
 
 @contextlib.contextmanager
@@ -311,10 +311,15 @@ def face_index(number: object, count: int, notes: list[str]) -> int:
 
 def chosen_index(event: gr.EventData, count: int) -> int:
     """Which of the `count` faces was chosen on the photo; `UserError` if none of them was."""
-    index = getattr(event, "index", None)
+    index = event_value(event, "index")
     if index not in range(count):
         raise UserError("There is no such face. Choose one on the photo.")
     return int(index)
+
+
+def event_value(event: gr.EventData, name: str) -> object:
+    """What the browser says of an event, which may be anything; None if it says nothing of that name."""
+    return event._data.get(name) if isinstance(event._data, dict) else None
 
 
 def download(data: bytes, name: str) -> str:
