@@ -74,7 +74,7 @@ def decode_photo(data: bytes, max_pixels: int = MAX_PIXELS) -> Decoded:
     it is transparent, 16 bits scaled to 8; all other metadata is dropped. A profile that cannot be used is noted.
     """
     if not data:
-        raise UserError(f"The file is empty. Choose a photo: {ACCEPTED}.")
+        raise UserError(_unreadable(data))
     try:
         image = Image.open(io.BytesIO(data), formats=FORMATS)  # reads the header only
     except UnidentifiedImageError as error:
@@ -93,6 +93,13 @@ def decode_photo(data: bytes, max_pixels: int = MAX_PIXELS) -> Decoded:
             raise
         except Exception as error:  # the same for damaged or truncated pixels
             raise UserError(_unreadable(data, error)) from error
+
+
+def check_first_bytes(data: bytes) -> None:
+    """`UserError` unless a file that begins so, with 12 bytes or more, can be a photo."""
+    kind = next((kind for start, kind in _FIRST_BYTES.items() if data.startswith(start)), "a ")
+    if kind.startswith("a ") or (kind == "WebP" and data[8:12] != b"WEBP"):
+        raise UserError(_unreadable(data))
 
 
 def load(path: str | Path) -> np.ndarray:
@@ -292,6 +299,8 @@ _CHARTS = {"GRAY": _chart("L", 52), "RGB": _chart("RGB", 18), "CMYK": _chart("CM
 
 
 def _unreadable(data: bytes, error: Exception | None = None) -> str:
+    if not data:
+        return f"The file is empty. Choose a photo: {ACCEPTED}."
     kind = next((kind for start, kind in _FIRST_BYTES.items() if data.startswith(start)), None)
     if kind == "TIFF" and error is None and (samples := _tiff_samples(data)):
         return f"The TIFF file holds {samples}, which cannot be read here. Save it with 8 or 16 bits a channel."

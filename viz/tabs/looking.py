@@ -10,7 +10,6 @@ from pathlib import Path
 from secrets import token_hex
 
 import gradio as gr
-import numpy as np
 
 from sparnet.checkpoints import weights_file
 from sparnet.errors import UserError
@@ -20,14 +19,23 @@ from viz import report
 from viz.finding import Finding, Subject
 from viz.population import Population, kept
 from viz.provenance import model_record, versions
-from viz.tabs.serving import DEVICE, download_folder, face_index, find, restorer, settled_mode
+from viz.tabs.serving import (
+    DEVICE,
+    Photo,
+    check_settings,
+    download_folder,
+    face_index,
+    find,
+    restorer,
+    settled_mode,
+)
 
 
 @dataclass(frozen=True, eq=False)
 class Looked:
     """What one visitor looks into."""
 
-    photo: np.ndarray  # (H,W,3) uint8
+    photo: Photo
     faces: list[Face]
     model: str
     mode: str
@@ -42,7 +50,7 @@ class Looked:
     def at(self, index: int) -> "Looked":
         """Another face of the photo; `UserError` if it cannot be restored."""
         restore, _ = restorer(self.model)
-        one = restore.restore_face(self.photo, self.faces[index], self.mode, whole=self.whole)
+        one = restore.restore_face(self.photo.pixels(), self.faces[index], self.mode, whole=self.whole)
         return replace(self, index=index, one=one, token=token_hex(8))
 
     @property
@@ -53,7 +61,7 @@ class Looked:
         """The same face in front of another model, cut out and reduced as that one's are."""
         mode, _ = settled_mode(model, self.mode)
         restore, _ = restorer(model)
-        one = restore.restore_face(self.photo, self.faces[self.index], mode, whole=self.whole)
+        one = restore.restore_face(self.photo.pixels(), self.faces[self.index], mode, whole=self.whole)
         return Subject.of(restore.model, model, one, self.detector)
 
     def population(self) -> tuple[Population, str]:
@@ -64,7 +72,7 @@ class Looked:
         """What makes a finding anew; of the photo only the hash of its pixels: it is the visitor's."""
         face = {
             "file": "the photo",
-            "sha256": sha256(self.photo.tobytes()).hexdigest(),
+            "sha256": sha256(self.photo.pixels().tobytes()).hexdigest(),
             "sha256_of": "its pixels, RGB, row by row",
             "face": self.index + 1,
             "of": len(self.faces),
@@ -83,16 +91,17 @@ class Looked:
 
 
 def look(
-    photo: np.ndarray, model: str, mode: str, whole: bool, progress: gr.Progress, number: int | None = None
+    photo: Photo, model: str, mode: str, whole: bool | None, progress: gr.Progress, number: int | None = None
 ) -> Looked:
     """At a photo's largest face, if there is one; or at face `number`, counted from 1: `UserError` if it is not there.
 
     A model for faces of all damages takes them as they are, whatever the mode, and a note says so.
     """
+    check_settings(model, mode, whole)
     progress(0, desc=f"Loading {model}")
     mode, notes = settled_mode(model, mode)
     progress(0.2, desc="Looking for faces")
-    faces, detector, said = find(photo, whole)
+    faces, detector, said = find(photo.pixels(), whole)
     looked = Looked(photo, faces, model, mode, whole, detector, [*notes, *said])
     progress(0.6, desc="Restoring the face")
     if number is not None:
