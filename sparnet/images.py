@@ -6,8 +6,6 @@ png bytes <- encode_png <- (H,W,3) uint8 RGB <- to_image <-----------------'
 
 import codecs
 import io
-import os
-import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -16,10 +14,12 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from .errors import UserError
+from .files import read_whole, save_bytes
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF")
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
 MAX_PIXELS = 40_000_000
+MAX_BYTES = 8 * MAX_PIXELS + 100_000_000  # of a file: four channels of 16 bits, and what else may be in it
 ACCEPTED = "JPEG, PNG, WebP, BMP and TIFF are accepted"
 
 _FIRST_BYTES = {  # only to tell the user what was sent instead of a photo, or which photo is damaged
@@ -67,11 +67,7 @@ def decode(data: bytes) -> np.ndarray:
 
 def load(path: str | Path) -> np.ndarray:
     """`decode` for a file; `UserError` names it."""
-    path = Path(path)
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise UserError(f"{path} cannot be read: {error.strerror}.") from error
+    data = read_whole(Path(path), MAX_BYTES)
     try:
         return decode(data)
     except UserError as error:
@@ -88,32 +84,6 @@ def encode_png(image: np.ndarray) -> bytes:
 def save_png(image: np.ndarray, path: str | Path) -> None:
     """Write (H,W,3) uint8 RGB as PNG; the file is there whole or not at all."""
     save_bytes(encode_png(image), path)
-
-
-def save_bytes(data: bytes, path: str | Path) -> None:
-    """Write a file whole or not at all; `UserError` if that is impossible."""
-    path = Path(path)
-    temporary = None
-    try:
-        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
-            temporary = file.name
-            file.write(data)
-        umask = os.umask(0)
-        os.umask(umask)
-        os.chmod(temporary, 0o666 & ~umask)  # a temporary file is private, a result is not
-        os.replace(temporary, path)
-    except OSError as error:
-        if temporary is not None:
-            Path(temporary).unlink(missing_ok=True)
-        raise UserError(f"{path} cannot be written: {error.strerror}.") from error
-
-
-def make_folder(path: Path) -> None:
-    """Make the folder and those above it; `UserError` if that is impossible."""
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"The folder {path} cannot be made: {error.strerror}. Choose another.") from error
 
 
 def resize(image: np.ndarray, side: int) -> np.ndarray:

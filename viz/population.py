@@ -23,9 +23,9 @@ from numpy import ndarray
 from PIL import Image
 
 from sparnet.bootstrap import CONFIDENCE, RESAMPLES, mean_interval
-from sparnet.checkpoints import sha256_of
 from sparnet.errors import UserError
-from sparnet.images import save_bytes, to_image
+from sparnet.files import save_bytes, sha256_of
+from sparnet.images import to_image
 from sparnet.restorer import Progress
 from viz.finding import Finding, Subject
 from viz.overlay import overlay

@@ -14,7 +14,7 @@ from jinja2 import Environment, FileSystemLoader
 from plotly.offline import get_plotlyjs
 
 from sparnet.errors import UserError
-from sparnet.images import save_bytes
+from sparnet.files import save_bytes
 from sparnet.restorer import Progress
 from viz import (
     ablation,

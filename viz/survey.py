@@ -19,7 +19,8 @@ from numpy import ndarray
 from PIL import Image
 
 from sparnet.errors import UserError
-from sparnet.images import make_folder, save_bytes, save_png
+from sparnet.files import make_folder, save_bytes
+from sparnet.images import save_png
 from sparnet.regions import OUTLINES
 from sparnet.restorer import Progress
 from viz import ablation, atlas, claims, faithfulness, population, query, regions, sanity, stability
