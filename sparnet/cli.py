@@ -92,7 +92,10 @@ def restore(
         raise UserError("--box is for one photo, not for a folder.")
     pairs = _folder_pairs(source, target) if source.is_dir() else [_photo_pair(source, target)]
     count, failed = len(pairs), []
+    if attention is not None:
+        check_name(attention)
     if source.is_dir():
+        check_name(target)
         pairs = [pair for pair in pairs if _fits(*pair, attention, failed)]
     check_targets(_targets(pairs, attention), [photo for photo, _ in pairs])
     faces = "whole" if whole else [_parse_box(text) for text in box] if box else None
