@@ -7,8 +7,6 @@ untrusted bytes -> decode_photo -> Decoded: pixels, what is transparent, notes -
 
 import codecs
 import io
-import os
-import tempfile
 import warnings
 from dataclasses import dataclass
 from functools import lru_cache
@@ -20,10 +18,12 @@ from PIL import Image, ImageCms, ImageOps, TiffImagePlugin, UnidentifiedImageErr
 from torch import Tensor
 
 from .errors import UserError
+from .files import read_whole, save_bytes
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF")
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
 MAX_PIXELS = 40_000_000
+MAX_BYTES = 8 * MAX_PIXELS + 100_000_000  # of a file: four channels of 16 bits, and what else may be in it
 MAX_PROFILE = 4 * 2**20  # bytes of a colour profile; the largest of printing presses have three million
 ACCEPTED = "JPEG, PNG, WebP, BMP and TIFF are accepted"
 
@@ -132,32 +132,6 @@ def save_png(image: np.ndarray, path: str | Path, alpha: np.ndarray | None = Non
     save_bytes(encode_png(image, alpha), path)
 
 
-def save_bytes(data: bytes, path: str | Path) -> None:
-    """Write a file whole or not at all; `UserError` if that is impossible."""
-    path = Path(path)
-    temporary = None
-    try:
-        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
-            temporary = file.name
-            file.write(data)
-        umask = os.umask(0)
-        os.umask(umask)
-        os.chmod(temporary, 0o666 & ~umask)  # a temporary file is private, a result is not
-        os.replace(temporary, path)
-    except OSError as error:
-        if temporary is not None:
-            Path(temporary).unlink(missing_ok=True)
-        raise UserError(f"{path} cannot be written: {error.strerror}.") from error
-
-
-def make_folder(path: Path) -> None:
-    """Make the folder and those above it; `UserError` if that is impossible."""
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"The folder {path} cannot be made: {error.strerror}. Choose another.") from error
-
-
 def resize(image: np.ndarray, side: int) -> np.ndarray:
     """(H,W,3) uint8 -> (side,side,3) uint8, Pillow's bicubic, antialiased when it reduces."""
     return np.array(Image.fromarray(check_image(image)).resize((side, side), Image.Resampling.BICUBIC))
@@ -201,11 +175,7 @@ def to_grey(image: np.ndarray) -> np.ndarray:
 
 
 def _of_file(path: str | Path, decoder):
-    path = Path(path)
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise UserError(f"{path} cannot be read: {error.strerror}.") from error
+    data = read_whole(Path(path), MAX_BYTES)
     try:
         return decoder(data)
     except UserError as error:

@@ -29,6 +29,7 @@ from sparnet.model import SPARNet, Trace
 Mode = Literal["simulate", "as_is"]
 MODES: tuple[Mode, ...] = ("simulate", "as_is")
 MIN_SIDE = 16  # pixels; the smallest photo that is taken
+BOX_SIDES = 4  # the photo's shorter ones; a larger box is no face, and the photo mirrored to fill it takes for ever
 Box = Sequence[float]
 Progress = Callable[[int, int, str], None]
 
@@ -172,6 +173,11 @@ def find_faces(
                 raise UserError(
                     f"The box {x1:g},{y1:g},{x2:g},{y2:g} lies outside the photo, which is {width} x {height} "
                     "pixels. Give it as left,top,right,bottom."
+                )
+            if max(x2 - x1, y2 - y1) > BOX_SIDES * min(width, height):
+                raise UserError(
+                    f"The box {x1:g},{y1:g},{x2:g},{y2:g} is more than {BOX_SIDES} times as large as the photo, "
+                    f"which is {width} x {height} pixels. Give it as left,top,right,bottom in pixels."
                 )
         return given, "none: given by the caller", []
     detector = detector or find_detector()

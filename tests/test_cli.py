@@ -154,7 +154,7 @@ def test_a_folder_is_restored_and_what_is_unreadable_named(run, photo, folder, t
         (["{photo}", "{tmp}/out.jpg"], "must end in .png"),
         (["{photo}", "{tmp}"], "must end in .png"),
         (["{photo}", "{tmp}/nowhere/out.png"], "There is no folder"),
-        (["{photo}", "{photo}"], "OUT is IN"),
+        (["{photo}", "{photo}"], "would be written over"),
         (["{tmp}", "{tmp}"], "OUT is IN"),
         (["{tmp}", "{photo}"], "cannot be made"),
         (["{tmp}/empty", "{tmp}/out"], "has no photos"),

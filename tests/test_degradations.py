@@ -407,7 +407,7 @@ def test_one_picture_is_drawn_in_every_row(tmp_path, capsys):
     [
         ("missing", "out.png", "there is no"),
         ("face.png", "out.jpg", "out.png"),
-        ("face.png", "no/out.png", "cannot be written"),
+        ("face.png", "no/out.png", "There is no folder"),
         ("broken.png", "out.png", "broken.png"),
     ],
 )

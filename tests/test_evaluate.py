@@ -559,7 +559,7 @@ def test_attention_units_are_counted_and_order_the_table(model, tmp_path, faces)
         ({"protocol": "hd-blind", "degradation": "bicubic8"}, "protocol hd-blind means --degradation blind"),
         ({"protocol": "hd-blind", "size": 128}, "protocol hd-blind means --size 512"),
         ({"resume": True}, "give --json too"),
-        ({"html": Path("nowhere/report.html")}, "there is no folder nowhere"),
+        ({"html": Path("nowhere/report.html")}, "There is no folder nowhere"),
         ({"lpips": Path("nowhere.safetensors")}, "nowhere.safetensors"),
     ],
 )  # fmt: skip

@@ -5,6 +5,7 @@
 Under every face stands what was done to it. The command is `python -m training.degradations`.
 """
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
@@ -16,6 +17,8 @@ from PIL import Image, ImageDraw, ImageFont
 
 from sparnet import images
 from sparnet.errors import UserError
+from sparnet.files import check_folder, check_targets
+from sparnet.text import plain
 from training.data import centre_view, index_pictures
 from training.degradations import Blind, apply, random_grey
 
@@ -36,13 +39,25 @@ def main(
     """Draw a sheet of sharp faces, each followed by independent draws of SPARNetHD's degradation, with captions."""
     if out.suffix.lower() != ".png":
         raise UserError(f"{out} is no name of a PNG file; call it {out.with_suffix('.png')}")
+    check_folder(out)
     items = index_pictures([source]).items
+    check_targets([("the sheet", out)], (Path(item.path) for item in items))
+    faces = []
+    for i in np.random.default_rng(seed).permutation(len(items)):
+        try:
+            faces.append(centre_view(items[i].picture(), size))
+        except UserError as error:
+            if len(items) == 1:
+                raise
+            print(f"left out: {plain(str(error))}", file=sys.stderr)
+        if len(faces) == rows:
+            break
     if len(items) == 1:
-        items = items * rows
-    chosen = np.random.default_rng(seed).permutation(len(items))[:rows]
-    faces = [centre_view(items[i].picture(), size) for i in chosen]
+        faces = faces * rows
+    if not faces:
+        raise UserError(f"None of the {len(items)} pictures in {source} can be read.")
     images.save_png(contact_sheet(faces, columns, seed), out)
-    print(f"{out}: {len(faces)} faces of {size} px, {columns - 1} degradations each, seed {seed}")
+    print(f"{plain(str(out))}: {len(faces)} faces of {size} px, {columns - 1} degradations each, seed {seed}")
 
 
 def contact_sheet(faces: Sequence[ndarray], columns: int, seed: int) -> ndarray:

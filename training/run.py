@@ -21,8 +21,8 @@ from accelerate import Accelerator, DataLoaderConfiguration
 from accelerate.utils import InitProcessGroupKwargs, set_seed
 from tqdm import tqdm
 
-from sparnet import images
 from sparnet.errors import UserError
+from sparnet.files import make_folder
 from training.data import Crop, FaceBatches, Index, index_pictures
 from training.discriminator import MultiScaleDiscriminator
 from training.networks import Network, build, network, plain_state
@@ -225,7 +225,7 @@ def introduce(run: Run) -> None:
     if job.resume:
         run.say(f"resumed at step {run.step:,}")
     elif run.accelerator.is_main_process:
-        images.make_folder(job.out)
+        make_folder(job.out)
         settings = json.dumps(run.record | {"paths": [str(path) for path in job.data]}, indent=1)
         write_whole(job.out / "run.json", lambda path: path.write_text(settings))
         write_checkpoint(run)

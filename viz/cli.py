@@ -8,8 +8,7 @@
 Exit 0 when done, 2 after one line on stderr when the user can put something right.
 """
 
-import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -23,12 +22,15 @@ import typer
 from tqdm import tqdm
 
 from sparnet import images
-from sparnet.checkpoints import DEFAULT_MODEL, load_model, sha256_of, weights_file
+from sparnet.checkpoints import DEFAULT_MODEL, load_model, weights_file
+from sparnet.command import run as run_app
 from sparnet.errors import UserError
 from sparnet.faces import find_detector, transform_points
+from sparnet.files import check_targets, files_in, make_folder, sha256_of
 from sparnet.landmarks import read_landmarks
 from sparnet.model import SPARNet
 from sparnet.restorer import Progress, Restorer, find_faces
+from sparnet.text import plain
 from viz.ablation import MODES
 from viz.agreement import SHARE
 from viz.faithfulness import CELLS, LEVELS
@@ -42,6 +44,14 @@ if TYPE_CHECKING:
 
 _PATHS = ("model", "other_model", "checkpoint", "out", "photo")  # paths, whose last parts are told elsewhere
 _LONGEST = 400  # characters of a word: a painted mask is one of thousands
+FILES = {  # what a command's files are called, where not as the command
+    "ablate": ["ablation", "ablation-pairs"],
+    "compare": ["agreement"],
+    "population": ["population", "training"],
+}
+FILES["report"] = ["atlas", "gate", *FILES["ablate"], "edit", "regions", "faithfulness", "sanity", "query",
+                   *FILES["compare"], "channels", "stability", *FILES["population"]]  # fmt: skip
+FILES["survey"] = ["population", "regions", "stability", "ablation", "sanity", "faithfulness"]
 _TOLD = 24  # lines of numbers in the terminal; the JSON has all
 
 app = typer.Typer(
@@ -97,6 +107,7 @@ class Bench:
         self.detector = find_detector(options.yunet) if options.yunet else None
         self.models: list[dict] = []
         self.faces: dict[tuple, dict] = {}  # each once, however often it was looked at
+        self.left_out: list[str] = []  # why, of each picture of a folder that cannot be looked at
         self.network = self.load(options.model, options.revision)
 
     def load(self, source: str, revision: str | None = None) -> tuple[SPARNet, str]:
@@ -120,7 +131,22 @@ class Bench:
         """The aligned faces of a folder, instead of FACE."""
         if self.options.photo is not None:
             raise UserError("FACE and --faces exclude each other: give one of them.")
-        return FolderOfFaces(self, pictures(folder))
+        return self.faces_in(folder)
+
+    def faces_in(self, folder: Path) -> "FolderOfFaces":
+        """The aligned faces of a folder; those that are none are left out. `UserError` if no face is left."""
+        paths = []
+        for path in pictures(folder):
+            try:
+                find_faces(images.load(path), "whole")
+                read_landmarks(path)
+            except UserError as error:
+                self.left_out.append(str(error))
+            else:
+                paths.append(path)
+        if not paths:
+            raise UserError(f"None of the pictures in {folder} can be looked at. {self.left_out[0]}")
+        return FolderOfFaces(self, paths)
 
     def other(self, model: str | None, photo: Path | None) -> Subject | None:
         """The same face in front of another model, or another face in front of the same model; None: neither."""
@@ -204,21 +230,35 @@ class FolderOfFaces:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and exit."""
-    try:
-        app(arguments)
-    except UserError as error:
-        print("error:", " ".join(str(error).split()), file=sys.stderr)
-        sys.exit(2)
+    run_app(app, arguments)
 
 
 def pictures(folder: Path) -> list[Path]:
     """The photos of a folder by name; `UserError` if there are none."""
     if not folder.is_dir():
         raise UserError(f"There is no folder {folder}.")
-    found = sorted(path for path in folder.iterdir() if path.is_file() and path.suffix.lower() in images.SUFFIXES)
-    if not found:
-        raise UserError(f"{folder} has no photos, that is, no files ending in {', '.join(images.SUFFIXES)}.")
-    return found
+    return files_in(folder, images.SUFFIXES)
+
+
+def targets_of(name: str, out: Path, page: Path | None) -> list[tuple[str, Path]]:
+    """All that a command may write, (what it is, path); `page` is the survey's, if it is to be another file."""
+    files = [f"{file}.{kind}" for file in FILES.get(name, [name]) for kind in ("json", "npz", "png", "pdf")]
+    targets = [(file, out / file) for file in files]
+    if name == "report":
+        from viz import report  # here, because it is slow to import
+
+        targets += [(file, out / file) for file in (report.PAGE, report.FILM)]
+    if name == "survey":
+        from viz import survey  # the same
+
+        targets += survey.targets(out, page or out / survey.PAGE)
+    return targets
+
+
+def inputs_of(photo: Path | None, given: Mapping[str, Any]) -> list[Path]:
+    """The pictures and edits that a command reads."""
+    files = [file for file in (photo, given.get("other_face"), given.get("edits")) if file is not None]
+    return files if given.get("faces") is None else files + pictures(given["faces"])
 
 
 @contextmanager
@@ -242,14 +282,18 @@ def command(study: Callable[..., Finding]) -> Callable[..., Finding]:
 
     def run(**given: Any) -> None:
         options = Options(**{name: given.pop(name) for name in signature(Options).parameters})
-        images.make_folder(options.out)
+        check_targets(targets_of(study.__name__, options.out, given.get("page")), inputs_of(options.photo, given))
+        make_folder(options.out)
         with progress_bar() as progress:
             bench = Bench(options)
             finding = study(bench, progress, **given)
         paths = finding.save(options.out, bench.provenance(study.__name__, given), options.pdf)
         more = f" and {len(paths) - 4} more" if len(paths) > 4 else ""
         written = f"Written: {', '.join(map(str, paths[:4]))}{more}"
-        print("\n".join([bench.told(), finding.meaning, *told(finding.numbers), written]))
+        lines = [bench.told(), finding.meaning, *told(finding.numbers), written]
+        print("\n".join(plain(line) for line in lines))
+        if bench.left_out:
+            raise UserError(f"{len(bench.left_out)} pictures were left out: {' '.join(bench.left_out)}")
 
     run.__signature__ = Signature([parameter.replace(kind=Parameter.KEYWORD_ONLY) for parameter in parameters])
     run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
@@ -415,7 +459,7 @@ def sanity(
     if bench.options.photo is None and faces is not None:
         return study_many(bench.subjects(faces), draws or 1, seed, progress)
     subject = bench.subject()
-    others = None if faces is None else list(FolderOfFaces(bench, pictures(faces)))
+    others = None if faces is None else list(bench.faces_in(faces))
     return study(subject, others, draws or 3, seed, progress)
 
 
@@ -541,7 +585,7 @@ def population(
             instrument.keep(instrument.population_of(finding.numbers, finding.arrays), weights, keep)
         return finding
     subject = bench.subject()
-    return study(subject, gather(FolderOfFaces(bench, pictures(faces)), progress))
+    return study(subject, gather(bench.faces_in(faces), progress))
 
 
 @command
@@ -568,7 +612,7 @@ def report(
         subject,
         other=bench.other(other_model, other_face),
         edits=None if edits is None else load(edits, subject),
-        faces=None if faces is None else FolderOfFaces(bench, pictures(faces)),
+        faces=None if faces is None else bench.faces_in(faces),
         patch=_patch(patch),
         run=run,
     )
