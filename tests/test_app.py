@@ -13,6 +13,7 @@ import gradio as gr
 import gradio_client.exceptions
 import httpx2
 import numpy as np
+import profiles
 import pytest
 import skimage.data
 from gradio_client import Client, handle_file
@@ -279,6 +280,22 @@ def test_the_client_restores_a_photo(client):
     assert facts["seconds"] > 0
     assert facts["detector"]
     assert facts["notes"]
+
+
+def test_a_profile_reaches_the_decoder_and_transparency_the_download(client, tmp_path):
+    astronaut = skimage.data.astronaut()
+    alpha = np.full(astronaut.shape[:2], 255, np.uint8)
+    alpha[:, :60] = 0
+    profile = profiles.rgb_profile(profiles.DISPLAY_P3, 2.2)
+    Image.fromarray(np.dstack((astronaut, alpha))).save(tmp_path / "wide.png", icc_profile=profile)
+    path, _ = client.predict(handle_file(tmp_path / "wide.png"), "sparnet-tiny", "simulate", api_name="/restore")
+    restored = np.asarray(Image.open(path))
+    assert np.array_equal(restored[..., 3], alpha)
+    expected = profiles.to_srgb(astronaut, profiles.DISPLAY_P3, 2.2)
+    assert np.abs(restored[400:, 100:, :3] - expected[400:, 100:]).max() < 1.5
+    Image.fromarray(astronaut).save(tmp_path / "damaged.png", icc_profile=b"damaged")
+    _, facts = client.predict(handle_file(tmp_path / "damaged.png"), "sparnet-tiny", "simulate", api_name="/restore")
+    assert any("colour profile is damaged" in note for note in facts["notes"])
 
 
 def test_the_client_gets_the_atlas_and_every_map_with_the_models_sizes(client):

@@ -246,7 +246,7 @@ def _found(
         raise UserError(f"{len(names)} models are chosen. Choose 1 to {MAX_MODELS}.")
     progress(0, desc="Looking for faces")
     faces, detector, notes = find(photo.pixels(), whole)
-    return Compared(photo, faces, names, mode, whole, detector, notes)
+    return Compared(photo, faces, names, mode, whole, detector, [*photo.notes, *notes])
 
 
 def _compared(now: Compared, index: int, progress: gr.Progress) -> Compared:

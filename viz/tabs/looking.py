@@ -102,7 +102,7 @@ def look(
     mode, notes = settled_mode(model, mode)
     progress(0.2, desc="Looking for faces")
     faces, detector, said = find(photo.pixels(), whole)
-    looked = Looked(photo, faces, model, mode, whole, detector, [*notes, *said])
+    looked = Looked(photo, faces, model, mode, whole, detector, [*photo.notes, *notes, *said])
     progress(0.6, desc="Restoring the face")
     if number is not None:
         return looked.at(face_index(number, len(faces), said))

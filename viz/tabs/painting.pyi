@@ -73,11 +73,8 @@ class Canvas(gr.ImageEditor):
         super().accept_blobs(data)
         while size_of([vars(blobs) for blobs in self.blob_storage.values()], set()) > PAINTED_BYTES:
             del self.blob_storage[next(iter(self.blob_storage))]
-    from collections.abc import Callable, Sequence
-    from typing import TYPE_CHECKING, Any, Literal
-
+    from typing import Callable, Literal, Sequence, Any, TYPE_CHECKING
     from gradio.blocks import Block
-
     if TYPE_CHECKING:
         from gradio.components import Timer
         from gradio.components.base import Component

@@ -11,7 +11,8 @@ import gradio as gr
 import skimage.data
 from gradio.utils import get_upload_folder
 
-from sparnet.images import make_folder, resize, save_png
+from sparnet.files import make_folder
+from sparnet.images import resize, save_png
 from viz.tabs.serving import EXAMPLES, first_model, model_choices
 
 STATIC = Path(__file__).parents[1] / "static"

@@ -143,7 +143,7 @@ def build() -> tuple[gr.State, gr.State, gr.Button]:
             pixels = given.pixels()
             settled, notes = settled_mode(model, mode)
             done, facts = timed_restoration(pixels, model, settled, whole, progress)
-            facts["notes"] = list(dict.fromkeys([*facts["notes"], *notes]))
+            facts["notes"] = list(dict.fromkeys([*given.notes, *facts["notes"], *notes]))
             if not done.faces:
                 return view(_status(facts)) | {choice: settled}
             found = [face.face for face in done.faces]
@@ -202,6 +202,7 @@ def _endpoints(photo: gr.Image, model: gr.Dropdown, mode: gr.Radio, whole: gr.Ch
         """
         given = read_photo(photo)
         done, facts = timed_restoration(given.pixels(), model, mode, whole, progress)
+        facts["notes"] = [*given.notes, *facts["notes"]]
         return _photo_file(done.photo, given), facts
 
     def attention(photo, model, mode, face=1, whole=False, progress=gr.Progress()):  # noqa: B008
@@ -240,8 +241,8 @@ def _without_features(now: Shown) -> Shown:
 
 
 def _photo_file(restored: np.ndarray, photo: Photo) -> str:
-    """The path of the restored photo to download."""
-    return download(encode_png(restored), f"{photo.name}-restored.png")
+    """The path of the restored photo to download, as transparent as the photo is."""
+    return download(encode_png(restored, photo.decoded().alpha), f"{photo.name}-restored.png")
 
 
 def _files(face: RestoredFace, index: int, photo: Photo, model: str, only: tuple[str, ...]) -> list[str]:

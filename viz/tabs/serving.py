@@ -34,7 +34,7 @@ from sparnet import Restorer, load_model
 from sparnet.checkpoints import DEFAULT_MODEL, MODELS
 from sparnet.errors import UserError
 from sparnet.faces import Detector, Face, find_detector
-from sparnet.images import decode
+from sparnet.images import Decoded, decode_photo
 from sparnet.restorer import MODES, Restoration, find_faces
 
 log = logging.getLogger(__name__)
@@ -100,10 +100,15 @@ class Photo:
 
     data: bytes
     name: str  # for the names of downloads: letters, digits, - and _
+    notes: tuple[str, ...] = ()  # of decoding it
+
+    def decoded(self) -> Decoded:
+        """Pixels and what is transparent; `UserError` in words if it is not a photo, or larger than the page takes."""
+        return decode_photo(self.data, PHOTO_PIXELS)
 
     def pixels(self) -> np.ndarray:
-        """(H,W,3) uint8 RGB; `UserError` in words if it is not a photo, or larger than the page takes."""
-        return decode(self.data, PHOTO_PIXELS)
+        """(H,W,3) uint8 sRGB, of `decoded`."""
+        return self.decoded().pixels
 
 
 def read_photo(upload: object) -> Photo:
@@ -112,8 +117,7 @@ def read_photo(upload: object) -> Photo:
         raise UserError("Choose a photo first: drop one on the left, paste it, or take a picture.")
     data = read_upload(upload)
     photo = Photo(data, file_stem(Path(upload["path"]).stem))
-    photo.pixels()
-    return photo
+    return dataclasses.replace(photo, notes=photo.decoded().notes)
 
 
 def read_upload(upload: object) -> bytes:
