@@ -322,8 +322,9 @@ class _YuNet:
         return max(same, key=lambda other: other.score, default=face)
 
     def _sure(self, face: Face) -> bool:
-        to_template = crop_transform(Face(face.box), TEMPLATE_SIDE)
-        return face.score >= self.SURE and _plausible(transform_points(to_template, face.landmarks))
+        if face.score < self.SURE or (face.box[2:] - face.box[:2]).min() < MIN_FACE:
+            return False
+        return _plausible(transform_points(crop_transform(Face(face.box), TEMPLATE_SIDE), face.landmarks))
 
     def _search(self, photo: np.ndarray) -> list[tuple[np.ndarray, np.ndarray, float]]:
         self.network.setInputSize(photo.shape[1::-1])
