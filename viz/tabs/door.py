@@ -12,7 +12,7 @@ import secrets
 import time
 from collections import Counter
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 import gradio as gr
@@ -189,6 +189,7 @@ class Door:
         try:
             await self._let_in(scope, receive, send)
         except _Refused as refused:
+            await _drained(receive)
             await JSONResponse({"detail": str(refused)}, refused.status, {"Connection": "close"})(scope, receive, send)
         except ClientDisconnect:
             log.info("A visitor left in the middle of a request")
@@ -245,6 +246,14 @@ def _bounded(scope: Scope, receive: Receive, limit: int) -> Receive:
         return message
 
     return bounded
+
+
+async def _drained(receive: Receive) -> None:
+    """Throw away what else is sent, for a second: a visitor who is still sending would not read the answer."""
+    with suppress(TimeoutError):
+        async with asyncio.timeout(1):
+            while (await receive()).get("more_body"):
+                pass
 
 
 async def _whole(receive: Receive) -> bytes:

@@ -6,6 +6,7 @@ list of edits -> the network -> before | after, linked maps, chart, files; undo;
 
 import io
 import json
+from collections.abc import Callable
 
 import gradio as gr
 import numpy as np
@@ -59,22 +60,18 @@ def layer(file: FileData | bytes | None, **_) -> np.ndarray | None:
     raise UserError("The painted layer is larger than the canvas. Clear it and paint again.")
 
 
-class Canvas(gr.ImageEditor):
-    """Gradio's, that opens nothing but `layer`s, and keeps few of those that wait to be applied."""
-
-    is_template = True  # drawn in the browser as what it is derived from
-
-    def convert_and_format_image(self, file: FileData | bytes | None, **_) -> np.ndarray | None:
-        return layer(file)
+def few_layers(canvas: gr.ImageEditor) -> Callable[[AcceptBlobs], None]:
+    """What takes a layer of the canvas on its way, before the event that uses it; keeps few of those that wait."""
 
     @server
-    def accept_blobs(self, data: AcceptBlobs):
-        """A layer on its way, before the event that uses it."""
+    def accept_blobs(data: AcceptBlobs) -> None:
         if data.data["index"] not in _INDICES:  # Gradio makes a list as long as that
             raise UserError("The canvas has fewer layers.")
-        super().accept_blobs(data)
-        while size_of([vars(blobs) for blobs in self.blob_storage.values()], set()) > PAINTED_BYTES:
-            del self.blob_storage[next(iter(self.blob_storage))]
+        gr.ImageEditor.accept_blobs(canvas, data)
+        while size_of([vars(blobs) for blobs in canvas.blob_storage.values()], set()) > PAINTED_BYTES:
+            del canvas.blob_storage[next(iter(canvas.blob_storage))]
+
+    return accept_blobs
 
 
 class Painting:
@@ -89,7 +86,7 @@ class Painting:
                     self.unit = gr.Dropdown([], label="Unit", filterable=False, min_width=140, elem_id="paint-unit")
                     self.strength = gr.Slider(0.05, 1, 1, step=0.05, label="Strength", min_width=140,
                                               elem_id="paint-strength")  # fmt: skip
-                self.canvas = Canvas(
+                self.canvas = gr.ImageEditor(
                     type="numpy",
                     image_mode="RGBA",
                     format="png",
@@ -105,6 +102,8 @@ class Painting:
                     show_label=False,
                     elem_id="paint-canvas",
                 )
+                self.canvas.convert_and_format_image = layer  # Gradio's own opens any format
+                self.canvas.accept_blobs = few_layers(self.canvas)
                 with gr.Row():
                     self.apply = gr.Button("Apply", variant="primary", min_width=90, elem_id="paint-apply")
                     self.undo = gr.Button("Undo the last", min_width=90, elem_id="paint-undo")
