@@ -806,3 +806,22 @@ def test_an_embedders_file_is_read_as_its_kind_says(tmp_path, monkeypatch):
         chosen = instruments.choose(identity=identity)
         assert ("identity by", "sface" if "sface" in identity.split(str(tmp_path))[0] else made[-1][2]) in chosen.record
     assert made == [("onnx", file, "arcface"), ("onnx", file, "insightface"), ("sface", Path(file)), ("sface", None)]
+
+
+@pytest.mark.parametrize(
+    ("files", "said"),
+    [
+        ({"json_file": "scores", "html": "SCORES"}, "--json and --html would both be written"),
+        ({"sheet": "{faces}/{first}"}, "which is read"),
+        ({"json_file": "{model}/config.json"}, "which is read"),
+        ({"markdown": "x" * 300}, "longer than"),
+    ],
+)
+def test_reports_are_not_written_over_each_other_nor_over_what_is_read(faces, model, tmp_path, files, said):
+    first = min(path.name for path in faces.iterdir())
+    files = {name: tmp_path / file.format(faces=faces, model=model, first=first) for name, file in files.items()}
+    before = {path: path.read_bytes() for path in (*faces.iterdir(), *Path(model).iterdir()) if path.is_file()}
+    with pytest.raises(UserError, match=said):
+        main(model=[str(model)], data=faces, **files)
+    assert before == {path: path.read_bytes() for path in before}
+    assert list(tmp_path.iterdir()) == []

@@ -31,10 +31,10 @@ GAP = 8  # px
 def main(
     source: Annotated[Path, typer.Argument(metavar="IN", help="a picture, a folder of pictures or a tar shard")],
     out: Annotated[Path, typer.Argument(metavar="OUT.png", help="where the sheet is written")],
-    seed: Annotated[int, typer.Option(min=0, help="the same seed draws the same sheet")] = 0,
-    rows: Annotated[int, typer.Option(min=1, help="faces; one picture alone is drawn in every row")] = 4,
-    columns: Annotated[int, typer.Option(min=2, help="the sharp face and its degradations")] = 6,
-    size: Annotated[int, typer.Option(min=8, help="of the network; the blurs' strengths are scaled to it")] = 512,
+    seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="the same seed draws the same sheet")] = 0,
+    rows: Annotated[int, typer.Option(min=1, max=100, help="faces; one picture alone is drawn in every row")] = 4,
+    columns: Annotated[int, typer.Option(min=2, max=100, help="the sharp face and its degradations")] = 6,
+    size: Annotated[int, typer.Option(min=8, max=2048, help="of the network; the blurs are scaled to it")] = 512,
 ) -> None:
     """Draw a sheet of sharp faces, each followed by independent draws of SPARNetHD's degradation, with captions."""
     if out.suffix.lower() != ".png":

@@ -346,7 +346,7 @@ def main(
     restored: Annotated[list[Path], typer.Option(help="[LABEL=] folder of another program's faces; repeatable.")] = [],  # noqa: B006
     protocol: Annotated[str, typer.Option(help=f"One of {', '.join(PROTOCOLS)}.")] = "plain",
     degradation: Annotated[str | None, typer.Option(help="bicubic4, bicubic8, bicubic16 or blind.")] = None,
-    size: Annotated[int | None, typer.Option(min=8, help="Common side of the faces in px.")] = None,
+    size: Annotated[int | None, typer.Option(min=8, max=2048, help="Common side of the faces in px.")] = None,
     lpips: Annotated[Path | None, typer.Option(help="Weights of LPIPS with SqueezeNet.")] = None,
     landmarks: Annotated[str | None, typer.Option(help="68-point ONNX file, or fan.")] = None,
     identity: Annotated[str | None, typer.Option(help="sface, or [sface=|insightface=]ONNX file.")] = None,
@@ -359,7 +359,7 @@ def main(
     truncate: Annotated[bool, typer.Option("--truncate", help="Cut Y to 8 bits like the released script.")] = False,
     crop: Annotated[Crop, typer.Option(help="centre: 178x218 and 160x160 pictures are not CelebA's.")] = "auto",
     limit: Annotated[int | None, typer.Option(min=1, help="The first N pictures only.")] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Of the bootstrap and of the robustness noise.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Of the bootstrap and of the robustness noise.")] = 0,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the rows beside --json.")] = False,
     html: Annotated[Path | None, typer.Option(help="Report that needs no network.")] = None,
     markdown: Annotated[Path | None, typer.Option(help="Table.")] = None,

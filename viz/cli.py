@@ -8,6 +8,7 @@
 Exit 0 when done, 2 after one line on stderr when the user can put something right.
 """
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
@@ -52,7 +53,16 @@ FILES = {  # what a command's files are called, where not as the command
 FILES["report"] = ["atlas", "gate", *FILES["ablate"], "edit", "regions", "faithfulness", "sanity", "query",
                    *FILES["compare"], "channels", "stability", *FILES["population"]]  # fmt: skip
 FILES["survey"] = ["population", "regions", "stability", "ablation", "sanity", "faithfulness"]
+MAX_SEED, MAX_STEPS, MAX_CELLS, MAX_BLUR = 2**32 - 1, 1000, 128, 1000  # of the options: beyond, it takes for ever
 _TOLD = 24  # lines of numbers in the terminal; the JSON has all
+
+
+def number(value: float | None) -> float | None:
+    """An option's value; not a number would be within any range."""
+    if value is not None and math.isnan(value):
+        raise typer.BadParameter("nan is not a number.")
+    return value
+
 
 app = typer.Typer(
     help="Look into a face restoration network: where each unit looks, and whether it matters.",
@@ -91,7 +101,7 @@ class Options:
 Faces = Annotated[
     Path | None, typer.Option(metavar="DIR", help="Aligned faces to study instead of one: means with intervals.")
 ]
-Seed = Annotated[int, typer.Option(help="Of everything random.")]
+Seed = Annotated[int, typer.Option(min=0, max=MAX_SEED, help="Of everything random.")]
 OtherModel = Annotated[str | None, typer.Option(metavar="MODEL", help="A second network, on the same face.")]
 OtherFace = Annotated[Path | None, typer.Option(metavar="PHOTO", help="A second face, its photo's largest.")]
 Run = Annotated[Path | None, typer.Option(metavar="DIR", help="Folder of a training run: maps over the training.")]
@@ -423,12 +433,16 @@ def faithfulness(
     unit: Annotated[
         list[str] | None, typer.Option(help="This unit's map too, beside the mean of all; repeatable.")
     ] = None,
-    cells: Annotated[int, typer.Option(min=2, help="On a side of the face; one of them is damaged at a time.")] = CELLS,
+    cells: Annotated[
+        int, typer.Option(min=2, max=MAX_CELLS, help="On a side of the face; one of them is damaged at a time.")
+    ] = CELLS,
     levels: Annotated[
-        int | None, typer.Option(min=1, help=f"Steps up to 50 % damaged; {LEVELS} for one face, half for many.")
+        int | None,
+        typer.Option(min=1, max=MAX_STEPS, help=f"Steps up to 50 % damaged; {LEVELS} for one face, half for many."),
     ] = None,
     draws: Annotated[
-        int | None, typer.Option(min=1, help="Random maps to compare with; 3 for one face, 1 for each of many.")
+        int | None,
+        typer.Option(min=1, max=MAX_STEPS, help="Random maps to compare with; 3 for one face, 1 for each of many."),
     ] = None,
     faces: Faces = None,
     seed: Seed = 0,
@@ -446,7 +460,7 @@ def sanity(
     bench: Bench,
     progress: Progress,
     draws: Annotated[
-        int | None, typer.Option(min=1, help="Random networks; 3 for one face, 1 for each of many.")
+        int | None, typer.Option(min=1, max=MAX_STEPS, help="Random networks; 3 for one face, 1 for each of many.")
     ] = None,
     faces: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Aligned faces: to compare FACE with, or to study instead of it.")
@@ -476,8 +490,13 @@ def query(
     path: Annotated[
         Literal["progressive", "linear"], typer.Option(help="From blur to the real input.")
     ] = "progressive",
-    sigma: Annotated[float | None, typer.Option(min=0, help="Of the blur at its beginning, in pixels.")] = None,
-    steps: Annotated[int, typer.Option(min=1, help="Of the path; more miss less of the change.")] = STEPS,
+    sigma: Annotated[
+        float | None,
+        typer.Option(min=0, max=MAX_BLUR, callback=number, help="Of the blur at its beginning, in pixels."),
+    ] = None,
+    steps: Annotated[
+        int, typer.Option(min=1, max=MAX_STEPS, help="Of the path; more miss less of the change.")
+    ] = STEPS,
 ) -> Finding:
     """Which input pixels a patch of the restored face came from."""
     from viz.query import study
@@ -492,7 +511,7 @@ def compare(
     other_model: OtherModel = None,
     other_face: OtherFace = None,
     share: Annotated[
-        float, typer.Option(min=0.001, max=1, help="Of the places: those that count as looked at.")
+        float, typer.Option(min=0.001, max=1, callback=number, help="Of the places: those that count as looked at.")
     ] = SHARE,
     faces: Faces = None,
     seed: Seed = 0,
@@ -517,7 +536,7 @@ def compare(
 def channels(
     bench: Bench,
     progress: Progress,
-    count: Annotated[int, typer.Option(min=1, help="Groups of channels that look alike.")] = 4,
+    count: Annotated[int, typer.Option(min=1, max=MAX_STEPS, help="Groups of channels that look alike.")] = 4,
     seed: Seed = 0,
 ) -> Finding:
     """What differs from channel to channel, for 3D and channel attention."""
@@ -530,7 +549,7 @@ def channels(
 def stability(
     bench: Bench,
     progress: Progress,
-    noises: Annotated[int, typer.Option(min=1, help="How many different noises are added.")] = 4,
+    noises: Annotated[int, typer.Option(min=1, max=MAX_STEPS, help="How many different noises are added.")] = 4,
     faces: Faces = None,
     seed: Seed = 0,
 ) -> Finding:
@@ -628,7 +647,8 @@ def survey(
         Path | None, typer.Option(metavar="FILE", help="The page; without it, what-we-found.md in --out.")
     ] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first so many faces.")] = None,
-    levels: Annotated[int, typer.Option(min=2, help="Steps of damage, of `faithfulness`.")] = LEVELS // 2,
+    levels: Annotated[int, typer.Option(min=2, max=MAX_STEPS, help="Steps of damage, of `faithfulness`.")] = LEVELS
+    // 2,
     seed: Seed = 0,
 ) -> "Survey":
     """All instruments over a folder of faces, as one short Markdown page that shows none of them.
