@@ -7,7 +7,6 @@ import argparse
 import os
 import signal
 import sys
-from tempfile import TemporaryDirectory
 
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # before Gradio is imported, which reads it
 
@@ -15,21 +14,19 @@ import gradio as gr
 
 from sparnet.errors import UserError
 from viz.tabs import compare, inside, models, programs, restore, serving
+from viz.tabs.door import Page
 from viz.tabs.theme import CSS, theme
 
 TITLE = "Face SPARNet: restore a face, see its attention"
 HEAD = """<h1>Restore a face. See the network's attention.</h1>
 <p>SPARNet rebuilds faces from as little as 16x16 pixels. Drop in a photo, compare before and after, and look at every
 attention map inside the network.</p>"""
-UPLOAD_LIMIT = "40mb"
-KEEP_FILES = (600, 3000)  # look every ten minutes for files of 50: uploads and results live an hour at most
-SESSIONS = 50  # visitors whose last result is kept in memory
 
 
 def build() -> gr.Blocks:
     """The whole page, not launched."""
-    serving.keep_uploads_apart()
-    with gr.Blocks(title=TITLE, analytics_enabled=False, delete_cache=KEEP_FILES, fill_width=True) as page:
+    files = (serving.SWEEP_SECONDS, serving.FILE_SECONDS)
+    with Page(title=TITLE, analytics_enabled=False, delete_cache=files, fill_width=True) as page:
         gr.HTML(HEAD, elem_id="head")
         with gr.Tabs() as tabs:
             with gr.Tab("Restore"):
@@ -72,8 +69,8 @@ def main() -> None:
     models.allow_hub(options.allow_hub or ["*"] * (options.host in models.LOCAL_HOSTS))
     signal.signal(signal.SIGTERM, stop)
     try:
-        with TemporaryDirectory(prefix="sparnet-", dir=os.environ.get("GRADIO_TEMP_DIR")) as files:
-            os.environ["GRADIO_TEMP_DIR"] = files  # uploads and results of this server alone, gone when it ends
+        with serving.own_folder() as files:
+            os.environ["GRADIO_TEMP_DIR"] = str(files)  # uploads and results of this server alone, gone when it ends
             serve(options.host, options.port)
     except SystemExit as ended:
         if ended.code:
@@ -97,11 +94,6 @@ def serve(host: str, port: int) -> None:
             theme=theme(),
             css_paths=list(CSS),
             footer_links=["api"],
-            max_file_size=UPLOAD_LIMIT,
-            state_session_capacity=SESSIONS,
-            run_history=False,
-            enable_monitoring=False,
-            ssr_mode=False,
         )
     except OSError as error:
         if "port" not in str(error):

@@ -10,7 +10,6 @@ The authors' weights are CC BY-NC-SA 4.0 (non-commercial) and are not bundled.
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from hashlib import file_digest
 from pathlib import Path
 from reprlib import repr as brief
 from textwrap import shorten
@@ -21,6 +20,7 @@ import torch
 from torch import Tensor
 
 from sparnet.errors import UserError
+from sparnet.files import sha256_of
 from sparnet.hub import WEIGHTS, check_weights, fetch
 from sparnet.limits import MAX_TENSORS, MAX_WEIGHTS_BYTES
 from sparnet.model import SPARNet, SPARNetConfig, UnitPlan
@@ -154,12 +154,6 @@ def weights_file(source: str, revision: str | None = None) -> Path:
     if path.exists():
         return path / WEIGHTS if path.is_dir() else path
     return fetch(source, revision, local_files_only=True) / WEIGHTS
-
-
-def sha256_of(file: Path) -> str:
-    """Of the file's bytes, in hexadecimal."""
-    with file.open("rb") as stream:
-        return file_digest(stream, "sha256").hexdigest()
 
 
 def _load_entry(entry: ModelEntry, device: torch.device) -> SPARNet:

@@ -7,11 +7,13 @@
 Exit 0 when done, 2 after one line on stderr when the user can put something right.
 """
 
+import re
 import sys
 import time
-from collections import Counter
 from collections.abc import Sequence
+from itertools import chain
 from pathlib import Path
+from traceback import format_exception
 from typing import Annotated
 
 import httpx2
@@ -22,14 +24,26 @@ from huggingface_hub import HfApi, get_token
 from huggingface_hub.errors import HFValidationError
 from tqdm import tqdm
 
-from sparnet import images
+from sparnet import command, images
 from sparnet.checkpoints import DEFAULT_MODEL, MODELS, load_model
 from sparnet.errors import UserError
 from sparnet.faces import find_detector
+from sparnet.files import (
+    check_folder,
+    check_name,
+    check_targets,
+    make_folder,
+    plain_name,
+    save_bytes,
+    unique_names,
+)
 from sparnet.folders import pictures_in
 from sparnet.hub import CONFIG, UNFINISHED, WEIGHTS
 from sparnet.model import SPARNet
 from sparnet.restorer import Mode, Restoration, RestoredFace, Restorer
+from sparnet.text import plain
+
+_NAMED = 20  # photos that failed, in the last line
 
 app = typer.Typer(
     help="Restore faces with SPARNet and see the attention that did it.",
@@ -42,11 +56,7 @@ app = typer.Typer(
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and exit."""
-    try:
-        app(arguments)
-    except UserError as error:
-        print("error:", " ".join(str(error).split()), file=sys.stderr)
-        sys.exit(2)
+    command.run(app, arguments)
 
 
 @app.command()
@@ -78,11 +88,16 @@ def restore(
         raise UserError("--whole and --box exclude each other: give one of them.")
     if not source.exists():
         raise UserError(f"There is no {source}.")
-    pairs = _folder_pairs(source, target) if source.is_dir() else [_photo_pair(source, target)]
     if box and source.is_dir():
         raise UserError("--box is for one photo, not for a folder.")
+    pairs = _folder_pairs(source, target) if source.is_dir() else [_photo_pair(source, target)]
+    count, failed = len(pairs), []
     if attention is not None:
-        images.make_folder(attention)
+        check_name(attention)
+    if source.is_dir():
+        check_name(target)
+        pairs = [pair for pair in pairs if _fits(*pair, attention, failed)]
+    check_targets(_targets(pairs, attention), [photo for photo, _ in pairs])
     faces = "whole" if whole else [_parse_box(text) for text in box] if box else None
     mode: Mode | None = None if simulate is None else "simulate" if simulate else "as_is"
 
@@ -91,28 +106,32 @@ def restore(
     if attention is not None and network.config.attention == "none":
         raise UserError(f"{model} has no attention maps to write: leave --attention out, or choose another model.")
     restorer = Restorer(network, find_detector(yunet) if yunet else None)
-    print(f"Model {model} on {device}.")
-    failed = []
+    print(f"Model {plain(model)} on {device}.")
+    for folder in (target if source.is_dir() else None, attention):
+        if folder is not None:
+            make_folder(folder)
     for photo, out in tqdm(pairs, unit="photo", disable=not source.is_dir()):
         try:
             started = time.perf_counter()
-            result = restorer(images.load(photo), mode, faces)
+            given = images.load_photo(photo)
+            result = restorer(given.pixels, mode, faces)
             seconds = time.perf_counter() - started
             if result.failed and not result.faces:
                 raise UserError(" ".join(result.notes))
-            images.save_png(result.photo, out)
+            images.save_png(result.photo, out, given.alpha)
             if attention is not None:
                 for i, face in enumerate(result.faces):
-                    _save_attention(face, attention / f"{out.stem}_face{i + 1}", f"{photo.name}, face {i + 1}, {model}")
-        except UserError as error:
+                    title = f"{photo.name}, face {i + 1}, {model}"
+                    _save_attention(face, _attention_files(attention, out, i + 1), title)
+        except Exception as error:
             if not source.is_dir():
                 raise
-            failed.append(photo.name)
-            tqdm.write(f"{photo.name}: {error}", file=sys.stderr)
+            _fail(photo, error, failed)
             continue
-        tqdm.write(_summary(photo, out, result, seconds))
+        tqdm.write(_summary(photo, out, result, seconds, given.notes))
     if failed:
-        raise UserError(f"{len(failed)} of {len(pairs)} photos could not be restored: {', '.join(failed)}.")
+        names = ", ".join(failed[:_NAMED]) + (f" and {len(failed) - _NAMED} more" if len(failed) > _NAMED else "")
+        raise UserError(f"{len(failed)} of {count} photos could not be restored: {names}.")
 
 
 @app.command()
@@ -145,21 +164,23 @@ def convert(
     half: Annotated[bool, typer.Option("--half", help="Store float16, half the size; loaded as float32.")] = False,
 ) -> None:
     """Write a model as safetensors and config.json, the format that `publish` uploads."""
+    if any((target / name).exists() for name in (CONFIG, WEIGHTS)):
+        raise UserError(f"{target} holds a model already, which is not overwritten. Choose another folder.")
     model = load_model(source)
     if half:
         model.half()
         if not all(value.isfinite().all() for value in model.state_dict().values()):
             raise UserError(f"{source} has values that float16 cannot hold. Convert it without --half.")
-    images.make_folder(target)
+    make_folder(target)
     card = Path(source) / "README.md"
     try:
-        if card.is_file():
+        if card.is_file() and not (target / card.name).exists():
             (target / "README.md").write_bytes(card.read_bytes())
         model.save_pretrained(target)
         (target / WEIGHTS).chmod((target / CONFIG).stat().st_mode)  # safetensors makes it private
     except OSError as error:
         raise UserError(f"{target} cannot be written: {error.strerror or error}.") from error
-    print(f"{target}: {model.config}")
+    print(f"{plain(str(target))}: {model.config}")
     print("Converting does not change the licence of the weights: the authors' are CC BY-NC-SA 4.0, non-commercial.")
 
 
@@ -175,10 +196,10 @@ def publish(
         raise UserError(f"There is no folder {folder}.")
     config = load_model(folder).config
     files = [folder / name for name in (CONFIG, WEIGHTS, "README.md") if (folder / name).is_file()]
-    print(f"{'Private' if private else 'Public'} repo {repo}: {config}")
+    print(f"{'Private' if private else 'Public'} repo {plain(repo)}: {config}")
     for file in files:
         print(f"    {file.name:<20}{file.stat().st_size / 1e6:.2f} MB")
-    if len(files) < 3 or UNFINISHED in files[-1].read_text(encoding="utf-8"):
+    if len(files) < 3 or UNFINISHED.encode() in files[-1].read_bytes():
         raise UserError(f"{folder / 'README.md'} is missing or unfinished. Say there: data, scores, limits, licence.")
     if get_token() is None:
         raise UserError("There is no Hub token. Log in with `hf auth login`, or set HF_TOKEN, and try again.")
@@ -197,22 +218,57 @@ def publish(
 def _photo_pair(source: Path, target: Path) -> tuple[Path, Path]:
     if target.suffix.lower() != ".png":
         raise UserError(f"OUT is {target}; it must end in .png, because the result is written without loss.")
-    if target.is_dir():
-        raise UserError(f"OUT is {target}, a folder; give the name of a .png file.")
-    if not target.parent.is_dir():
-        raise UserError(f"There is no folder {target.parent} to write {target.name} into. Create it first.")
-    if target.exists() and target.samefile(source):
-        raise UserError(f"OUT is IN, {source}; give another name, the photo is not overwritten.")
+    check_folder(target)
     return source, target
 
 
 def _folder_pairs(source: Path, target: Path) -> list[tuple[Path, Path]]:
-    photos = pictures_in(source)
-    images.make_folder(target)
-    if target.samefile(source):
+    if target.resolve() == source.resolve():
         raise UserError(f"OUT is IN, {source}; give another folder, photos are not overwritten.")
-    stems = Counter(path.stem for path in photos)
-    return [(path, target / f"{path.stem if stems[path.stem] == 1 else path.name}.png") for path in photos]
+    photos = pictures_in(source)
+    names = unique_names(photos)
+    return [(photo, target / f"{name}.png") for photo, name in zip(photos, names, strict=True)]
+
+
+def _targets(pairs: list[tuple[Path, Path]], attention: Path | None) -> list[tuple[str, Path]]:
+    """All that may be written. How many faces there are is not known yet: those by whose files a photo is called."""
+    targets = [(f"the result of {photo.name}", out) for photo, out in pairs]
+    if attention is None:
+        return targets
+    numbers = {plain_name(out.stem): {1} for _, out in pairs}
+    for path in chain.from_iterable(pairs):
+        if match := re.fullmatch(r"(.+)_face(\d+)\.(npz|png)", path.name, re.IGNORECASE):
+            numbers.get(plain_name(match[1]), set()).add(int(match[2]))
+    return targets + [
+        (f"the attention of {photo.name}", file)
+        for photo, out in pairs
+        for number in numbers[plain_name(out.stem)]
+        for file in _attention_files(attention, out, number)
+    ]
+
+
+def _attention_files(attention: Path, out: Path, number: int) -> tuple[Path, Path]:
+    """Raw maps and atlas of a face of the photo that is written as `out`."""
+    return attention / f"{out.stem}_face{number}.npz", attention / f"{out.stem}_face{number}.png"
+
+
+def _fits(photo: Path, out: Path, attention: Path | None, failed: list[str]) -> bool:
+    """Whether the files of this photo can have their names; if not, it is told and has failed."""
+    try:
+        check_name(out)
+        if attention is not None:
+            check_name(_attention_files(attention, out, 10)[0])
+    except UserError as error:
+        _fail(photo, error, failed)
+        return False
+    return True
+
+
+def _fail(photo: Path, error: Exception, failed: list[str]) -> None:
+    """Tell why a photo of a folder is left out; the others go on. A bug has its traceback."""
+    failed.append(photo.name)
+    reason = str(error) if isinstance(error, UserError) else "".join(format_exception(error))
+    tqdm.write(plain(photo.name) + ": " + plain(reason, keep="\n"), file=sys.stderr)
 
 
 def _parse_box(text: str) -> list[float]:
@@ -225,19 +281,19 @@ def _parse_box(text: str) -> list[float]:
     return box
 
 
-def _summary(photo: Path, out: Path, result: Restoration, seconds: float) -> str:
+def _summary(photo: Path, out: Path, result: Restoration, seconds: float, notes: Sequence[str]) -> str:
     faces = f"{len(result.faces)} face{'s' * (len(result.faces) != 1)} restored"
-    lines = [f"{photo} -> {out}: {faces} in {seconds:.2f} s; detector: {result.detector}"]
+    lines = [f"{plain(str(photo))} -> {plain(str(out))}: {faces} in {seconds:.2f} s; detector: {result.detector}"]
     for i, face in enumerate(result.faces):
         box = ", ".join(f"{value:.0f}" for value in face.face.box)
         kind = "as it is" if face.degraded is face.crop else "reduced first, as in training"
         lines.append(f"    face {i + 1}: box {box}; {kind}")
-    return "\n".join(lines + [f"    {note}" for note in result.notes])
+    return "\n".join(lines + [f"    {plain(note)}" for note in (*notes, *result.notes)])
 
 
-def _save_attention(face: RestoredFace, path: Path, title: str) -> None:
-    """Write PATH.npz, unit -> raw alpha (C,h,w) float32, and PATH.png, the atlas."""
+def _save_attention(face: RestoredFace, files: tuple[Path, Path], title: str) -> None:
+    """Write the .npz, unit -> raw alpha (C,h,w) float32, and the .png, the atlas."""
     from viz.atlas import face_atlas, maps_npz  # the one import of viz in sparnet: nothing else here needs Matplotlib
 
-    images.save_bytes(maps_npz(face.alphas), path.with_name(f"{path.name}.npz"))
-    images.save_bytes(face_atlas(face, title), path.with_name(f"{path.name}.png"))
+    for data, file in zip((maps_npz(face.alphas), face_atlas(face, title)), files, strict=True):
+        save_bytes(data, file)

@@ -24,13 +24,14 @@ from sparnet.faces import (
     paste_face,
     whole_transform,
 )
-from sparnet.images import check_image, degrade, to_image, to_tensor
+from sparnet.images import check_image, degrade, is_grey, to_grey, to_image, to_tensor
 from sparnet.model import SPARNet, Trace
 from sparnet.threads import use_free_cores
 
 Mode = Literal["simulate", "as_is"]
 MODES: tuple[Mode, ...] = ("simulate", "as_is")
 MIN_SIDE = 16  # pixels; the smallest photo that is taken
+BOX_SIDES = 4  # the photo's shorter ones; a larger box is no face, and the photo mirrored to fill it takes for ever
 Box = Sequence[float]
 Progress = Callable[[int, int, str], None]
 
@@ -43,7 +44,7 @@ class RestoredFace:
     to_crop: np.ndarray  # (2,3), photo -> crop
     crop: np.ndarray  # (S,S,3) uint8, cut from the photo
     degraded: np.ndarray  # (S,S,3) uint8, what the network saw
-    restored: np.ndarray  # (S,S,3) uint8
+    restored: np.ndarray  # (S,S,3) uint8; grey where `degraded` is
     alphas: dict[str, Tensor]  # unit -> (1,h,w), (C,h,w) or (C,1,1) float32 on the CPU, raw, in (0,1)
     features: dict[str, Tensor] | None  # unit -> (C,h,w) float32 on the CPU, what alpha gates; None: not asked for
 
@@ -100,6 +101,8 @@ class Restorer:
             restored.append(one)
             if mode == "as_is":
                 notes += self.too_sharp(side_in_photo(one.to_crop, self.model.config.size), i + 1)
+        if restored and is_grey(photo):
+            notes.append("The photo has no colour, so of the colours that the network gave the brightness was kept.")
         if progress:
             progress(len(found), len(found), "Done")
         return Restoration(result, restored, detector, notes, failed=len(found) - len(restored))
@@ -111,9 +114,8 @@ class Restorer:
         to_crop, crop = cut_face(photo, face, self.model.config.size, whole)
         degraded = degrade(crop, self.model.config.degraded_size) if mode == "simulate" else crop
         trace = self.trace(degraded, features)
-        return RestoredFace(
-            face, to_crop, crop, degraded, to_image(trace.restored), _first(trace.alphas), _first(trace.features)
-        )
+        restored = as_coloured(to_image(trace.restored), degraded)
+        return RestoredFace(face, to_crop, crop, degraded, restored, _first(trace.alphas), _first(trace.features))
 
     def trace(self, degraded: np.ndarray, features: bool = False) -> Trace:
         """What the network makes of a degraded face (S,S,3) uint8, S the model's size; `UserError` if it fails."""
@@ -188,16 +190,28 @@ def find_faces(
                     f"The box {x1:g},{y1:g},{x2:g},{y2:g} lies outside the photo, which is {width} x {height} "
                     "pixels. Give it as left,top,right,bottom."
                 )
+            if max(x2 - x1, y2 - y1) > BOX_SIDES * min(width, height):
+                raise UserError(
+                    f"The box {x1:g},{y1:g},{x2:g},{y2:g} is more than {BOX_SIDES} times as large as the photo, "
+                    f"which is {width} x {height} pixels. Give it as left,top,right,bottom in pixels."
+                )
         return given, "none: given by the caller", []
     detector = detector or find_detector()
     found = detector(photo)
     notes = [detector.note]
+    if found.smallest is not None:
+        notes.append(f"Faces from about {found.smallest:.0f} pixels up were searched.")
     if not found:
         notes.append(
             "No human face was found, so the photo is unchanged. If it shows one, give its box, or take the whole "
             "picture as the face."
         )
     return found, detector.name, notes
+
+
+def as_coloured(restored: np.ndarray, degraded: np.ndarray) -> np.ndarray:
+    """The restored face (S,S,3) uint8, without the colours that the network made up where the degraded had none."""
+    return to_grey(restored) if is_grey(degraded) else restored
 
 
 def cut_face(photo: np.ndarray, face: Face, size: int, whole: bool = False) -> tuple[np.ndarray, np.ndarray]:

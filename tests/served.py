@@ -1,6 +1,11 @@
-"""The real page in this process, with a stand-in for the detector and a model of the test's own before the others."""
+"""The real page: as a process of its own, or in this one with a stand-in for the detector and a model of the test's."""
 
+import os
 import socket
+import subprocess
+import sys
+import time
+import urllib.request
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,6 +16,37 @@ import app
 from sparnet import SPARNet
 from sparnet.faces import Detector, Face
 from viz.tabs import models, serving
+
+ROOT = Path(__file__).parents[1]
+
+
+@contextmanager
+def started(files: Path, log: Path) -> Iterator[tuple[str, subprocess.Popen]]:
+    """The address and the process of `python app.py` without a network, its temporary files in `files`."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    environment = os.environ | {"HF_HUB_OFFLINE": "1", "GRADIO_TEMP_DIR": str(files)}
+    with log.open("w") as output:
+        process = subprocess.Popen(
+            [sys.executable, ROOT / "app.py", "--port", str(port)],
+            env=environment, stdout=output, stderr=subprocess.STDOUT, cwd=files,
+        )  # fmt: skip
+    address = f"http://127.0.0.1:{port}"
+    for _ in range(600):
+        try:
+            urllib.request.urlopen(address, timeout=5).close()
+            break
+        except OSError:
+            assert process.poll() is None, log.read_text()
+            time.sleep(0.1)
+    else:
+        pytest.fail(f"the page did not come: {log.read_text()}")
+    yield address, process
+    process.kill()
+    process.wait()
+    for trace in ("A request failed", "Traceback"):
+        assert trace not in log.read_text()
 
 
 @contextmanager

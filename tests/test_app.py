@@ -2,12 +2,9 @@
 
 import io
 import json
-import os
 import signal
-import socket
 import subprocess
 import sys
-import time
 import urllib.request
 from pathlib import Path
 
@@ -15,11 +12,13 @@ import gradio as gr
 import gradio_client.exceptions
 import httpx2
 import numpy as np
+import profiles
 import pytest
 import skimage.data
 from gradio_client import Client, handle_file
 from PIL import Image
 from playwright.sync_api import Page, expect
+from served import started
 
 from sparnet.checkpoints import DEFAULT_MODEL, MODELS
 from sparnet.errors import UserError
@@ -35,31 +34,9 @@ PATIENCE = 60_000  # milliseconds, for a busy machine
 @pytest.fixture(scope="module")
 def server(tmp_path_factory):
     """(address, folder of its temporary files, process)"""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
     files = tmp_path_factory.mktemp("served")
-    log = tmp_path_factory.mktemp("log") / "app.log"
-    environment = os.environ | {"HF_HUB_OFFLINE": "1", "GRADIO_TEMP_DIR": str(files)}
-    with log.open("w") as output:
-        process = subprocess.Popen(
-            [sys.executable, ROOT / "app.py", "--port", str(port)],
-            env=environment, stdout=output, stderr=subprocess.STDOUT, cwd=files,
-        )  # fmt: skip
-    address = f"http://127.0.0.1:{port}"
-    for _ in range(600):
-        try:
-            urllib.request.urlopen(address, timeout=5).close()
-            break
-        except OSError:
-            assert process.poll() is None, log.read_text()
-            time.sleep(0.1)
-    else:
-        pytest.fail(f"the page did not come: {log.read_text()}")
-    yield address, files, process
-    process.kill()
-    process.wait()
-    assert "A request failed" not in log.read_text()
+    with started(files, tmp_path_factory.mktemp("log") / "app.log") as (address, process):
+        yield address, files, process
 
 
 @pytest.fixture(scope="module")
@@ -243,12 +220,21 @@ def test_a_model_for_blind_restoration_takes_the_faces_as_they_are_and_says_so(p
     expect(page.get_by_label("Restore the photo as it is")).to_be_checked()
 
 
-def test_a_text_file_named_jpg_is_answered_by_a_sentence_and_leaves_nothing_of_the_last_photo(restored, tmp_path):
+def test_a_text_file_named_jpg_is_answered_by_a_sentence(server, browser, tmp_path):
     (tmp_path / "notes.jpg").write_text("This is not a photo.")
+    page = browser.new_page()
+    page.goto(server[0])
+    upload(page, tmp_path / "notes.jpg")
+    expect(page.get_by_text("not a photo that can be read")).to_be_visible(timeout=PATIENCE)
+    page.close()
+
+
+def test_a_damaged_photo_is_answered_by_a_sentence_and_leaves_nothing_of_the_last_one(restored, tmp_path):
+    (tmp_path / "cut.png").write_bytes(ASTRONAUT.read_bytes()[:5000])
     restored.get_by_label("Remove Image").click()
     expect(restored.locator("#explorer")).to_be_hidden(timeout=PATIENCE)
-    upload(restored, tmp_path / "notes.jpg")
-    expect(restored.locator(".notice")).to_contain_text("not a photo that can be read", timeout=PATIENCE)
+    upload(restored, tmp_path / "cut.png")
+    expect(restored.locator(".notice")).to_contain_text("damaged or incomplete", timeout=PATIENCE)
     expect(restored.locator("#explorer")).to_be_hidden()
     expect(restored.locator("#slider")).to_be_hidden()
 
@@ -292,6 +278,22 @@ def test_the_client_restores_a_photo(client):
     assert facts["seconds"] > 0
     assert facts["detector"]
     assert facts["notes"]
+
+
+def test_a_profile_reaches_the_decoder_and_transparency_the_download(client, tmp_path):
+    astronaut = skimage.data.astronaut()
+    alpha = np.full(astronaut.shape[:2], 255, np.uint8)
+    alpha[:, :60] = 0
+    profile = profiles.rgb_profile(profiles.DISPLAY_P3, 2.2)
+    Image.fromarray(np.dstack((astronaut, alpha))).save(tmp_path / "wide.png", icc_profile=profile)
+    path, _ = client.predict(handle_file(tmp_path / "wide.png"), "sparnet-tiny", "simulate", api_name="/restore")
+    restored = np.asarray(Image.open(path))
+    assert np.array_equal(restored[..., 3], alpha)
+    expected = profiles.to_srgb(astronaut, profiles.DISPLAY_P3, 2.2)
+    assert np.abs(restored[400:, 100:, :3] - expected[400:, 100:]).max() < 1.5
+    Image.fromarray(astronaut).save(tmp_path / "damaged.png", icc_profile=b"damaged")
+    _, facts = client.predict(handle_file(tmp_path / "damaged.png"), "sparnet-tiny", "simulate", api_name="/restore")
+    assert any("colour profile is damaged" in note for note in facts["notes"])
 
 
 def test_the_client_gets_the_atlas_and_every_map_with_the_models_sizes(client):

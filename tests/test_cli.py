@@ -104,6 +104,20 @@ def test_without_a_face_the_photo_is_written_unchanged_and_the_user_told(run, fo
     assert np.array_equal(images.load(tmp_path / "out.png"), skimage.data.coffee())
 
 
+def test_transparency_is_kept_and_an_unusable_profile_is_told(run, folder, tmp_path):
+    astronaut = skimage.data.astronaut()
+    alpha = np.full(astronaut.shape[:2], 255, np.uint8)
+    alpha[:, :100], alpha[:, 100:120] = 0, 128
+    photo, out = tmp_path / "cut-out.png", tmp_path / "out.png"
+    Image.fromarray(np.dstack((astronaut, alpha))).save(photo, icc_profile=b"damaged")
+    code, printed, _ = run("restore", photo, out, "--model", folder, "--box", BOX)
+    assert code == 0
+    assert "colour profile is damaged" in printed
+    written = np.asarray(Image.open(out))
+    assert np.array_equal(written[..., 3], alpha)
+    assert np.array_equal(written[400:, 120:, :3], astronaut[400:, 120:])
+
+
 def test_modes_and_whole_pictures_can_be_chosen(run, photo, folder, tmp_path):
     results = []
     for options in (["--simulate"], ["--as-is"], []):
@@ -154,7 +168,7 @@ def test_a_folder_is_restored_and_what_is_unreadable_named(run, photo, folder, t
         (["{photo}", "{tmp}/out.jpg"], "must end in .png"),
         (["{photo}", "{tmp}"], "must end in .png"),
         (["{photo}", "{tmp}/nowhere/out.png"], "There is no folder"),
-        (["{photo}", "{photo}"], "OUT is IN"),
+        (["{photo}", "{photo}"], "would be written over"),
         (["{tmp}", "{tmp}"], "OUT is IN"),
         (["{tmp}", "{photo}"], "cannot be made"),
         (["{tmp}/empty", "{tmp}/out"], "has no photos"),
@@ -257,3 +271,93 @@ def test_half_precision_halves_the_file_and_hardly_changes_the_weights(run, tmp_
     for name, value in full.items():
         assert half[name].dtype == value.dtype
         torch.testing.assert_close(half[name], value, rtol=2**-10, atol=1e-7)
+
+
+def test_a_box_far_larger_than_the_photo_is_refused_at_once(run, photo, folder, tmp_path):
+    box = "--box=-1e6,-1e6,1e6,1e6"
+    result = run("restore", photo, tmp_path / "out.png", "--model", folder, box)
+    assert_one_line(*result[::2], "times as large as the photo")
+
+
+@pytest.fixture
+def named(tmp_path):
+    """named(*names) -> a new folder with a face by each of the names."""
+
+    def named(*names):
+        (tmp_path / "in").mkdir()
+        for name in names:
+            picture = images.resize(skimage.data.astronaut()[40:190, 150:300], 32)
+            (tmp_path / "in" / name).write_bytes(images.encode_png(picture))
+        return tmp_path / "in"
+
+    return named
+
+
+def test_three_photos_of_one_stem_give_three_results_and_hidden_files_are_not_photos(run, named, folder, tmp_path):
+    source = named("a.jpg", "a.png", "a.jpg.bmp")
+    (source / "._a.jpg").write_bytes(b"what another system left")
+    code, _, _ = run("restore", source, tmp_path / "out", "--model", folder, "--whole")
+    assert code == 0
+    assert len(list((tmp_path / "out").iterdir())) == 3
+
+
+def test_attention_written_over_a_photo_or_a_result_is_told_before_anything_is_written(run, named, folder, tmp_path):
+    source, out = named("x.png", "x_face1.png"), tmp_path / "out"
+    before = {path: path.read_bytes() for path in source.iterdir()}
+    for attention in (source, out):
+        result = run("restore", source, out, "--model", folder, "--whole", "--attention", attention)
+        assert_one_line(*result[::2], "x_face1.png")
+    assert {path: path.read_bytes() for path in source.iterdir()} == before
+    assert not out.exists()
+
+
+def test_no_name_ends_a_folder(run, named, folder, tmp_path):
+    source = named("a$^$b.jpg", "\x1b[31m.png", os.fsdecode(b"\xff.png"), f"{'x' * 251}.png", "\u4eba.png")
+    arguments = ("restore", source, tmp_path / "out", "--model", folder, "--whole", "--attention", tmp_path / "maps")
+    code, out, err = run(*arguments)
+    assert code == 2  # the longest has no room for _face1.npz
+    assert "1 of 5 photos could not be restored" in err
+    assert out.count("1 face restored") == 4
+    assert "\x1b[31m" not in out + err
+    assert "Traceback" not in err
+    assert len(list((tmp_path / "maps").iterdir())) == 8
+
+
+def test_a_bug_with_one_photo_is_told_with_its_traceback_and_the_others_go_on(
+    run, named, folder, tmp_path, monkeypatch
+):
+    source, load = named("a.png", "b.png"), images.load
+
+    def broken(path):
+        if path.name == "a.png":
+            raise ZeroDivisionError("a bug")
+        return load(path)
+
+    monkeypatch.setattr(images, "load", broken)
+    code, out, err = run("restore", source, tmp_path / "out", "--model", folder, "--whole")
+    assert code == 2
+    assert "Traceback" in err
+    assert "1 of 2 photos could not be restored: a.png" in err
+    assert out.count("1 face restored") == 1
+
+
+@pytest.mark.parametrize("photo", ["/dev/zero", "{tmp}/pipe", "x" * 300])
+def test_what_is_no_file_is_refused_in_one_line(run, folder, tmp_path, photo):
+    os.mkfifo(tmp_path / "pipe")
+    result = run("restore", photo.format(tmp=tmp_path), tmp_path / "out.png", "--model", folder)
+    assert_one_line(*result[::2], "not a regular file|too long")
+
+
+@pytest.mark.parametrize("arguments", [["nothing"], ["restore"], ["restore", "a", "b", "--nope"], ["models", "x"]])
+def test_wrong_options_are_one_line(run, arguments):
+    assert_one_line(*run(*arguments)[::2], "--help")
+
+
+def test_a_model_is_never_converted_over_a_model_nor_over_a_card(run, folder, tmp_path):
+    weights = (folder / "model.safetensors").read_bytes()
+    assert_one_line(*run("convert", folder, folder, "--half")[::2], "holds a model already")
+    assert (folder / "model.safetensors").read_bytes() == weights
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "README.md").write_text("my card")
+    assert run("convert", folder, tmp_path / "mine")[0] == 0
+    assert (tmp_path / "mine" / "README.md").read_text() == "my card"

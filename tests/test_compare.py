@@ -1,6 +1,7 @@
 """One face by several models: the numbers, the strip, /compare in the real client and the tab in a real browser."""
 
 import io
+import json
 from pathlib import Path
 
 import gradio_client.exceptions
@@ -84,6 +85,15 @@ def test_psnr_is_the_formula_on_luma_and_ssim_is_the_evaluators():
     assert psnr == pytest.approx(10 * np.log10(255**2 / np.mean((y - truth) ** 2)), abs=1e-6)
     assert ssim == pytest.approx(metrics.ssim(picture, sharp), abs=1e-12)
     assert psnr == pytest.approx(metrics.psnr(picture, sharp), abs=1e-12)
+
+
+def test_a_picture_identical_to_the_original_is_called_that_and_its_facts_are_plain_json():
+    flat = np.full((128, 128, 3), 90, np.uint8)  # what bicubic gives back exactly
+    face = OneFace(flat, Face(np.array([0.0, 0, 128, 128])), "simulate", whole=True)
+    bicubic = next(column for column in side_by_side(face, []) if column.name == "Bicubic")
+    assert bicubic.lines()[-1] == "identical to the original"
+    assert bicubic.facts()["identical"] is True
+    json.dumps(bicubic.facts(), allow_nan=False)
 
 
 def test_every_model_is_given_the_same_sixteen_by_sixteen_pixels(one):

@@ -406,7 +406,7 @@ def test_one_picture_is_drawn_in_every_row(tmp_path, capsys):
     [
         ("missing", "out.png", "there is no"),
         ("face.png", "out.jpg", "out.png"),
-        ("face.png", "no/out.png", "cannot be written"),
+        ("face.png", "no/out.png", "There is no folder"),
         ("broken.png", "out.png", "broken.png"),
         (".", "out.png", "would be read as data"),
     ],
@@ -420,3 +420,25 @@ def test_a_users_mistake_ends_the_command_with_one_line(tmp_path, source, out, w
     assert ended.value.code == 2
     assert word in capsys.readouterr().err
     assert not (tmp_path / out).exists()
+
+
+def test_the_sheet_is_never_drawn_over_a_picture_and_a_damaged_one_is_left_out(tmp_path, monkeypatch, capsys):
+    for name in ("a", "b"):
+        images.save_png(face(), tmp_path / f"{name}.png")
+    (tmp_path / "c.png").write_bytes(b"cut short")
+
+    def run(out):
+        monkeypatch.setattr(sys, "argv", ["degradations", str(tmp_path), str(out), "--size=32"])
+        with pytest.raises(SystemExit) as ended:
+            run_command(main)
+        return ended.value.code, capsys.readouterr()
+
+    before = (tmp_path / "a.png").read_bytes()
+    code, told = run(tmp_path / "a.png")
+    assert (code, told.err.count("\n")) == (2, 1)
+    assert (tmp_path / "a.png").read_bytes() == before
+    (tmp_path / "out").mkdir()
+    code, told = run(tmp_path / "out" / "sheet.png")
+    assert code == 0
+    assert "2 faces" in told.out
+    assert "c.png" in told.err

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -205,7 +206,7 @@ def test_landmarks_off_by_a_known_share_of_the_eyes_have_that_error(faces):
     assert row.values["bicubic"]["landmark_auc"] == pytest.approx(0.5)  # half way to 0.08
     assert np.isnan(row.values["other"]["nrmse"])
     assert (row.values["other"]["landmark_auc"], row.values["other"]["landmark_failed"]) == (0, 1)
-    assert row.faults == (("no landmarks", "other", "in the restored face"),)
+    assert [fault[:2] for fault in row.faults] == [("no landmarks", "other"), ("grey", "other")]
 
 
 def test_the_landmarks_found_in_sharp_pictures_are_the_floor_where_the_true_ones_are_known(tmp_path, capsys, faces):
@@ -352,7 +353,39 @@ def test_the_sharp_faces_themselves_score_infinitely_well(faces, tmp_path, capsy
     assert found["scores"]["perfect"]["psnr"]["mean"] == "inf"
     assert found["scores"]["perfect"]["ssim"]["mean"] == pytest.approx(1)
     assert "bicubic" not in found["scores"]
-    assert "11 faces, compared at 64x64" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "11 faces, compared at 64x64" in printed
+    assert "identical (11)" in printed
+
+
+def test_a_picture_identical_to_the_sharp_one_is_counted_and_the_mean_is_of_the_rest(faces, model, tmp_path, capsys):
+    folder = restored_copy(faces, tmp_path / "theirs")
+    for file in sorted(folder.iterdir())[2:]:
+        image = np.array(Image.open(file))
+        Image.fromarray(image ^ np.uint8(4)).save(file)
+    main([f"net={model}"], faces, tmp_path / "scores.json", restored=[folder], size=32, markdown=tmp_path / "table.md")
+    found = report(tmp_path / "scores.json")
+    psnr = found["scores"]["theirs"]["psnr"]
+    values = {method: [row["values"][method]["psnr"] for row in found["rows"]] for method in found["scores"]}
+    assert values["theirs"][:2] == ["inf", "inf"]
+    assert psnr["mean"] == pytest.approx(np.mean(values["theirs"][2:]))
+    assert psnr["low"] < psnr["mean"] < psnr["high"]
+    assert (psnr["n"], psnr["identical"]) == (FACES - 2, 2)
+    gains = np.subtract(values["theirs"][2:], values["bicubic"][2:])
+    assert psnr["difference"]["mean"] == pytest.approx(gains.mean())
+    assert "identical" not in found["scores"]["net"]["psnr"] | found["scores"]["theirs"]["ssim"]
+    for text in (capsys.readouterr().out, (tmp_path / "table.md").read_text()):
+        assert "2 identical left out" in text
+        assert not re.search(r"\binf\b", text)
+
+
+def test_a_restored_face_without_the_colours_of_the_sharp_one_is_named(faces, tmp_path, capsys):
+    folder = restored_copy(faces, tmp_path / "theirs")
+    Image.open(folder / "03.bmp").convert("L").save(folder / "03.bmp")
+    main(data=faces, restored=[folder], json_file=tmp_path / "scores.json")
+    (fault,) = report(tmp_path / "scores.json")["faces"]["faults"]["grey"]
+    assert (fault["name"], fault["of"]) == ("03.png", "theirs")
+    assert "03.png (theirs: restored without the colours" in capsys.readouterr().out
 
 
 def test_pictures_and_models_are_compared_on_the_same_faces(faces, model, tmp_path):
@@ -380,10 +413,10 @@ def test_damaged_and_differently_sized_pictures_are_named_and_not_scored(faces, 
     found = report(tmp_path / "scores.json")
     named = {kind: [fault["name"] for fault in some] for kind, some in found["faces"]["faults"].items()}
     assert named == {"unreadable": ["02.png"], "size": ["05.png"]}
-    assert found["scores"]["theirs"]["psnr"]["n"] == found["faces"]["scored"] == FACES - 2
+    assert found["scores"]["theirs"]["ssim"]["n"] == found["faces"]["scored"] == FACES - 2
     assert "9 of 11 faces" in capsys.readouterr().out
     main(data=faces, restored=[folder], json_file=tmp_path / "one-size.json", size=64)
-    assert report(tmp_path / "one-size.json")["scores"]["theirs"]["psnr"]["n"] == FACES - 1
+    assert report(tmp_path / "one-size.json")["scores"]["theirs"]["ssim"]["n"] == FACES - 1
 
 
 def test_pictures_in_folders_are_told_apart_and_paired_by_their_whole_names(faces, tmp_path):
@@ -526,7 +559,7 @@ def test_attention_units_are_counted_and_order_the_table(model, tmp_path, faces)
         ({"protocol": "hd-blind", "degradation": "bicubic8"}, "protocol hd-blind means --degradation blind"),
         ({"protocol": "hd-blind", "size": 128}, "protocol hd-blind means --size 512"),
         ({"resume": True}, "give --json too"),
-        ({"html": Path("nowhere/report.html")}, "there is no folder nowhere"),
+        ({"html": Path("nowhere/report.html")}, "There is no folder nowhere"),
         ({"lpips": Path("nowhere.safetensors")}, "nowhere.safetensors"),
     ],
 )  # fmt: skip
@@ -782,3 +815,22 @@ def test_an_embedders_file_is_read_as_its_kind_says(tmp_path, monkeypatch):
         chosen = instruments.choose(identity=identity)
         assert ("identity by", "sface" if "sface" in identity.split(str(tmp_path))[0] else made[-1][2]) in chosen.record
     assert made == [("onnx", file, "arcface"), ("onnx", file, "insightface"), ("sface", Path(file)), ("sface", None)]
+
+
+@pytest.mark.parametrize(
+    ("files", "said"),
+    [
+        ({"json_file": "scores", "html": "SCORES"}, "--json and --html would both be written"),
+        ({"sheet": "{faces}/{first}"}, "which is read"),
+        ({"json_file": "{model}/config.json"}, "which is read"),
+        ({"markdown": "x" * 300}, "longer than"),
+    ],
+)
+def test_reports_are_not_written_over_each_other_nor_over_what_is_read(faces, model, tmp_path, files, said):
+    first = min(path.name for path in faces.iterdir())
+    files = {name: tmp_path / file.format(faces=faces, model=model, first=first) for name, file in files.items()}
+    before = {path: path.read_bytes() for path in (*faces.iterdir(), *Path(model).iterdir()) if path.is_file()}
+    with pytest.raises(UserError, match=said):
+        main(model=[str(model)], data=faces, **files)
+    assert before == {path: path.read_bytes() for path in before}
+    assert list(tmp_path.iterdir()) == []

@@ -345,6 +345,61 @@ def yunet():
     return find_detector(needed(YUNET))
 
 
+def turned_eyes(quarters):
+    """`ASTRONAUT_EYES` in np.rot90(astronaut, quarters), by turning about the middle of its 512x512 pixels."""
+    return apply(SimilarityTransform(rotation=-np.pi / 2 * quarters).params[:2], ASTRONAUT_EYES - 255.5) + 255.5
+
+
+@pytest.mark.parametrize("quarters", [1, 2, 3])
+def test_a_turned_face_is_found_and_upright_in_its_crop_and_pasted_back_in_place(astronaut, yunet, quarters):
+    photo = np.ascontiguousarray(np.rot90(astronaut, quarters))
+    (face,), (upright,) = yunet(photo), yunet(astronaut)
+    assert np.abs(face.landmarks[:2] - turned_eyes(quarters)).max() < 8
+    x1, y1, x2, y2 = face.box
+    assert all(x1 < x < x2 and y1 < y < y2 for x, y in face.landmarks)
+    to_crop = crop_transform(face, 128)
+    crop = crop_face(photo, to_crop, 128)
+    expected = crop_face(astronaut, crop_transform(upright, 128), 128)
+    assert peak_signal_noise_ratio(expected, crop) > 35
+    assert np.array_equal(paste_face(photo, crop, to_crop, crop), photo)
+
+
+def test_a_face_that_is_found_surely_is_not_searched_in_turned_copies(astronaut, yunet, monkeypatch):
+    shapes, look = [], yunet.find._look
+    monkeypatch.setattr(yunet.find, "_look", lambda photo: shapes.append(photo.shape) or look(photo))
+    yunet(astronaut)
+    assert len(shapes) == 1
+
+
+def test_small_faces_in_a_large_photo_are_found_once_each_wherever_they_are(rng, astronaut, yunet):
+    coarse = rng.integers(60, 190, (25, 40, 3), np.uint8)
+    scene = cv2.resize(coarse, (8000, 5000), interpolation=cv2.INTER_CUBIC)
+    small = cv2.resize(astronaut, (340, 340), interpolation=cv2.INTER_AREA)  # her face is 60 pixels wide
+    corners = [(0, 0), (1130, 270), (1710, 1180), (5200, 3100), (7660, 4660)]  # some where tiles overlap or begin
+    for left, top in corners:
+        scene[top : top + 340, left : left + 340] = small
+    found = yunet(scene)
+    assert len(found) == len(corners)
+    assert 12 < found.smallest < 60
+    eyes = sorted(face.landmarks[:2].tolist() for face in found)
+    for (left, top), seen in zip(corners, eyes, strict=True):
+        assert np.abs(seen - (ASTRONAUT_EYES * 340 / 512 + (left, top))).max() < 4
+
+
+def test_the_smallest_size_that_was_searched_is_known(astronaut, yunet, lbp):
+    assert yunet(astronaut).smallest == 12
+    assert lbp(astronaut).smallest == 24
+    enlarged = cv2.resize(astronaut, (2560, 2560), interpolation=cv2.INTER_CUBIC)
+    assert yunet(enlarged).smallest == 24  # a face was found at once, so nothing finer was looked at
+    assert yunet(np.full((1500, 2560, 3), 90, np.uint8)).smallest == 12
+
+
+def test_the_cascade_finds_a_turned_face_where_it_has_the_net(astronaut):
+    cascade = faces.LBPCascade(faces._landmark_net(faces.LANDMARKS))
+    (face,) = cascade(np.ascontiguousarray(np.rot90(astronaut)))
+    assert np.abs(face.landmarks[:2] - turned_eyes(1)).max() < 8
+
+
 def test_yunet_finds_the_eyes_at_every_size_of_photo_and_every_tilt(astronaut, yunet):
     for side in (100, 200, 512, 2500):
         photo = np.asarray(Image.fromarray(astronaut).resize((side, side), Image.LANCZOS))

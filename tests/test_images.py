@@ -1,14 +1,16 @@
 """Decoding untrusted files, and the border between pixels and tensors."""
 
 import io
+import re
 import warnings
 import zlib
 
 import cv2
 import numpy as np
+import profiles
 import pytest
 import torch
-from PIL import Image, PngImagePlugin
+from PIL import Image, ImageCms, PngImagePlugin
 
 from sparnet import images
 from sparnet.errors import UserError
@@ -107,6 +109,163 @@ def test_16_bit_colour_keeps_its_brightness(rng):
 def test_32_bit_pixels_are_refused_because_white_is_unknown():
     with pytest.raises(UserError, match="32 bits"):
         images.decode(encoded(np.ones((4, 4), np.float32), "TIFF"))
+
+
+@pytest.mark.parametrize(("kind", "channels"), [(cv2.CV_32F, 3), (cv2.CV_64F, 1), (cv2.CV_64F, 3)])
+def test_a_floating_point_tiff_is_called_that_and_not_damaged(kind, channels):
+    values = np.ones((4, 4, channels), np.float32 if kind == cv2.CV_32F else np.float64)
+    data = cv2.imencode(".tiff", values)[1].tobytes()
+    with pytest.raises(
+        UserError, match=rf"{channels} x (32|64)-bit floating-point .*Save it with 8 or 16 bits"
+    ) as told:
+        images.decode(data)
+    assert "damaged" not in str(told.value)
+    with pytest.raises(UserError, match="damaged"):
+        images.decode(data[:20])
+
+
+@pytest.mark.parametrize("format", ["JPEG", "PNG", "WEBP", "TIFF"])
+@pytest.mark.parametrize(("primaries", "gamma"), [(profiles.ADOBE_RGB, 563 / 256), (profiles.DISPLAY_P3, 2.2)])
+def test_colours_of_a_profile_are_taken_to_srgb_by_its_own_formula(rng, format, primaries, gamma):
+    colours = np.repeat(np.repeat(rng.integers(30, 226, (4, 6, 3), np.uint8), 16, 0), 16, 1)
+    options = {"lossless": True} if format == "WEBP" else {"quality": 95, "subsampling": 0} if format == "JPEG" else {}
+    with_profile = encoded(colours, format, icc_profile=profiles.rgb_profile(primaries, gamma), **options)
+    decoded = images.decode_photo(with_profile)
+    stored = images.decode(encoded(colours, format, **options))
+    assert np.abs(decoded.pixels - profiles.to_srgb(stored, primaries, gamma)).max() < 1.5
+    assert np.abs(decoded.pixels.astype(int) - colours).max() > 15  # what used to be lost
+    assert decoded.notes == ()
+
+
+def test_transparent_and_palette_pictures_are_converted_too(rng):
+    profile = profiles.rgb_profile(profiles.DISPLAY_P3, 2.2)
+    colours = rng.integers(0, 256, (8, 8, 3), np.uint8)
+    expected = profiles.to_srgb(colours, profiles.DISPLAY_P3, 2.2)
+    decoded = images.decode_photo(
+        encoded(np.dstack((colours, np.full((8, 8), 51))).astype(np.uint8), "PNG", icc_profile=profile)
+    )
+    assert np.abs(decoded.pixels - (0.2 * expected + 0.8 * 255)).max() < 2
+    palette = Image.fromarray(np.arange(64, dtype=np.uint8).reshape(8, 8), "P")
+    palette.putpalette(colours.tobytes())
+    assert np.abs(images.decode(encoded(palette, "PNG", icc_profile=profile)) - expected).max() < 1.5
+
+
+@pytest.mark.parametrize("profile", [profiles.grey_profile(1.8), profiles.rgb_profile(profiles.ADOBE_RGB, 1.8)])
+@pytest.mark.parametrize("bits", [8, 16])
+def test_grey_stays_grey_under_a_profile_of_grey_or_of_colours(rng, profile, bits):
+    grey = rng.integers(0, 2**bits, (9, 7), np.uint8 if bits == 8 else np.uint16)
+    decoded = images.decode_photo(encoded(grey, "PNG", icc_profile=profile))
+    assert decoded.notes == ()
+    assert images.is_grey(decoded.pixels)
+    eight = np.rint(grey / (1 if bits == 8 else 257))
+    assert np.abs(decoded.pixels[..., 0] - profiles.srgb_of_linear((eight / 255) ** 1.8)).max() < 3
+
+
+def test_cmyk_follows_its_profile_where_it_has_one(rng):
+    inks = rng.integers(0, 256, (8, 8, 4), np.uint8)
+    profile = profiles.cmyk_profile(lambda corners: 100 - 25 * corners.sum(axis=1))
+    decoded = images.decode(encoded(Image.fromarray(inks, "CMYK"), "TIFF", icc_profile=profile))
+    lightness = 100 * (1 - inks.mean(axis=2) / 255)
+    light = np.where(lightness > 8, ((lightness + 16) / 116) ** 3, lightness / 903.3)  # CIE 1976
+    assert np.abs(decoded - profiles.srgb_of_linear(light)[..., None]).max() < 2
+
+
+def test_profiles_of_srgb_leave_every_pixel_as_it_is(rng):
+    colours = rng.integers(0, 256, (64, 64, 3), np.uint8)
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    decoded = images.decode_photo(encoded(colours, "PNG", icc_profile=profile))
+    assert np.array_equal(decoded.pixels, colours)
+    assert decoded.notes == ()
+
+
+BLACK = ((0.0, 0.0, 0.0),) * 3
+
+
+@pytest.mark.parametrize("format", ["JPEG", "PNG", "WEBP", "TIFF"])
+@pytest.mark.parametrize(
+    ("profile", "words"),
+    [
+        (b"no profile at all", "damaged"),
+        (profiles.rgb_profile(profiles.SRGB, 2.2)[:300], "damaged"),
+        (profiles.grey_profile(2.2), "GRAY pixels, not for RGB"),
+        (profiles.rgb_profile(BLACK, 2.2), "damaged|white dark"),
+        (profiles.rgb_profile(profiles.SRGB, 200), "everything black"),
+    ],
+)
+def test_a_profile_that_cannot_be_used_is_ignored_in_words(photo, format, profile, words):
+    decoded = images.decode_photo(encoded(photo, format, icc_profile=profile))
+    assert re.search(f"colour profile .*({words}).*ignored", decoded.notes[0])
+    assert np.array_equal(decoded.pixels, images.decode(encoded(photo, format)))
+    with pytest.warns(UserWarning, match="colour profile"):  # for those who cannot be shown a note
+        images.decode(encoded(photo, format, icc_profile=profile))
+
+
+def test_a_huge_profile_is_not_even_read(photo):
+    profile = profiles.rgb_profile(profiles.ADOBE_RGB, 2.2).ljust(images.MAX_PROFILE + 1, b"\0")
+    for format in ("JPEG", "WEBP", "TIFF"):
+        decoded = images.decode_photo(encoded(photo, format, icc_profile=profile))
+        assert "4.2 MB" in decoded.notes[0]
+        assert np.array_equal(decoded.pixels, images.decode(encoded(photo, format)))
+    with pytest.raises(UserError, match="profile or a text of more than 1 MB"):  # Pillow's own limit, of a PNG
+        images.decode(encoded(photo, "PNG", icc_profile=profile))
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_damaged_bytes_of_a_profile_never_raise(photo, rng):
+    kinds = {
+        "RGB": profiles.rgb_profile(profiles.ADOBE_RGB, 2.2),
+        "L": profiles.grey_profile(1.8),
+        "CMYK": profiles.cmyk_profile(lambda corners: 100 - 25 * corners.sum(axis=1)),
+    }
+    outcomes = set()
+    for _ in range(60):
+        for mode, profile in kinds.items():
+            damaged = bytearray(profile)
+            for _ in range(rng.integers(1, 8)):
+                damaged[rng.integers(min(len(damaged), 420))] = rng.choice([0, 1, 128, 255])
+            decoded = images.decode_photo(
+                encoded(Image.fromarray(photo[:8, :8]).convert(mode), "TIFF", icc_profile=bytes(damaged))
+            )
+            outcomes.add(bool(decoded.notes))
+    assert outcomes == {True, False}
+
+
+def test_a_transparent_photo_is_written_as_transparent_as_it_was(photo, rng):
+    alpha = rng.integers(0, 256, photo.shape[:2], np.uint8)
+    alpha[:2], alpha[2:4] = 0, 255
+    decoded = images.decode_photo(encoded(np.dstack((photo, alpha)), "PNG"))
+    assert np.array_equal(decoded.alpha, alpha)
+    written = np.asarray(Image.open(io.BytesIO(images.encode_png(decoded.pixels, decoded.alpha)))).astype(float)
+    assert np.array_equal(written[..., 3], alpha)
+    assert np.array_equal(written[2:4, :, :3], photo[2:4])
+    share = alpha[..., None] / 255
+    for background in (0, 90, 255):  # it shows there what the photo shows there
+        shown, before = (share * colours + (1 - share) * background for colours in (written[..., :3], photo))
+        assert np.abs(shown - before).max() <= 1.5
+
+
+def test_a_photo_that_is_opaque_everywhere_has_no_transparency(photo):
+    opaque = np.dstack((photo, np.full(photo.shape[:2], 255, np.uint8)))
+    assert images.decode_photo(encoded(opaque, "PNG")).alpha is None
+    assert images.decode_photo(encoded(photo, "JPEG")).alpha is None
+
+
+def test_transparency_is_turned_upright_with_the_pixels(photo):
+    alpha = np.zeros(photo.shape[:2], np.uint8)
+    alpha[0] = 255
+    exif = Image.Exif()
+    exif[0x0112] = 3  # upside down
+    decoded = images.decode_photo(encoded(np.dstack((photo, alpha)), "PNG", exif=exif))
+    assert np.array_equal(decoded.alpha, alpha[::-1, ::-1])
+
+
+def test_grey_is_known_and_made_by_the_luma_of_bt_601(rng):
+    colours = rng.integers(0, 256, (9, 7, 3), np.uint8)
+    grey = images.to_grey(colours)
+    assert images.is_grey(grey)
+    assert not images.is_grey(colours)
+    assert np.abs(grey[..., 0] - colours @ (0.299, 0.587, 0.114)).max() < 1
+    assert np.array_equal(images.to_grey(grey), grey)
 
 
 def test_cmyk_follows_the_printing_formula(rng):

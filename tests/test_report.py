@@ -208,8 +208,8 @@ def test_without_bicubic_and_networks_the_page_speaks_of_neither(faces):
     found = evaluate(alone, Index(items, []), faces.name)
     page = gallery.page(*found, alone, count=4)
     page = page[: page.index("<script>")]
-    assert "inf dB" in page
-    assert "+inf" not in page
+    assert "identical" in page
+    assert "inf dB" not in page
     assert "difference to bicubic" not in page
     assert "Attention is" not in page
 
@@ -219,3 +219,20 @@ def test_pictures_without_ground_truth_are_all_in_the_contact_sheet(faces, at):
     page = gallery.page(*evaluate(real, index_pictures([faces]), faces.name), real, count=4)
     assert page.count('alt="degraded"') == page.count('alt="a_model"') == 4
     assert "Best, median and worst" not in page
+
+
+def test_foreign_names_are_text_in_every_table(scores):
+    name = "<b>a|b`_$\n"
+    hostile = scores | {
+        "scores": {name: scores["scores"]["a_model"]},
+        "methods": {name: scores["methods"]["a_model"]},
+        "data": scores["data"] | {"name": name},
+        "run": scores["run"] | {"seconds_per_face": {}},
+    }
+    pipes = [line for line in report.markdown(hostile).splitlines() if line.startswith("|")]
+    assert len(pipes) == 3
+    assert len({line.count("|") for line in pipes}) == 1
+    assert "<b>" not in report.markdown(hostile)
+    tex = re.sub(r"\$\\[a-z]+\$", "", report.latex(hostile))  # our own arrows
+    assert re.findall(r"(?<!\\)[_%#$]", tex) == []
+    assert "<b>a|b`_$\\n: 9 of 10 faces" in report.terminal(hostile)

@@ -7,7 +7,7 @@ import torch
 
 from sparnet import SPARNet, SPARNetConfig, images
 from sparnet.errors import UserError
-from sparnet.faces import Detector, Face
+from sparnet.faces import Detector, Face, Faces
 from sparnet.model import Trace
 from sparnet.restorer import Restorer
 
@@ -113,12 +113,34 @@ def test_no_face_is_a_normal_result_that_says_what_to_do(photo):
     assert result.detector == "a stub"
 
 
+def test_the_smallest_size_that_was_searched_is_told(photo):
+    detector = Detector("a stub", "A stub searched.", lambda photo: Faces([Face(BOX)], smallest=37.5))
+    assert "Faces from about 38 pixels up were searched." in Restorer(model(), detector)(photo).notes
+
+
 def test_a_face_that_cannot_be_restored_is_noted_and_the_others_are_restored(photo):
     # the detector's largest face comes first, so that the degenerate one is the second
     result = Restorer(model(Copying), finder((9, 9, 9, 9), BOX))(photo)
     assert len(result.faces) == 1
     assert result.failed == 1
     assert any(note.startswith("Face 2 was not restored") for note in result.notes)
+
+
+def test_a_photo_without_colour_comes_back_without_and_the_user_is_told(photo):
+    grey = images.to_grey(photo)
+    network = model()
+    for mode in ("simulate", "as_is"):
+        result = Restorer(network, finder(BOX))(grey, mode=mode)
+        (face,) = result.faces
+        raw = images.to_image(network.trace(images.to_tensor(face.degraded)).restored)
+        assert not images.is_grey(raw)
+        assert images.is_grey(face.restored)
+        assert images.is_grey(result.photo)
+        assert np.abs(face.restored[..., 0] - raw @ (0.299, 0.587, 0.114)).max() < 1
+        assert any("no colour" in note for note in result.notes)
+    result = Restorer(network, finder(BOX))(photo)
+    assert not images.is_grey(result.faces[0].restored)
+    assert not any("no colour" in note for note in result.notes)
 
 
 def test_a_network_that_answers_nan_restores_nothing(photo):

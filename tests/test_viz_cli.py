@@ -277,3 +277,61 @@ def test_the_module_runs_as_a_program(tmp_path):
         text=True,
     )
     assert_one_line((done.returncode, done.stdout, done.stderr), "missing.jpg cannot be read")
+
+
+@pytest.mark.parametrize("name", ["atlas.png", "Atlas.PNG"])
+def test_an_input_is_not_written_over_and_that_is_told_before_the_work(run, tmp_path, name):
+    out = tmp_path / "out"
+    out.mkdir()
+    images.save_png(FACE, out / name)
+    before = (out / name).read_bytes()
+    assert_one_line(run("atlas", out / name, "--whole"), "which is read")
+    assert {path.name: path.read_bytes() for path in out.iterdir()} == {name: before}
+
+
+def test_what_every_command_writes_was_planned(run, folder, tmp_path):
+    for command, (_, options) in ALONE.items():
+        options = [part.format(folder=folder) if isinstance(part, str) else part for part in options]
+        assert run(command, Path("face.png"), "--whole", "--pdf", *options)[0] == 0
+        planned = {path.name for _, path in cli.targets_of(command, tmp_path, None)}
+        written = {path.name for path in (tmp_path / "out").iterdir()}
+        assert written <= planned
+        for path in (tmp_path / "out").iterdir():
+            path.unlink()
+
+
+def test_a_damaged_picture_of_a_folder_is_left_out_and_told_at_the_end(run, folder, tmp_path):
+    faces = tmp_path / "faces"
+    faces.mkdir()
+    for name in ("a", "b"):
+        images.save_png(FACE, faces / f"{name}.png")
+    (faces / "c.png").write_bytes(b"cut short")
+    (faces / "._a.png").write_bytes(b"hidden")
+    code, _, err = run("regions", "--faces", faces)
+    assert code == 2
+    assert "1 pictures were left out" in err
+    assert "c.png" in err
+    assert len(saved(tmp_path / "out" / "regions")[0]["provenance"]["faces"]) == 2
+
+
+@pytest.mark.parametrize("name", ["a$^$b", "\x1b[31mred", "\u4eba\u8138"])
+def test_a_models_name_is_text_in_every_figure(run, folder, tmp_path, name, recwarn):
+    model = tmp_path / name
+    model.symlink_to(folder / "flat")
+    for command in ("atlas", "regions", "stability"):
+        code, out, err = run(command, Path("face.png"), "--whole", model=model)
+        assert (code, err) == (0, "")
+        assert "\x1b" not in out
+    assert not [warning for warning in recwarn if "Glyph" in str(warning.message)]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ("query", "--sigma=nan"), ("query", "--sigma=inf"), ("compare", "--share=nan"), ("ablate", "--seed=-1"),
+        ("faithfulness", "--seed=99999999999999999999999"), ("faithfulness", "--levels=99999999999999999999999"),
+        ("faithfulness", "--draws=99999999999"), ("stability", "--noises=x"), ("atlas", "--face=0"),
+    ],
+)  # fmt: skip
+def test_a_number_that_cannot_be_is_told_in_one_line(run, options):
+    assert_one_line(run(options[0], Path("face.png"), "--whole", *options[1:]), "--help")

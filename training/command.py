@@ -1,13 +1,12 @@
 """How the package's command lines end: 0 done, 2 a user's mistake in one line, 3 the training diverged."""
 
 import errno
-import sys
 import threading
 from collections.abc import Callable
 
 import typer
 
-from sparnet.errors import UserError
+from sparnet.command import fail, run
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
@@ -18,19 +17,17 @@ class Diverged(Exception):
 
 def run_command(function: Callable) -> None:
     """Run the function as a command line and exit."""
-    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
     app.command()(function)
     threading.excepthook = _from_thread
     try:
-        app()
-    except (UserError, Diverged) as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(3 if isinstance(error, Diverged) else 2)
+        run(app)
+    except Diverged as error:
+        fail(str(error), 3)
     except OSError as error:
         if error.errno not in FULL:
             raise
-        print(f"error: {error.filename or 'a file'} cannot be written: {error.strerror}; make room", file=sys.stderr)
-        sys.exit(2)
+        fail(f"{error.filename or 'a file'} cannot be written: {error.strerror}; make room")
 
 
 def _from_thread(failed: threading.ExceptHookArgs) -> None:

@@ -19,6 +19,7 @@ from numpy import ndarray
 from tqdm import tqdm
 
 from sparnet.errors import UserError
+from sparnet.images import is_grey
 from training.data import Crop, Item, centre_view, face_square, is_celebas
 from training.degradations import fixed
 from training.frechet import InceptionDistances
@@ -125,7 +126,7 @@ def _subject(trial: Trial, item: Item, picture: ndarray, condition: Condition) -
     said, side = [], face_square(picture.shape[1], picture.shape[0], trial.crop)[2]
     if side < trial.size:
         said.append(Fault("enlarged", f"from {side:g}x{side:g} to {trial.size}x{trial.size}"))
-    if np.ptp(picture, axis=2).max() == 0:
+    if is_grey(picture):
         said.append(Fault("grey", "all pixels have red = green = blue"))
     known = known_points(item, picture, trial.size, trial.crop) if trial.instruments.need_points else None
     sharp, known = condition.moved(view, known)
@@ -143,6 +144,8 @@ def measure(trial: Trial, one: Comparison, condition: int = 0) -> Row:
     for method, face in one.restored.items():
         values[method], missing, embedding = trial.instruments.measure(face, one.subject)
         said += [(fault.kind, method, fault.why) for fault in missing]
+        if is_grey(face) and not is_grey(one.subject.degraded if one.subject.sharp is None else one.subject.sharp):
+            said.append(("grey", method, "restored without the colours of the sharp face"))
         if embedding is not None:
             embeddings[method] = embedding.tolist()
     if embeddings and condition == 0 and one.index in trial.embedded:

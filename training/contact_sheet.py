@@ -5,6 +5,7 @@
 Under every face stands what was done to it. The command is `python -m training.degradations`.
 """
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
@@ -16,7 +17,9 @@ from PIL import Image, ImageDraw, ImageFont
 
 from sparnet import images
 from sparnet.errors import UserError
+from sparnet.files import check_folder, check_targets
 from sparnet.folders import check_outside
+from sparnet.text import plain
 from training.data import centre_view, index_pictures
 from training.degradations import Blind, apply, random_grey
 
@@ -29,22 +32,34 @@ GAP = 8  # px
 def main(
     source: Annotated[Path, typer.Argument(metavar="IN", help="a picture, a folder of pictures or a tar shard")],
     out: Annotated[Path, typer.Argument(metavar="OUT.png", help="where the sheet is written")],
-    seed: Annotated[int, typer.Option(min=0, help="the same seed draws the same sheet")] = 0,
-    rows: Annotated[int, typer.Option(min=1, help="faces; one picture alone is drawn in every row")] = 4,
-    columns: Annotated[int, typer.Option(min=2, help="the sharp face and its degradations")] = 6,
-    size: Annotated[int, typer.Option(min=8, help="of the network; the blurs' strengths are scaled to it")] = 512,
+    seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="the same seed draws the same sheet")] = 0,
+    rows: Annotated[int, typer.Option(min=1, max=100, help="faces; one picture alone is drawn in every row")] = 4,
+    columns: Annotated[int, typer.Option(min=2, max=100, help="the sharp face and its degradations")] = 6,
+    size: Annotated[int, typer.Option(min=8, max=2048, help="of the network; the blurs are scaled to it")] = 512,
 ) -> None:
     """Draw a sheet of sharp faces, each followed by independent draws of SPARNetHD's degradation, with captions."""
     if out.suffix.lower() != ".png":
         raise UserError(f"{out} is no name of a PNG file; call it {out.with_suffix('.png')}")
     check_outside(out, [source])
+    check_folder(out)
     items = index_pictures([source]).items
+    check_targets([("the sheet", out)], (Path(item.path) for item in items))
+    faces = []
+    for i in np.random.default_rng(seed).permutation(len(items)):
+        try:
+            faces.append(centre_view(items[i].picture(), size))
+        except UserError as error:
+            if len(items) == 1:
+                raise
+            print(f"left out: {plain(str(error))}", file=sys.stderr)
+        if len(faces) == rows:
+            break
     if len(items) == 1:
-        items = items * rows
-    chosen = np.random.default_rng(seed).permutation(len(items))[:rows]
-    faces = [centre_view(items[i].picture(), size) for i in chosen]
+        faces = faces * rows
+    if not faces:
+        raise UserError(f"None of the {len(items)} pictures in {source} can be read.")
     images.save_png(contact_sheet(faces, columns, seed), out)
-    print(f"{out}: {len(faces)} faces of {size} px, {columns - 1} degradations each, seed {seed}")
+    print(f"{plain(str(out))}: {len(faces)} faces of {size} px, {columns - 1} degradations each, seed {seed}")
 
 
 def contact_sheet(faces: Sequence[ndarray], columns: int, seed: int) -> ndarray:

@@ -15,7 +15,7 @@ import resource
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import timedelta
@@ -33,8 +33,11 @@ from accelerate.utils import broadcast_object_list, parse_flag_from_env
 from numpy import ndarray
 
 from sparnet import images
+from sparnet.checkpoints import weights_file
 from sparnet.errors import UserError
+from sparnet.files import check_folder, check_targets, save_bytes
 from sparnet.folders import check_outside
+from sparnet.hub import CONFIG
 from sparnet.model import SPARNet
 from training import report as tables
 from training.command import run_command
@@ -46,7 +49,7 @@ from training.instruments import Instruments, choose, known_file
 from training.methods import Bicubic, Network, Pictures, labelled, load_network
 from training.perceptual import Lpips
 from training.protocols import PROTOCOLS, Protocol, factor_of, find_protocol
-from training.scores import SHARP, Ledger, Results, plain_numbers, row_from, summary, write_report
+from training.scores import SHARP, Ledger, Results, finite_mean, plain_numbers, row_from, summary, write_report
 
 
 def evaluate(
@@ -239,7 +242,7 @@ def score(
         raise UserError(f"none of the {len(items)} pictures can be read, so there is nothing to score")
     unreadable = tuple(why for row in rows for kind, _, why in row.faults if kind == "unreadable")
     means = [
-        {metric: float(np.mean([row.values[method][metric] for row in scored])) for metric in scored[0].values[method]}
+        {metric: finite_mean([row.values[method][metric] for row in scored]) for metric in scored[0].values[method]}
         for method in ("bicubic", name)
     ]
     seconds = round(time.monotonic() - started, 1)
@@ -321,6 +324,22 @@ def _side(items: Sequence[Item], crop: Crop) -> int:
     raise UserError(f"none of the {len(items)} pictures can be read, so there is nothing to score")
 
 
+def inputs_of(data: Index, trial: Trial, models: Sequence[str], given: Sequence[Path | str | None]) -> Iterator[Path]:
+    """Every file that is read: pictures, landmarks beside them, weights; `given` are files of the options, or words."""
+    for item in data.items:
+        yield Path(item.path)
+        if file := known_file(item):
+            yield file
+    for method in trial.methods:
+        if isinstance(method, Pictures):
+            yield from (Path(item.path) for item in method.items.values())
+    for source in models:
+        weights = weights_file(labelled(source)[1])
+        yield from (weights, weights.with_name(CONFIG))
+    for file in filter(None, given):
+        yield from (Path(file), Path(str(file).rpartition("=")[2]))  # of [KIND=]FILE
+
+
 def main(
     model: Annotated[list[str], typer.Option(help="[LABEL=] name, folder, Hub id or .pth; repeatable.")] = [],  # noqa: B006
     data: Annotated[Path | None, typer.Option("--data", "--sharp", help="Folder of sharp faces.")] = None,
@@ -328,7 +347,7 @@ def main(
     restored: Annotated[list[Path], typer.Option(help="[LABEL=] folder of another program's faces; repeatable.")] = [],  # noqa: B006
     protocol: Annotated[str, typer.Option(help=f"One of {', '.join(PROTOCOLS)}.")] = "plain",
     degradation: Annotated[str | None, typer.Option(help="bicubic4, bicubic8, bicubic16 or blind.")] = None,
-    size: Annotated[int | None, typer.Option(min=8, help="Common side of the faces in px.")] = None,
+    size: Annotated[int | None, typer.Option(min=8, max=2048, help="Common side of the faces in px.")] = None,
     lpips: Annotated[Path | None, typer.Option(help="Weights of LPIPS with SqueezeNet.")] = None,
     landmarks: Annotated[str | None, typer.Option(help="68-point ONNX file, or fan.")] = None,
     identity: Annotated[str | None, typer.Option(help="sface, or [sface=|insightface=]ONNX file.")] = None,
@@ -341,7 +360,7 @@ def main(
     truncate: Annotated[bool, typer.Option("--truncate", help="Cut Y to 8 bits like the released script.")] = False,
     crop: Annotated[Crop, typer.Option(help="centre: 178x218 and 160x160 pictures are not CelebA's.")] = "auto",
     limit: Annotated[int | None, typer.Option(min=1, help="The first N pictures only.")] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Of the bootstrap and of the robustness noise.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Of the bootstrap and of the robustness noise.")] = 0,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the rows beside --json.")] = False,
     html: Annotated[Path | None, typer.Option(help="Report that needs no network.")] = None,
     markdown: Annotated[Path | None, typer.Option(help="Table.")] = None,
@@ -357,15 +376,18 @@ def main(
         raise UserError("--resume goes on with the rows beside --json: give --json too")
     if not chosen.sharp and (lpips or landmarks or identity or fid or inception or regions or rgb):
         raise UserError(f"protocol {protocol} has no sharp faces to compare with: leave the reference metrics out")
-    for file in filter(None, (json_file, html, markdown, latex, sheet)):
-        if not file.absolute().parent.is_dir():
-            raise UserError(f"{file} cannot be written: there is no folder {file.parent}")
+    files = {"--json": json_file, "--html": html, "--markdown": markdown, "--latex": latex, "--sheet": sheet}
+    targets = [(option, file) for option, file in files.items() if file]
+    for _, file in targets:
+        check_folder(file)
         check_outside(file, [data, *(Path(labelled(str(folder))[1]) for folder in restored)])
+    check_targets(targets, [])
     state = process_state()
     index = index_pictures([data])
     people = identities([item.within for item in index.items], identities_by) if identities_by else None
     instruments = choose(lpips, landmarks, identity, detector, regions, rgb, truncate, state.device)
     trial = prepare(model, restored, index, limit, chosen, degradation, size, instruments, seed, people, crop)
+    check_targets(targets, inputs_of(index, trial, model, [lpips, landmarks, identity, detector, inception]))
     names = [method.name for method in trial.methods]
     distances = InceptionDistances(names, inception, state.device) if fid or inception else None
     scored = index._replace(items=list(trial.items))
@@ -375,14 +397,14 @@ def main(
         print(tables.terminal(report))
         for file, text in ((markdown, tables.markdown), (latex, tables.latex)):
             if file:
-                images.save_bytes(text(report).encode(), file)
+                save_bytes(text(report).encode(), file)
         if sheet or html:
             from training import gallery  # here, because Plotly and Jinja are for the report only
 
             if sheet:
                 images.save_png(gallery.contact_sheet(trial, pictures), sheet)
             if html:
-                images.save_bytes(gallery.page(report, results, trial, pictures).encode(), html)
+                save_bytes(gallery.page(report, results, trial, pictures).encode(), html)
     if state.num_processes > 1:  # one that leaves first may abort, and its launcher then ends the one that still writes
         state.wait_for_everyone()
         state.destroy_process_group()

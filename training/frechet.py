@@ -15,8 +15,8 @@ import torch
 from accelerate.utils import gather_object
 from numpy import ndarray
 
-from sparnet.checkpoints import sha256_of
 from sparnet.errors import UserError
+from sparnet.files import sha256_of
 
 INCEPTION_URL = (
     "https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/weights-inception-2015-12-05-6726825d.pth"

@@ -16,7 +16,6 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from jinja2 import Environment, FileSystemLoader
 from numpy import ndarray
 from PIL import Image, ImageDraw, ImageFont
 from plotly import graph_objects as go
@@ -24,6 +23,7 @@ from plotly.offline import get_plotlyjs
 
 from sparnet import images
 from sparnet.regions import REGIONS
+from sparnet.text import for_html, html_templates, plain
 from training import report as words
 from training.comparison import BATCH, Comparison, Trial, compare
 from training.instruments import METRICS
@@ -48,7 +48,7 @@ def contact_sheet(trial: Trial, count: int) -> ndarray:
     sheet = Image.new("RGB", (len(columns) * side + gap, len(rows) * side + line + gap), "white")
     pen, font = ImageDraw.Draw(sheet), ImageFont.load_default(13)
     for x, name in enumerate(columns):
-        pen.text((gap + x * side, 2), name, "black", font)
+        pen.text((gap + x * side, 2), plain(name), "black", font)
     for y, one in enumerate(rows):
         for x, face in enumerate(faces(trial, one).values()):
             if face is not None:
@@ -88,27 +88,27 @@ def page(report: dict, results: Results, trial: Trial, count: int) -> str:
         for one in again(trial, spread(len(trial.items), count))
         if one.subject is not None
     }
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent), autoescape=True, trim_blocks=True, lstrip_blocks=True
-    )
-    environment.policies["json.dumps_kwargs"] = {"sort_keys": False}  # the order of the columns
-    return environment.get_template("report.html").render(
-        report=report,
-        points=POINTS,
-        table=table(report),
-        columns=columns_of(trial),
-        landmarks=words.landmark_line(report),
-        colors=colors_of(report),
-        sweeps=[name for name in SWEEPS if any(one["sweep"] == name for one in report["conditions"])],
-        published=words.published_table(report),
-        published_on=find_protocol(report["protocol"]["name"]).published_on,
-        plots={name: plot.to_plotly_json() for name, plot in plots(report, results, trial, pictures).items()},
-        pictures=pictures,
-        names={index: trial.items[index].within for index in pictures},
-        cases=cases(trial, results),
-        fault_kinds=FAULTS,
-        metrics={metric: METRICS[metric] for metric in words.metrics_of(report)},
-        plotly=get_plotlyjs(),
+    return (
+        html_templates(Path(__file__).parent)
+        .get_template("report.html")
+        .render(
+            report=report,
+            points=POINTS,
+            table=table(report),
+            columns=columns_of(trial),
+            landmarks=words.landmark_line(report),
+            colors=colors_of(report),
+            sweeps=[name for name in SWEEPS if any(one["sweep"] == name for one in report["conditions"])],
+            published=words.published_table(report),
+            published_on=find_protocol(report["protocol"]["name"]).published_on,
+            plots={name: plot.to_plotly_json() for name, plot in plots(report, results, trial, pictures).items()},
+            pictures=pictures,
+            names={index: trial.items[index].within for index in pictures},
+            cases=cases(trial, results),
+            fault_kinds=FAULTS,
+            metrics={metric: METRICS[metric] for metric in words.metrics_of(report)},
+            plotly=get_plotlyjs(),
+        )
     )
 
 
@@ -135,6 +135,7 @@ def table(report: dict) -> dict:
                     "mean": words.value(estimate, metric),
                     "interval": words.interval(estimate, metric).strip(),
                     "n": None if estimate["n"] == report["faces"]["scored"] else estimate["n"],
+                    "identical": estimate.get("identical"),
                     "best": _is_best(number(estimate["mean"]), means[metric], METRICS[metric].better),
                     "difference": difference and words.value(difference, metric, "+"),
                     "difference_interval": difference and words.interval(difference, metric, "+").strip(),
@@ -154,6 +155,10 @@ def table(report: dict) -> dict:
             }
         )
     return {"metrics": metrics, "titles": [words.title(metric) for metric in metrics], "rows": rows}
+
+
+def _decibels(psnr: float, sign: str = "") -> str:
+    return "identical" if np.isposinf(psnr) else f"{psnr:{sign}.2f} dB"
 
 
 def _is_best(mean: float, means: Sequence[float], better: str) -> bool:
@@ -211,10 +216,10 @@ def cases(trial: Trial, results: Results) -> dict | None:
             if face is None:
                 continue
             psnr = results.column(trial.anchor if name == "degraded" else name, "psnr")[one.index]
-            strip.append((name, data_uri(face), "" if np.isnan(psnr) else f"{psnr:.2f} dB"))
+            strip.append((name, data_uri(face), "" if np.isnan(psnr) else _decibels(psnr)))
             if (attention := maps.get((one.index, name))) is not None:
                 strip.append((f"attention of {name}", data_uri(over(face, attention, *scale[name])), ""))
-        told.append({"kind": kind, "name": one.name, "gain": f"{gain[one.index]:{sign}.2f} dB", "strip": strip})
+        told.append({"kind": kind, "name": one.name, "gain": _decibels(gain[one.index], sign), "strip": strip})
     return {"by": first, "over": trial.anchor, "rows": told, "scale": scale}
 
 
@@ -264,14 +269,17 @@ def scatter(results: Results, trial: Trial, methods: Sequence[str], color: dict,
         there = [index for index in drawn if not np.isnan([bicubic[index], ours[index]]).any()]
         x, y = bicubic[there].tolist(), ours[there].tolist()
         ends += x
+        names = [trial.items[index].within for index in there]
         figure.add_trace(
             go.Scatter(
                 x=x,
                 y=y,
                 mode="markers",
-                name=method,
-                customdata=[[index, trial.items[index].within] for index in there],
-                hovertemplate="%{customdata[1]}<br>bicubic %{x:.2f} dB, " + method + " %{y:.2f} dB<extra></extra>",
+                name=for_html(method),
+                customdata=[
+                    [index, name, for_html(name), for_html(method)] for index, name in zip(there, names, strict=True)
+                ],
+                hovertemplate="%{customdata[2]}<br>bicubic %{x:.2f} dB, %{customdata[3]} %{y:.2f} dB<extra></extra>",
                 marker={
                     "color": color[method],
                     "size": 8,
@@ -292,7 +300,7 @@ def scatter(results: Results, trial: Trial, methods: Sequence[str], color: dict,
 def landmark_curves(results: Results, methods: Sequence[str], color: dict) -> go.Figure | None:
     """Share of faces whose landmark error is at most x, up to the threshold; the sharp pictures' too, if known."""
     figure = go.Figure()
-    lines = {method: (method, {"color": color[method]}) for method in methods}
+    lines = {method: (for_html(method), {"color": color[method]}) for method in methods}
     lines[SHARP] = "sharp (floor)", {"color": INK, "dash": "dot"}
     for method, (name, line) in lines.items():
         asked, error = (results.column(method, metric) for metric in ("landmark_auc", "nrmse"))
@@ -320,7 +328,11 @@ def region_bars(report: dict, color: dict) -> go.Figure | None:
             error = {"array": np.subtract(high, mean).tolist(), "arrayminus": np.subtract(mean, low).tolist()}
             figure.add_trace(
                 go.Bar(
-                    x=list(gains), y=mean, name=method, marker_color=color[method], error_y={"symmetric": False} | error
+                    x=list(gains),
+                    y=mean,
+                    name=for_html(method),
+                    marker_color=color[method],
+                    error_y={"symmetric": False} | error,
                 )
             )
     if not figure.data:
@@ -340,7 +352,9 @@ def sweep_curves(report: dict, color: dict) -> dict[str, go.Figure]:
         points = sorted([*points, (unchanged.get(sweep, 0.0), report["scores"])], key=itemgetter(0))
         for method in report["scores"]:
             x, y = zip(*((level, number(some[method]["psnr"]["mean"])) for level, some in points), strict=True)
-            figure.add_trace(go.Scatter(x=x, y=y, mode="lines+markers", name=method, line={"color": color[method]}))
+            figure.add_trace(
+                go.Scatter(x=x, y=y, mode="lines+markers", name=for_html(method), line={"color": color[method]})
+            )
         figure = _styled(figure).update_layout(
             title={"text": sweep, "x": 0.5, "font_size": 14},
             xaxis_title={"text": meaning, "font_size": 12},

@@ -18,9 +18,9 @@ from numpy import ndarray
 from skimage.measure import blur_effect
 
 from sparnet import images
-from sparnet.checkpoints import sha256_of
 from sparnet.errors import UserError
 from sparnet.faces import Detector, find_detector
+from sparnet.files import sha256_of
 from sparnet.landmarks import landmarks_file, read_landmarks
 from sparnet.regions import REGIONS, region_masks
 from training.data import Crop, Item, face_square

@@ -37,6 +37,7 @@ from sparnet.faces import (
     inverse_transform,
     transform_points,
 )
+from sparnet.files import make_folder
 from sparnet.folders import check_outside
 from sparnet.hub import CONFIG, WEIGHTS
 from sparnet.landmarks import MIRRORED, LandmarkNet
@@ -203,7 +204,7 @@ def main(
     """Train the landmark net."""
     torch.manual_seed(seed)
     check_outside(out, data)
-    images.make_folder(out)
+    make_folder(out)
     net = LandmarkNet.from_pretrained(init) if init else LandmarkNet()
     sources = []
     for path in data:

@@ -18,8 +18,9 @@ from numpy import ndarray
 from torch import nn
 
 from sparnet import images
-from sparnet.checkpoints import sha256_of, weights_file
+from sparnet.checkpoints import weights_file
 from sparnet.errors import UserError
+from sparnet.files import sha256_of
 from sparnet.model import SPARNet
 from sparnet.threads import use_free_cores
 from training.command import Diverged

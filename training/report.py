@@ -6,19 +6,17 @@
 A number stands with its 95 % interval; a gain is the mean of the differences to bicubic on the same faces.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from sparnet.bootstrap import RESAMPLES
+from sparnet.text import for_latex, for_markdown, plain
 from training.instruments import METRICS
 from training.protocols import SWEEPS, find_protocol
 from training.scores import FAULTS, number
 
+Text = Callable[[str], str]  # one of sparnet.text
 SHOWN_FAULTS = 5  # names of each kind in the terminal; the JSON has all
-_TEX = str.maketrans(
-    {character: f"\\{character}" for character in "&%$#_{}"}
-    | {"\\": "\\textbackslash{}", "~": "\\textasciitilde{}", "^": "\\textasciicircum{}"}
-    | {"↑": "$\\uparrow$", "↓": "$\\downarrow$"}
-)
+_TEX = str.maketrans({"↑": "$\\uparrow$", "↓": "$\\downarrow$"})
 FLOOR = (
     "A network's points have a bias against another annotation, so the error of those found in the sharp pictures "
     "is the floor for every method"
@@ -26,13 +24,14 @@ FLOOR = (
 ARROWS = {"higher": "↑", "lower": "↓", "": ""}
 
 
-def headline(report: dict) -> str:
-    """What was measured on how much, in one line."""
+def headline(report: dict, text: Text = plain) -> str:
+    """What was measured on how much, in one line; `text` makes foreign names text of the medium."""
     faces, data, protocol = report["faces"], report["data"], report["protocol"]
     missing = "" if faces["scored"] == faces["pictures"] else f" of {faces['pictures']}"
     name = "" if protocol["name"] == "plain" else f"{protocol['name']}: "
     cut = f" ({faces['cut_as_celebas']} cut as CelebA's)" if faces["cut_as_celebas"] else ""
-    return f"{name}{data['name']}: {faces['scored']}{missing} faces{cut}, {protocol['line']}"
+    line = "->".join(text(part) for part in protocol["line"].split("->"))
+    return f"{name}{text(data['name'])}: {faces['scored']}{missing} faces{cut}, {line}"
 
 
 def metrics_of(report: dict) -> list[str]:
@@ -49,6 +48,8 @@ def title(metric: str) -> str:
 
 def value(estimate: dict, metric: str, sign: str = "") -> str:
     """The mean, as many digits as the metric has."""
+    if number(estimate["mean"]) == float("inf"):
+        return "identical"
     return f"{number(estimate['mean']):{sign}.{METRICS[metric].digits}f}"
 
 
@@ -61,9 +62,13 @@ def interval(estimate: dict, metric: str, sign: str = "") -> str:
 
 
 def measured(estimate: dict, metric: str, scored: int) -> str:
-    """Mean, interval, and over how many faces if not over all that were scored."""
-    fewer = "" if estimate["n"] == scored else f" (n = {estimate['n']})"
-    return value(estimate, metric) + interval(estimate, metric) + fewer
+    """Mean, interval, and over how many faces if not over all that were scored; how many are the sharp ones exactly."""
+    identical = estimate.get("identical", 0)
+    if not estimate["n"]:
+        return f"identical ({identical})"
+    fewer = [] if estimate["n"] == scored else [f"n = {estimate['n']}"]
+    fewer += [f"{identical} identical left out"] if identical else []
+    return value(estimate, metric) + interval(estimate, metric) + (f" ({', '.join(fewer)})" if fewer else "")
 
 
 def terminal(report: dict) -> str:
@@ -87,14 +92,14 @@ def terminal(report: dict) -> str:
     seconds = report["run"]["seconds_per_face"]
     if seconds:
         body.append(["ms a face", *(f"{1000 * seconds[method]:.1f}" for method in methods)])
-    parts = [headline(report), _aligned(["mean [95 % interval]", *methods], body)]
+    parts = [headline(report), _aligned(["mean [95 % interval]", *map(plain, methods)], body)]
     parts += [_aligned(*table) for table in sweeps(report)]
     parts += [_identity(report)] if report["identity"] else []
     parts += [landmark_line(report), published_lines(report), fault_lines(report), _run(report)]
     return "\n\n".join(part for part in parts if part)
 
 
-def sweeps(report: dict) -> Iterable[tuple[list[str], list[list[str]]]]:
+def sweeps(report: dict, text: Text = plain) -> Iterable[tuple[list[str], list[list[str]]]]:
     """A table for each sweep of the robustness protocol: PSNR of every method at every level."""
     metric = "psnr"
     for sweep, (meaning, _) in SWEEPS.items():
@@ -103,7 +108,7 @@ def sweeps(report: dict) -> Iterable[tuple[list[str], list[list[str]]]]:
             continue
         head = [f"{title(metric)} with {sweep} ({meaning})", "none", *(f"{one['level']:g}" for one in points)]
         rows = [
-            [method, value(report["scores"][method][metric], metric)]
+            [text(method), value(report["scores"][method][metric], metric)]
             + [value(one["scores"][method][metric], metric) for one in points]
             for method in report["scores"]
             if metric in report["scores"][method]
@@ -111,7 +116,7 @@ def sweeps(report: dict) -> Iterable[tuple[list[str], list[list[str]]]]:
         yield head, rows
 
 
-def methods_table(report: dict) -> tuple[list[str], list[list[str]]]:
+def methods_table(report: dict, text: Text = plain) -> tuple[list[str], list[list[str]]]:
     """Head and rows, one for each method, with its gain in PSNR; attention units where they are the question."""
     metrics, about = metrics_of(report), report["methods"]
     units = report["protocol"]["name"] == "attention-units"
@@ -122,7 +127,7 @@ def methods_table(report: dict) -> tuple[list[str], list[list[str]]]:
     for method in order(report):
         some, entry = report["scores"][method], about[method]
         size = f"{entry['parameters'] / 1e6:.2f} M" if "parameters" in entry else "-"
-        cells = [method, size, *([str(entry.get("attention_units", "-"))] if units else [])]
+        cells = [text(method), size, *([str(entry.get("attention_units", "-"))] if units else [])]
         for metric in metrics:
             estimate = some.get(metric)
             cells.append(measured(estimate, metric, report["faces"]["scored"]) if estimate else "-")
@@ -181,11 +186,11 @@ def landmark_line(report: dict) -> str:
     return f"{line}; sharp (floor): {', '.join(told)}. {FLOOR}"
 
 
-def fault_lines(report: dict) -> str:
+def fault_lines(report: dict, text: Text = plain) -> str:
     """A line for each kind of fault, with the first names."""
     lines = []
     for kind, found in report["faces"]["faults"].items():
-        said = [f"{fault['name']} ({fault['of']}: {fault['why']})" for fault in found[:SHOWN_FAULTS]]
+        said = [f"{text(fault['name'])} ({text(fault['of'])}: {text(fault['why'])})" for fault in found[:SHOWN_FAULTS]]
         count = report["faces"]["fault_counts"][kind]
         more = f" and {count - SHOWN_FAULTS} more" if count > SHOWN_FAULTS else ""
         lines.append(f"{kind} ({FAULTS[kind]}), {count}: {'; '.join(said)}{more}")
@@ -203,7 +208,9 @@ def _identity(report: dict) -> str:
     ]
     for method, some in found["methods"].items():
         auc = f"verification AUC {some['verification_auc']:.4f}, " if "verification_auc" in some else ""
-        lines.append(f"  {method}: {auc}Frechet distance on the embeddings {some['frechet_on_identity']:.4f} (no FID)")
+        lines.append(
+            f"  {plain(method)}: {auc}Frechet distance on the embeddings {some['frechet_on_identity']:.4f} (no FID)"
+        )
     return "\n".join(lines)
 
 
@@ -219,30 +226,32 @@ def _run(report: dict) -> str:
 def markdown(report: dict) -> str:
     """Tables for a README or a model card."""
     parts = [
-        f"{headline(report)}. In brackets: 95 % bootstrap intervals over the faces.",
-        _pipes(*methods_table(report)),
+        f"{headline(report, for_markdown)}. In brackets: 95 % bootstrap intervals over the faces.",
+        _pipes(*methods_table(report, for_markdown)),
     ]
-    parts += [_pipes(*table) for table in sweeps(report)]
+    parts += [_pipes(*table) for table in sweeps(report, for_markdown)]
     if line := landmark_line(report):
         parts.append(line[0].upper() + line[1:] + ".")
     if table := published_table(report):
         where = find_protocol(report["protocol"]["name"]).published_on
         parts.append(f"Published, not measured here ({where}):\n\n{_pipes(*table)}")
-    if lines := fault_lines(report):
+    if lines := fault_lines(report, for_markdown):
         parts.append("\n".join(f"- {line}" for line in lines.splitlines()))
     return "\n\n".join(parts) + "\n"
 
 
 def latex(report: dict) -> str:
     """The methods' table for booktabs, with the protocol as its caption."""
-    head, rows = methods_table(report)
+    head, rows = methods_table(report, for_latex)
+    caption = headline(report, for_latex).replace("->", "$\\to$")
     lines = [
         "\\begin{table}",
-        f"  \\caption{{{_escaped(headline(report))}. 95\\,\\% bootstrap intervals over the faces.}}",
+        f"  \\caption{{{caption}. 95\\,\\% bootstrap intervals over the faces.}}",
         f"  \\begin{{tabular}}{{l{'r' * (len(head) - 1)}}}",
         "    \\toprule",
-        *(["    " + " & ".join(map(_escaped, head)) + " \\\\", "    \\midrule"]),
-        *("    " + " & ".join(map(_escaped, row)) + " \\\\" for row in rows),
+        "    " + " & ".join(for_latex(name).translate(_TEX) for name in head) + " \\\\",
+        "    \\midrule",
+        *("    " + " & ".join(row) + " \\\\" for row in rows),
         "    \\bottomrule",
         "  \\end{tabular}",
         "\\end{table}",
@@ -250,13 +259,9 @@ def latex(report: dict) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _escaped(text: str) -> str:
-    return text.translate(_TEX).replace("->", "$\\to$")
-
-
 def _pipes(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     lines = [head, ["---"] * len(head), *rows]
-    return "\n".join(f"| {' | '.join(cell.replace('|', '&#124;') for cell in line)} |" for line in lines)
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def _aligned(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -22,8 +22,8 @@ from accelerate import Accelerator, DataLoaderConfiguration, PartialState
 from accelerate.utils import broadcast_object_list, parse_flag_from_env, set_seed
 from tqdm import tqdm
 
-from sparnet import images
 from sparnet.errors import UserError
+from sparnet.files import make_folder
 from sparnet.folders import check_outside, printable
 from training.data import Crop, FaceBatches, Index, index_pictures
 from training.discriminator import MultiScaleDiscriminator
@@ -296,7 +296,7 @@ def introduce(run: Run) -> None:
         if job.from_constant and run.accelerator.is_main_process:
             write_checkpoint(run)
     elif run.accelerator.is_main_process:
-        images.make_folder(job.out)
+        make_folder(job.out)
         run.lock = lock(job.out, resume=False)
         settings = json.dumps(run.record | {"paths": [str(path) for path in job.data]}, indent=1)
         write_whole(job.out / "run.json", lambda path: path.write_text(settings))

@@ -6,7 +6,8 @@
                             '-> the report's "rows", line by line
 
 The rows are in memory one at a time: what is kept of a face is eight bytes a number. JSON has no infinity and no NaN:
-they are written as "inf" and null.
+they are written as "inf" and null. A PSNR is infinite where a picture is identical to the sharp one: such pictures are
+counted, and the mean is that of the rest.
 """
 
 import json
@@ -28,7 +29,7 @@ FAULTS = {  # kind: what follows from it
     "unreadable": "not scored",
     "size": "restored and sharp differ in size, not scored",
     "enlarged": "the sharp face was smaller than the common size, scored",
-    "grey": "no colour in the sharp face, scored",
+    "grey": "no colour in the sharp face, or in a restored one whose sharp face has some; scored",
     "no landmarks": "in the restored face a failure; in the sharp face no score by landmarks",
     "no face": "not aligned, so no identity",
 }
@@ -256,10 +257,17 @@ def number(value: float | str | None) -> float:
     return np.nan if value is None else float(value)
 
 
+def finite_mean(values: Sequence[float]) -> float:
+    """The mean of the finite ones, for PSNR those of pictures not identical to the sharp ones; infinite if none is."""
+    finite = [value for value in values if np.isfinite(value)]
+    return float(np.mean(finite)) if finite else np.inf
+
+
 def summary(columns: Columns, methods: Sequence[str], anchor: str | None, seed: int) -> dict[str, dict]:
     """{method: {metric: {mean, low, high, n, difference: {mean, low, high, n}}}} of the columns of one condition.
 
-    The difference is the paired one to the `anchor`, over the faces for which both have a value.
+    The difference is the paired one to the `anchor`, over the faces for which both have a value. Where some pictures
+    are identical to the sharp ones, `identical` counts them, and mean, interval and n are those of the others.
     """
     table: dict[str, dict] = {method: {} for method in methods}
     single = [key for key in columns if key[0] in table]
@@ -269,16 +277,22 @@ def summary(columns: Columns, methods: Sequence[str], anchor: str | None, seed: 
     numbers = np.empty((len(columns[single[0]]), len(single) + len(paired)))
     for i, key in enumerate(single):
         numbers[:, i] = columns[key]
-    with np.errstate(invalid="ignore"):  # the difference of two infinite values is none
-        for i, (method, metric) in enumerate(paired, len(single)):
-            np.subtract(columns[method, metric], columns[anchor, metric], out=numbers[:, i])
+    identical = np.isposinf(numbers[:, : len(single)]).sum(axis=0)
+    numbers[np.isinf(numbers)] = np.nan
+    place = {key: i for i, key in enumerate(single)}
+    for i, (method, metric) in enumerate(paired, len(single)):
+        np.subtract(numbers[:, place[method, metric]], numbers[:, place[anchor, metric]], out=numbers[:, i])
     ends, counts = mean_interval(numbers, seed), (~np.isnan(numbers)).sum(axis=0)
     found = [
         {"mean": float(mean), "low": float(low), "high": float(high), "n": int(n)}
         for mean, low, high, n in zip(*ends, counts, strict=True)
     ]
-    for (method, metric), estimate in zip(single, found[: len(single)], strict=True):
-        if estimate["n"]:
+    for (method, metric), estimate, same in zip(single, found[: len(single)], identical.tolist(), strict=True):
+        if same:
+            estimate["identical"] = same
+        if same and not estimate["n"]:  # all of them
+            estimate["mean"] = np.inf
+        if same or estimate["n"]:
             table[method][metric] = estimate
     for (method, metric), estimate in zip(paired, found[len(single) :], strict=True):
         if estimate["n"]:

@@ -28,6 +28,7 @@ from tqdm import tqdm
 
 from sparnet import images
 from sparnet.errors import UserError
+from sparnet.text import for_markdown
 from training.command import Diverged, run_command
 from training.data import Crop, FaceBatches, Faces, join
 from training.evaluate import Score, score
@@ -327,7 +328,8 @@ def check_weights(run: Run) -> None:
 
 def card(run: Run) -> str:
     """A model card with what is known of the weights; limits and licence are for whoever publishes them."""
-    seen, start = run.step * run.recipe.batch_size, f", started from {run.job.init}" if run.job.init else ""
+    seen = run.step * run.recipe.batch_size
+    start = f", started from {for_markdown(run.job.init)}" if run.job.init else ""
     loss = f"{run.recipe.loss} loss"
     if (gan := run.recipe.gan) and run.step > gan.pixel_steps:
         perceptual = f" with perceptual distances of {gan.perceptual_kind}" if gan.perceptual else ""

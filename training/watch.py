@@ -22,6 +22,7 @@ from matplotlib.ticker import EngFormatter
 from numpy import ndarray
 
 from sparnet import SPARNet, images
+from sparnet.files import save_bytes
 from training.data import cut
 from training.degradations import fixed
 from training.recipes import Recipe
@@ -57,7 +58,7 @@ def watch(run: Run) -> None:
     numbers = BytesIO()
     half = {name: alpha.astype(np.float16) for name, alpha in maps.items()}  # to 0.0005: finer than a colour's step
     np.savez_compressed(numbers, degraded=degraded, restored=restored, **half)
-    images.save_bytes(numbers.getvalue(), folder / f"step-{run.step:07d}.npz")
+    save_bytes(numbers.getvalue(), folder / f"step-{run.step:07d}.npz")
     tracker = run.accelerator.get_tracker("tensorboard")
     tracker.log_images({"attention": frame[None]}, step=run.step, dataformats="NHWC")
 

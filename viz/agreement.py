@@ -22,6 +22,7 @@ from sparnet.bootstrap import mean_interval
 from sparnet.errors import UserError
 from sparnet.images import to_image
 from sparnet.restorer import Progress
+from sparnet.text import for_figure
 from viz.finding import Finding, Subject
 from viz.regions import spatial_maps
 
@@ -233,7 +234,7 @@ def agreement_figure(
     figure = Figure(figsize=(width, height), facecolor="white")
     FigureCanvasAgg(figure)  # no pyplot: its global state is not made for a server's threads
     figure.suptitle(
-        f"Where they look: {names[0]} (first) and {names[1]} (other)",
+        for_figure(f"Where they look: {names[0]} (first) and {names[1]} (other)"),
         x=_MARGIN / width, y=1 - 0.15 / height, ha="left", va="top", size=12,
     )  # fmt: skip
 

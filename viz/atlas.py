@@ -21,6 +21,7 @@ from torch import Tensor
 
 from sparnet.images import to_image
 from sparnet.restorer import Progress, RestoredFace
+from sparnet.text import for_figure
 from viz.finding import Finding, Subject, attending, figure_png
 
 MEANING = (
@@ -130,7 +131,7 @@ def atlas_figure(
         bar.set_ticks([0, 1], labels=["min", "max"])
     bar.set_label("each map's own range: do not compare maps" if stretch else r"attention $\alpha$", fontsize=8)
     figure.suptitle(
-        title or "Attention maps in forward order",
+        for_figure(title or "Attention maps in forward order"),
         x=_MARGIN / width, y=1 - 0.18 / height, ha="left", va="top", size=11,
     )  # fmt: skip
     return figure

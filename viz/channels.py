@@ -19,6 +19,7 @@ from torch import Tensor
 
 from sparnet.errors import UserError
 from sparnet.restorer import Progress
+from sparnet.text import for_figure
 from viz.ablation import levels, rms
 from viz.finding import Finding, Subject
 
@@ -196,7 +197,7 @@ def channels_figure(
     def words(x: float, y: float, text: str, **style) -> None:
         figure.text(x / width, 1 - y / height, text, **({"fontsize": 8, "va": "bottom", "color": "0.2"} | style))
 
-    words(_MARGIN, 0.42, title, fontsize=11)
+    words(_MARGIN, 0.42, for_figure(title), fontsize=11)
     words(_MARGIN, 0.65, "dark: 0, closed; bright: the end of the scale", color="0.35")
     for i, name in enumerate(MAPS if kinds else ()):
         words(_MARGIN + i * _PITCH, 1.1, f"{name.replace('_', ' ')}\n0…{MAPS[name]}")

@@ -8,8 +8,8 @@
 Exit 0 when done, 2 after one line on stderr when the user can put something right.
 """
 
-import sys
-from collections.abc import Callable, Iterator, Sequence
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -23,13 +23,16 @@ import typer
 from tqdm import tqdm
 
 from sparnet import images
-from sparnet.checkpoints import DEFAULT_MODEL, load_model, sha256_of, weights_file
+from sparnet.checkpoints import DEFAULT_MODEL, load_model, weights_file
+from sparnet.command import run as run_app
 from sparnet.errors import UserError
 from sparnet.faces import find_detector, transform_points
+from sparnet.files import check_targets, make_folder, sha256_of
 from sparnet.folders import check_outside, pictures_in
 from sparnet.landmarks import read_landmarks
 from sparnet.model import SPARNet
 from sparnet.restorer import Progress, Restorer, find_faces
+from sparnet.text import plain
 from viz.ablation import MODES
 from viz.agreement import SHARE
 from viz.faithfulness import CELLS, LEVELS
@@ -43,7 +46,24 @@ if TYPE_CHECKING:
 
 _PATHS = ("model", "other_model", "checkpoint", "out", "photo")  # paths, whose last parts are told elsewhere
 _LONGEST = 400  # characters of a word: a painted mask is one of thousands
+FILES = {  # what a command's files are called, where not as the command
+    "ablate": ["ablation", "ablation-pairs"],
+    "compare": ["agreement"],
+    "population": ["population", "training"],
+}
+FILES["report"] = ["atlas", "gate", *FILES["ablate"], "edit", "regions", "faithfulness", "sanity", "query",
+                   *FILES["compare"], "channels", "stability", *FILES["population"]]  # fmt: skip
+FILES["survey"] = ["population", "regions", "stability", "ablation", "sanity", "faithfulness"]
+MAX_SEED, MAX_STEPS, MAX_CELLS, MAX_BLUR = 2**32 - 1, 1000, 128, 1000  # of the options: beyond, it takes for ever
 _TOLD = 24  # lines of numbers in the terminal; the JSON has all
+
+
+def number(value: float | None) -> float | None:
+    """An option's value; not a number would be within any range."""
+    if value is not None and math.isnan(value):
+        raise typer.BadParameter("nan is not a number.")
+    return value
+
 
 app = typer.Typer(
     help="Look into a face restoration network: where each unit looks, and whether it matters.",
@@ -82,7 +102,7 @@ class Options:
 Faces = Annotated[
     Path | None, typer.Option(metavar="DIR", help="Aligned faces to study instead of one: means with intervals.")
 ]
-Seed = Annotated[int, typer.Option(help="Of everything random.")]
+Seed = Annotated[int, typer.Option(min=0, max=MAX_SEED, help="Of everything random.")]
 OtherModel = Annotated[str | None, typer.Option(metavar="MODEL", help="A second network, on the same face.")]
 OtherFace = Annotated[Path | None, typer.Option(metavar="PHOTO", help="A second face, its photo's largest.")]
 Run = Annotated[Path | None, typer.Option(metavar="DIR", help="Folder of a training run: maps over the training.")]
@@ -98,6 +118,7 @@ class Bench:
         self.detector = find_detector(options.yunet) if options.yunet else None
         self.models: list[dict] = []
         self.faces: dict[tuple, dict] = {}  # each once, however often it was looked at
+        self.left_out: list[str] = []  # why, of each picture of a folder that cannot be looked at
         self.network = self.load(options.model, options.revision)
 
     def load(self, source: str, revision: str | None = None) -> tuple[SPARNet, str]:
@@ -121,7 +142,22 @@ class Bench:
         """The aligned faces of a folder, instead of FACE."""
         if self.options.photo is not None:
             raise UserError("FACE and --faces exclude each other: give one of them.")
-        return FolderOfFaces(self, pictures_in(folder))
+        return self.faces_in(folder)
+
+    def faces_in(self, folder: Path) -> "FolderOfFaces":
+        """The aligned faces of a folder; those that are none are left out. `UserError` if no face is left."""
+        paths = []
+        for path in pictures_in(folder):
+            try:
+                find_faces(images.load(path), "whole")
+                read_landmarks(path)
+            except UserError as error:
+                self.left_out.append(str(error))
+            else:
+                paths.append(path)
+        if not paths:
+            raise UserError(f"None of the pictures in {folder} can be looked at. {self.left_out[0]}")
+        return FolderOfFaces(self, paths)
 
     def other(self, model: str | None, photo: Path | None) -> Subject | None:
         """The same face in front of another model, or another face in front of the same model; None: neither."""
@@ -205,11 +241,28 @@ class FolderOfFaces:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and exit."""
-    try:
-        app(arguments)
-    except UserError as error:
-        print("error:", " ".join(str(error).split()), file=sys.stderr)
-        sys.exit(2)
+    run_app(app, arguments)
+
+
+def targets_of(name: str, out: Path, page: Path | None) -> list[tuple[str, Path]]:
+    """All that a command may write, (what it is, path); `page` is the survey's, if it is to be another file."""
+    files = [f"{file}.{kind}" for file in FILES.get(name, [name]) for kind in ("json", "npz", "png", "pdf")]
+    targets = [(file, out / file) for file in files]
+    if name == "report":
+        from viz import report  # here, because it is slow to import
+
+        targets += [(file, out / file) for file in (report.PAGE, report.FILM)]
+    if name == "survey":
+        from viz import survey  # the same
+
+        targets += survey.targets(out, page or out / survey.PAGE)
+    return targets
+
+
+def inputs_of(photo: Path | None, given: Mapping[str, Any]) -> list[Path]:
+    """The pictures and edits that a command reads."""
+    files = [file for file in (photo, given.get("other_face"), given.get("edits")) if file is not None]
+    return files if given.get("faces") is None else files + pictures_in(given["faces"])
 
 
 @contextmanager
@@ -235,14 +288,18 @@ def command(study: Callable[..., Finding]) -> Callable[..., Finding]:
         options = Options(**{name: given.pop(name) for name in signature(Options).parameters})
         if given.get("faces") is not None:
             check_outside(options.out, [given["faces"]])
-        images.make_folder(options.out)
+        check_targets(targets_of(study.__name__, options.out, given.get("page")), inputs_of(options.photo, given))
+        make_folder(options.out)
         with progress_bar() as progress:
             bench = Bench(options)
             finding = study(bench, progress, **given)
         paths = finding.save(options.out, bench.provenance(study.__name__, given), options.pdf)
         more = f" and {len(paths) - 4} more" if len(paths) > 4 else ""
         written = f"Written: {', '.join(map(str, paths[:4]))}{more}"
-        print("\n".join([bench.told(), finding.meaning, *told(finding.numbers), written]))
+        lines = [bench.told(), finding.meaning, *told(finding.numbers), written]
+        print("\n".join(plain(line) for line in lines))
+        if bench.left_out:
+            raise UserError(f"{len(bench.left_out)} pictures were left out: {' '.join(bench.left_out)}")
 
     run.__signature__ = Signature([parameter.replace(kind=Parameter.KEYWORD_ONLY) for parameter in parameters])
     run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
@@ -372,12 +429,16 @@ def faithfulness(
     unit: Annotated[
         list[str] | None, typer.Option(help="This unit's map too, beside the mean of all; repeatable.")
     ] = None,
-    cells: Annotated[int, typer.Option(min=2, help="On a side of the face; one of them is damaged at a time.")] = CELLS,
+    cells: Annotated[
+        int, typer.Option(min=2, max=MAX_CELLS, help="On a side of the face; one of them is damaged at a time.")
+    ] = CELLS,
     levels: Annotated[
-        int | None, typer.Option(min=1, help=f"Steps up to 50 % damaged; {LEVELS} for one face, half for many.")
+        int | None,
+        typer.Option(min=1, max=MAX_STEPS, help=f"Steps up to 50 % damaged; {LEVELS} for one face, half for many."),
     ] = None,
     draws: Annotated[
-        int | None, typer.Option(min=1, help="Random maps to compare with; 3 for one face, 1 for each of many.")
+        int | None,
+        typer.Option(min=1, max=MAX_STEPS, help="Random maps to compare with; 3 for one face, 1 for each of many."),
     ] = None,
     faces: Faces = None,
     seed: Seed = 0,
@@ -395,7 +456,7 @@ def sanity(
     bench: Bench,
     progress: Progress,
     draws: Annotated[
-        int | None, typer.Option(min=1, help="Random networks; 3 for one face, 1 for each of many.")
+        int | None, typer.Option(min=1, max=MAX_STEPS, help="Random networks; 3 for one face, 1 for each of many.")
     ] = None,
     faces: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Aligned faces: to compare FACE with, or to study instead of it.")
@@ -408,7 +469,7 @@ def sanity(
     if bench.options.photo is None and faces is not None:
         return study_many(bench.subjects(faces), draws or 1, seed, progress)
     subject = bench.subject()
-    others = None if faces is None else list(FolderOfFaces(bench, pictures_in(faces)))
+    others = None if faces is None else list(bench.faces_in(faces))
     return study(subject, others, draws or 3, seed, progress)
 
 
@@ -425,8 +486,13 @@ def query(
     path: Annotated[
         Literal["progressive", "linear"], typer.Option(help="From blur to the real input.")
     ] = "progressive",
-    sigma: Annotated[float | None, typer.Option(min=0, help="Of the blur at its beginning, in pixels.")] = None,
-    steps: Annotated[int, typer.Option(min=1, help="Of the path; more miss less of the change.")] = STEPS,
+    sigma: Annotated[
+        float | None,
+        typer.Option(min=0, max=MAX_BLUR, callback=number, help="Of the blur at its beginning, in pixels."),
+    ] = None,
+    steps: Annotated[
+        int, typer.Option(min=1, max=MAX_STEPS, help="Of the path; more miss less of the change.")
+    ] = STEPS,
 ) -> Finding:
     """Which input pixels a patch of the restored face came from."""
     from viz.query import study
@@ -441,7 +507,7 @@ def compare(
     other_model: OtherModel = None,
     other_face: OtherFace = None,
     share: Annotated[
-        float, typer.Option(min=0.001, max=1, help="Of the places: those that count as looked at.")
+        float, typer.Option(min=0.001, max=1, callback=number, help="Of the places: those that count as looked at.")
     ] = SHARE,
     faces: Faces = None,
     seed: Seed = 0,
@@ -466,7 +532,7 @@ def compare(
 def channels(
     bench: Bench,
     progress: Progress,
-    count: Annotated[int, typer.Option(min=1, help="Groups of channels that look alike.")] = 4,
+    count: Annotated[int, typer.Option(min=1, max=MAX_STEPS, help="Groups of channels that look alike.")] = 4,
     seed: Seed = 0,
 ) -> Finding:
     """What differs from channel to channel, for 3D and channel attention."""
@@ -479,7 +545,7 @@ def channels(
 def stability(
     bench: Bench,
     progress: Progress,
-    noises: Annotated[int, typer.Option(min=1, help="How many different noises are added.")] = 4,
+    noises: Annotated[int, typer.Option(min=1, max=MAX_STEPS, help="How many different noises are added.")] = 4,
     faces: Faces = None,
     seed: Seed = 0,
 ) -> Finding:
@@ -534,7 +600,7 @@ def population(
             instrument.keep(instrument.population_of(finding.numbers, finding.arrays), weights, keep)
         return finding
     subject = bench.subject()
-    return study(subject, gather(FolderOfFaces(bench, pictures_in(faces)), progress))
+    return study(subject, gather(bench.faces_in(faces), progress))
 
 
 @command
@@ -561,7 +627,7 @@ def report(
         subject,
         other=bench.other(other_model, other_face),
         edits=None if edits is None else load(edits, subject),
-        faces=None if faces is None else FolderOfFaces(bench, pictures_in(faces)),
+        faces=None if faces is None else bench.faces_in(faces),
         patch=_patch(patch),
         run=run,
     )
@@ -577,7 +643,8 @@ def survey(
         Path | None, typer.Option(metavar="FILE", help="The page; without it, what-we-found.md in --out.")
     ] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first so many faces.")] = None,
-    levels: Annotated[int, typer.Option(min=2, help="Steps of damage, of `faithfulness`.")] = LEVELS // 2,
+    levels: Annotated[int, typer.Option(min=2, max=MAX_STEPS, help="Steps of damage, of `faithfulness`.")] = LEVELS
+    // 2,
     seed: Seed = 0,
 ) -> "Survey":
     """All instruments over a folder of faces, as one short Markdown page that shows none of them.

@@ -19,7 +19,8 @@ from torch import Tensor
 
 from sparnet.faces import Face
 from sparnet.images import resize, to_image
-from sparnet.restorer import Mode, Restorer, cut_face, side_in_photo
+from sparnet.restorer import Mode, Restorer, as_coloured, cut_face, side_in_photo
+from sparnet.text import plain
 from viz.atlas import mean_map
 from viz.overlay import colorize, enlarge
 
@@ -74,6 +75,11 @@ class Column:
     ssim: float | None = None
     error: str | None = None
 
+    @property
+    def identical(self) -> bool:
+        """To the original: the PSNR is infinite."""
+        return self.psnr == np.inf
+
     def facts(self) -> dict:
         """Everything but the pictures, for JSON."""
         return {
@@ -81,7 +87,8 @@ class Column:
             "pixels": self.pixels,
             "parameters": self.parameters,
             "seconds": None if self.seconds is None else round(self.seconds, 3),
-            "psnr": None if self.psnr is None else round(self.psnr, 3),
+            "psnr": None if self.psnr is None or self.identical else round(self.psnr, 3),
+            "identical": self.identical,
             "ssim": None if self.ssim is None else round(self.ssim, 4),
             "error": self.error,
         }
@@ -93,6 +100,8 @@ class Column:
         if self.parameters is not None:
             facts += [f"{self.parameters / 1e6:.2f} M", f"{self.seconds:.2f} s"]
         scores = [f"{self.psnr:.2f} dB / {self.ssim:.3f}"] if self.psnr is not None else []
+        if self.identical:
+            scores = ["identical to the original"]
         return [", ".join(facts), *scores] if facts else []
 
 
@@ -102,7 +111,7 @@ def restored_column(name: str, restorer: Restorer, one: OneFace) -> Column:
     degraded = one.degraded(size)
     start = perf_counter()
     trace = restorer.trace(degraded)
-    picture = to_image(trace.restored)  # on a GPU, this waits for it
+    picture = as_coloured(to_image(trace.restored), degraded)  # on a GPU, this waits for it
     seconds = perf_counter() - start
     return Column(
         name,
@@ -158,7 +167,7 @@ def comparison_strip(columns: Sequence[Column], title: str) -> ndarray:
     """Every column with its name, facts and mean attention, (H,W,3) uint8; `columns` as `side_by_side` gives them."""
     side = max(_PANEL, *(len(column.picture) for column in columns if column.picture is not None))
     bold, text = _font(_TEXT + 2, "bold"), _font(_TEXT)
-    names = [_wrap(column.name, bold, side) for column in columns]
+    names = [_wrap(plain(column.name), bold, side) for column in columns]
     captions = [_wrap("\n".join(column.lines()), text, side) for column in columns]
     width = 2 * _MARGIN + len(columns) * (side + _GAP) - _GAP
     notes = [PROTOCOL] * any(column.psnr is not None for column in columns)
@@ -179,14 +188,14 @@ def comparison_strip(columns: Sequence[Column], title: str) -> ndarray:
         for i, words in enumerate(lines):
             draw.text((x, y + i * pitch), words, fill=color, font=font)
 
-    write(_MARGIN, _MARGIN - 4, [title], _font(_TEXT + 3), _INK)
+    write(_MARGIN, _MARGIN - 4, [plain(title)], _font(_TEXT + 3), _INK)
     for i, (column, name, caption) in enumerate(zip(columns, names, captions, strict=True)):
         x = _MARGIN + i * (side + _GAP)
         write(x, name_top, name, bold, _INK, line + 3)
         write(x, caption_top, caption)
         if column.picture is None:
             draw.rectangle((x, top, x + side - 1, top + side - 1), fill=_EMPTY)
-            write(x + 12, top + 12, _wrap(column.error, text, side - 24)[: (side - 24) // line], color=_INK)
+            write(x + 12, top + 12, _wrap(plain(column.error), text, side - 24)[: (side - 24) // line], color=_INK)
             continue
         picture = column.picture if len(column.picture) == side else resize(column.picture, side)
         strip.paste(Image.fromarray(picture), (x, top))

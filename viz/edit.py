@@ -24,7 +24,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from sparnet.errors import UserError
-from sparnet.images import save_bytes, to_image
+from sparnet.files import save_bytes
+from sparnet.images import to_image
 from sparnet.model import SPARNet, Trace
 from sparnet.restorer import Progress
 from viz.ablation import levels, rms

@@ -30,6 +30,7 @@ from sparnet.bootstrap import mean_interval
 from sparnet.errors import UserError
 from sparnet.images import to_image
 from sparnet.restorer import Progress
+from sparnet.text import for_figure
 from viz.finding import Finding, Subject, attending
 from viz.overlay import enlarge
 from viz.regions import area_weights, spatial_maps
@@ -335,7 +336,7 @@ def faithfulness_figure(
         return figure.add_axes((x / width, 1 - (y + h) / height, w / width, h / height))
 
     left, side, pitch, top = 0.75, 1.65, 2.05, 1.2
-    figure.suptitle(title, x=0.15 / width, y=1 - 0.15 / height, ha="left", va="top", fontsize=11)
+    figure.suptitle(for_figure(title), x=0.15 / width, y=1 - 0.15 / height, ha="left", va="top", fontsize=11)
     figure.text(
         0.15 / width, 1 - 0.45 / height,
         "Cells of the input are damaged in a map's order, or in the reverse; the rest of the restored face is watched "

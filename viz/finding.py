@@ -17,7 +17,8 @@ from torch import Tensor
 
 from sparnet.errors import UserError
 from sparnet.faces import LANDMARKS, transform_points, whole_landmarks
-from sparnet.images import make_folder, save_bytes, to_tensor
+from sparnet.files import make_folder, save_bytes
+from sparnet.images import to_tensor
 from sparnet.model import SPARNet
 from sparnet.restorer import Progress, RestoredFace
 

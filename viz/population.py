@@ -23,10 +23,11 @@ from numpy import ndarray
 from PIL import Image
 
 from sparnet.bootstrap import CONFIDENCE, RESAMPLES, mean_interval
-from sparnet.checkpoints import sha256_of
 from sparnet.errors import UserError
-from sparnet.images import save_bytes, to_image
+from sparnet.files import save_bytes, sha256_of
+from sparnet.images import to_image
 from sparnet.restorer import Progress
+from sparnet.text import for_figure
 from viz.finding import Finding, Subject
 from viz.overlay import overlay
 from viz.regions import spatial_maps
@@ -304,7 +305,7 @@ def maps_figure(rows: Mapping[str, tuple[Mapping[str, ndarray], str, tuple[float
     figure = Figure(figsize=(max(width, 6), height), facecolor="white")
     FigureCanvasAgg(figure)
     width = figure.get_figwidth()
-    figure.text(_MARGIN / width, 1 - 0.35 / height, title, fontsize=11)
+    figure.text(_MARGIN / width, 1 - 0.35 / height, for_figure(title), fontsize=11)
     for i, what in enumerate(rows):
         figure.text(_MARGIN / width, 1 - (0.6 + 0.22 * i) / height, f"row {i + 1}: {what}", fontsize=8, color="0.35")
     for i, unit in enumerate(units):
@@ -331,14 +332,14 @@ def training_figure(labels: Sequence[str], stacks: Mapping[str, ndarray], units:
     )
     for row, (unit, stack) in enumerate(stacks.items()):
         y = 1 - (_HEAD + 0.2 + row * 1.3 + _MAP) / height
-        figure.text(0.02, y + _MAP / 2 / height, unit, fontsize=8, weight="bold")
+        figure.text(0.02, y + _MAP / 2 / height, for_figure(unit), fontsize=8, weight="bold")
         for column, step in enumerate(shown):
             axes = figure.add_axes((0.12 + column * 0.109, y, 0.105, _MAP / height))
             axes.imshow(stack[step], cmap="viridis", vmin=0, vmax=1, interpolation="nearest")
             axes.axis("off")
             r = units[unit]["r_with_last"][step]
             told = "constant" if r is None else f"r {r:.2f}"
-            axes.set_title(f"{labels[step]}\n{told}" if row == 0 else told, fontsize=7, loc="left", pad=2)
+            axes.set_title(f"{for_figure(labels[step])}\n{told}" if row == 0 else told, fontsize=7, loc="left", pad=2)
     return figure
 
 

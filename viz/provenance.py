@@ -8,7 +8,8 @@ from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 
-from sparnet.checkpoints import MODELS, sha256_of, weights_file
+from sparnet.checkpoints import MODELS, weights_file
+from sparnet.files import sha256_of
 from sparnet.model import SPARNet
 
 

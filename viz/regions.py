@@ -32,6 +32,7 @@ from sparnet.faces import TEMPLATE, TEMPLATE_SIDE
 from sparnet.images import to_image
 from sparnet.regions import masks_from_five_points, region_masks
 from sparnet.restorer import Progress
+from sparnet.text import for_figure
 from viz.atlas import mean_map
 from viz.finding import Finding, Subject, attending
 
@@ -220,7 +221,7 @@ def regions_figure(
     bar.ax.minorticks_off()
     bar.outline.set_visible(False)
     bar.ax.set_title("ratio", fontsize=8)
-    figure.suptitle(title, x=0.02, y=1 - 0.15 / height, ha="left", va="top", fontsize=11)
+    figure.suptitle(for_figure(title), x=0.02, y=1 - 0.15 / height, ha="left", va="top", fontsize=11)
     told = "Mean attention in the region over the map's own mean: 1 is no preference. %: share of the picture."
     if interval is not None:
         told += " Small: 95 % interval; ring: it holds 1."

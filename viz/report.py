@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
-from jinja2 import Environment, FileSystemLoader
 from plotly.offline import get_plotlyjs
 
 from sparnet.errors import UserError
-from sparnet.images import save_bytes
+from sparnet.files import save_bytes
 from sparnet.restorer import Progress
+from sparnet.text import html_templates
 from viz import (
     ablation,
     agreement,
@@ -107,26 +107,26 @@ class Report:
             }
             for name, finding in self.findings.items()
         ]
-        environment = Environment(
-            loader=FileSystemLoader(Path(__file__).parent), autoescape=True, trim_blocks=True, lstrip_blocks=True
-        )
-        environment.policies["json.dumps_kwargs"] = {"sort_keys": False}  # units stay in forward order
-        return environment.get_template(PAGE).render(
-            meaning=self.meaning,
-            models=provenance["models"],
-            face=provenance["faces"][0],
-            versions=provenance["versions"],
-            film=None if self.film is None else data_url(self.film, "gif"),
-            sections=sections,
-            left_out={INSTRUMENTS[name].title: why for name, why in self.left_out.items()},
-            views={
-                name: view.payload() | {"charts": [chart.to_plotly_json() for chart in view.charts.values()]}
-                for name, view in views.items()
-            },
-            tables=all_tables(),
-            maps_js=(STATIC / "maps.js").read_text(encoding="utf-8"),
-            maps_css=(STATIC / "maps.css").read_text(encoding="utf-8"),
-            plotly=get_plotlyjs(),
+        return (
+            html_templates(Path(__file__).parent)
+            .get_template(PAGE)
+            .render(
+                meaning=self.meaning,
+                models=provenance["models"],
+                face=provenance["faces"][0],
+                versions=provenance["versions"],
+                film=None if self.film is None else data_url(self.film, "gif"),
+                sections=sections,
+                left_out={INSTRUMENTS[name].title: why for name, why in self.left_out.items()},
+                views={
+                    name: view.payload() | {"charts": [chart.to_plotly_json() for chart in view.charts.values()]}
+                    for name, view in views.items()
+                },
+                tables=all_tables(),
+                maps_js=(STATIC / "maps.js").read_text(encoding="utf-8"),
+                maps_css=(STATIC / "maps.css").read_text(encoding="utf-8"),
+                plotly=get_plotlyjs(),
+            )
         )
 
 

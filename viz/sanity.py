@@ -31,6 +31,7 @@ from sparnet.bootstrap import mean_interval
 from sparnet.errors import UserError
 from sparnet.model import SPARNet
 from sparnet.restorer import Progress
+from sparnet.text import for_figure
 from viz.agreement import is_constant, rank_correlation
 from viz.finding import Finding, Subject
 from viz.regions import spatial_maps
@@ -251,7 +252,7 @@ def sanity_figure(
     def axes_at(x: float, y: float, w: float, h: float) -> Axes:
         return figure.add_axes((x / width, 1 - (y + h) / height, w / width, h / height))
 
-    figure.suptitle(title, x=0.2 / width, y=1 - 0.15 / height, ha="left", va="top", fontsize=11)
+    figure.suptitle(for_figure(title), x=0.2 / width, y=1 - 0.15 / height, ha="left", va="top", fontsize=11)
     said = {"learning": "depends on learning", "face": "depends on the face"}
     shown = "its map of other faces" if probe == OTHERS else "its map of the face upside down"
     against = {"learning": "its map with random weights", "face": shown}

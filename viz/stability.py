@@ -21,6 +21,7 @@ from sparnet.bootstrap import mean_interval
 from sparnet.errors import UserError
 from sparnet.images import to_image, to_tensor
 from sparnet.restorer import Progress
+from sparnet.text import for_figure
 from viz.agreement import correlation, is_constant
 from viz.atlas import mean_map
 from viz.finding import Finding, Subject
@@ -241,7 +242,7 @@ def stability_figure(
     """Rows x KINDS: correlation, 0..1, and change in spreads, 0..1; then the root of the variance on the inner part."""
     figure = Figure(figsize=(10, max(6.2, 1.6 + 0.3 * len(rows))), facecolor="white", layout="constrained")
     FigureCanvasAgg(figure)
-    figure.suptitle(title, x=0.01, ha="left", size=12)
+    figure.suptitle(for_figure(title), x=0.01, ha="left", size=12)
     left, right = figure.subfigures(1, 2, width_ratios=(1.75, 1))
     axes = left.subplots(1, 2, sharey=True)
     for ax, measure, colors, caption in (

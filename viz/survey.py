@@ -6,11 +6,13 @@ OUT -> Found -> viz.claims -> survey.md (Jinja) -> what-we-found.md, its figures
 """
 
 import json
+import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from io import BytesIO
 from pathlib import Path
+from urllib.parse import quote
 
 import numpy as np
 import skimage.data
@@ -19,9 +21,11 @@ from numpy import ndarray
 from PIL import Image
 
 from sparnet.errors import UserError
-from sparnet.images import make_folder, save_bytes, save_png
+from sparnet.files import make_folder, save_bytes
+from sparnet.images import save_png
 from sparnet.regions import OUTLINES
 from sparnet.restorer import Progress
+from sparnet.text import for_markdown, for_markdown_code, plain
 from viz import ablation, atlas, claims, faithfulness, population, query, regions, sanity, stability
 from viz.finding import Finding, Subject, within
 from viz.query import patch_around
@@ -33,7 +37,7 @@ MEANING = (
 )
 FEWEST = 30  # faces: the mean map of a few may still show whose they were
 WIDTH = 1300  # px, of a figure on the page
-ASTRONAUT = "astronaut"
+ASTRONAUT, OF_ASTRONAUT = "astronaut", ("atlas", "query")
 
 
 @dataclass(frozen=True)
@@ -91,14 +95,14 @@ class Survey:
 
     def save(self, folder: Path, provenance: dict, pdf: bool = False) -> list[Path]:
         """Write the page and the figures beside it; -> its path before theirs. The findings lie in `folder` already."""
+        files = figures_of(self.page)
         beside = self.page.with_suffix("")
         make_folder(beside)
-        files = {name: beside / f"{name}.png" for name in self.found}
-        files |= {f"{ASTRONAUT}-{name}": beside / f"{ASTRONAUT}-{name}.png" for name in self.astronaut}
         figures = [one.figure for one in (*self.found.values(), *self.astronaut.values())]
         for path, figure in zip(files.values(), figures, strict=True):
             save_bytes(for_the_page(figure), path)
-        save_bytes(self.text({name: f"{beside.name}/{path.name}" for name, path in files.items()}).encode(), self.page)
+        links = {name: quote(f"{beside.name}/{path.name}") for name, path in files.items()}
+        save_bytes(self.text(links).encode(), self.page)
         return [self.page, *files.values()]
 
     def text(self, figures: Mapping[str, str]) -> str:
@@ -110,6 +114,7 @@ class Survey:
             keep_trailing_newline=True,
             undefined=StrictUndefined,
         )
+        environment.filters |= {"text": for_markdown, "code": for_markdown_code, "word": shell_word}
         numbers = {name: one.numbers for name, one in self.found.items()}
         arrays = {name: one.arrays for name, one in self.found.items()}
         made = numbers["population"]["provenance"]
@@ -183,9 +188,22 @@ def study(
         finding.save(alone, made[1] | {"command": f"survey: {name} of the {ASTRONAUT}"})
     return Survey(
         {name: Found.read(folder, name) for name in STUDIES},
-        {name: Found.read(alone, name) for name in ("atlas", "query")},
+        {name: Found.read(alone, name) for name in OF_ASTRONAUT},
         settings, data, page, kept,
     )  # fmt: skip
+
+
+def figures_of(page: Path) -> dict[str, Path]:
+    """The figures of the page, in a folder beside it: of the faces, then of the astronaut."""
+    names = [*STUDIES, *(f"{ASTRONAUT}-{name}" for name in OF_ASTRONAUT)]
+    return {name: page.with_suffix("") / f"{name}.png" for name in names}
+
+
+def targets(folder: Path, page: Path) -> list[tuple[str, Path]]:
+    """What is written beside the findings about the faces: the astronaut, her findings, the page and its figures."""
+    hers = [folder / ASTRONAUT / f"{name}.{kind}" for name in OF_ASTRONAUT for kind in ("json", "npz", "png")]
+    files = [folder / ASTRONAUT / f"{ASTRONAUT}.png", *hers, page, *figures_of(page).values()]
+    return [(file.name, file) for file in files]
 
 
 def is_kept(folder: Path, name: str, provenance: dict) -> bool:
@@ -221,6 +239,11 @@ def for_the_page(figure: Path) -> bytes:
     file = BytesIO()
     picture.quantize(256, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE).save(file, "PNG", optimize=True)
     return file.getvalue()
+
+
+def shell_word(text: str) -> str:
+    """As it is typed into a shell."""
+    return shlex.quote(plain(text))
 
 
 def digest(faces: Sequence[Mapping]) -> str:

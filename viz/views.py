@@ -15,6 +15,7 @@ from numpy import ndarray
 from plotly import graph_objects as go
 
 from sparnet.images import encode_png
+from sparnet.text import for_html
 from viz import channels, faithfulness, gate, regions, sanity, stability
 from viz.atlas import group_units
 from viz.explorer import color_tables, data_url
@@ -397,7 +398,7 @@ def _training(finding: Finding) -> View:
     }
     series = {unit: [_known(r) for r in one["r_with_last"]] for unit, one in units.items()}
     curves = [
-        go.Scatter(x=labels, y=r, name=unit, line={"color": color, "dash": dash})
+        go.Scatter(x=[for_html(label) for label in labels], y=r, name=unit, line={"color": color, "dash": dash})
         for (unit, r), (dash, color) in zip(series.items(), product(("solid", "dash", "dot"), _COLORS), strict=False)
     ]
     chart = go.Figure(curves, {"yaxis": {"title": "correlation"}})

@@ -5,10 +5,10 @@ photo, models, mode -> compare -> status, columns, photo with numbered faces -> 
 """
 
 import html
+import reprlib
 from dataclasses import dataclass, replace
 
 import gradio as gr
-import numpy as np
 
 from sparnet.errors import UserError
 from sparnet.faces import Face
@@ -28,9 +28,11 @@ from viz.overlay import colorize
 from viz.tabs.models import LOADING, arrival, hub_hint, model_choices, models_here
 from viz.tabs.pieces import EXPIRED, GUESS, NOT_YET, facts_line, notice, photo_inputs, script, status_html
 from viz.tabs.serving import (
-    ONE_AT_A_TIME,
+    QUICK,
     UNOPENED,
-    check_mode,
+    Photo,
+    check_settings,
+    chosen_index,
     device_name,
     download,
     explained,
@@ -53,7 +55,7 @@ WELCOME = """<div class="welcome"><ol>
 class Compared:
     """What one visitor is looking at: one face of those found in a photo, by every model that was asked for."""
 
-    photo: np.ndarray
+    photo: Photo
     faces: list[Face]
     models: list[str]
     mode: str
@@ -130,7 +132,7 @@ def build() -> None:
             welcome: gr.update(visible=not found),
             columns: gr.update(value=_figures(now.columns) if found else "", visible=found),
             result: gr.update(visible=found),
-            faces: photo_payload(now.photo, None, [face.box for face in now.faces]) if found else None,
+            faces: photo_payload(now.photo.pixels(), None, [face.box for face in now.faces]) if found else None,
             **face_view(now if found else None, pair),
         }
 
@@ -144,16 +146,16 @@ def build() -> None:
         return {
             **{side: gr.update(choices=now.names, value=name) for side, name in zip((left, right), pair, strict=True)},
             slider: _slide(now, *pair),
-            strip: gr.update(value=download(png, f"face-{now.index + 1}-side-by-side.png"), interactive=True),
+            strip: gr.update(value=download(png, _strip_name(now)), interactive=True),
         }
 
     def compare(upload, models, mode, whole, left, right, progress=gr.Progress()):  # noqa: B008  Gradio looks for it
         try:
-            pixels = read_photo(upload)
+            given = read_photo(upload)
         except Exception as error:  # told on the page; `sentence` logs what is not the visitor's mistake
             return view(_ready() + notice(sentence(error))) | {photo: None}
         try:
-            now = _found(pixels, models, mode, whole, progress)
+            now = _found(given, models, mode, whole, progress)
             if now.faces:
                 now = _compared(now, 0, progress)
             return view(_status(now), now, (left, right))
@@ -166,7 +168,7 @@ def build() -> None:
     def choose(now: Compared | None, left, right, event: gr.EventData, progress=gr.Progress()):  # noqa: B008
         if now is None:
             raise UserError(EXPIRED)
-        now = _compared(now, event.index, progress)
+        now = _compared(now, chosen_index(event, len(now.faces)), progress)
         return {shown: now, status: _status(now), columns: _figures(now.columns), **face_view(now, (left, right))}
 
     def slide(now: Compared | None, left, right):
@@ -176,7 +178,7 @@ def build() -> None:
 
     inputs = [photo, models, mode, whole, left, right]
     outputs = [photo, status, shown, welcome, columns, result, faces, left, right, slider, strip]
-    settings = {"api_visibility": "private", **ONE_AT_A_TIME}
+    settings = {"api_visibility": "private", **QUICK}
     models.input(arrival, models, None, **LOADING)
     for event in (photo.change, mode.input, whole.input):
         event(compare_if_given, inputs, outputs, show_progress_on=status, **UNOPENED, **settings)
@@ -207,8 +209,11 @@ def _endpoint(photo: gr.Image, models: gr.Dropdown, mode: gr.Radio, whole: gr.Ch
         """
         now = _found(read_photo(photo), models, mode, whole, progress)
         now = _compared(now, face_index(face, len(now.faces), now.notes), progress)
+        failed = [column.error for column in now.columns if column.picture is None]
+        if len(failed) == len(now.models):
+            raise UserError(f"No model could restore the face. {failed[0]}")
         png = encode_png(comparison_strip(now.columns, now.title))
-        return download(png, "side-by-side.png"), {
+        return download(png, _strip_name(now)), {
             "device": device_name(),
             "mode": now.mode,
             "detector": now.detector,
@@ -223,27 +228,30 @@ def _endpoint(photo: gr.Image, models: gr.Dropdown, mode: gr.Radio, whole: gr.Ch
         [strip, facts],
         api_name="compare",
         api_visibility="public",
-        **ONE_AT_A_TIME,
+        **QUICK,
         **UNOPENED,
     )
 
 
 def _found(
-    photo: np.ndarray, models: list[str] | str | None, mode: str, whole: bool, progress: gr.Progress
+    photo: Photo, models: list[str] | str | None, mode: str, whole: bool | None, progress: gr.Progress
 ) -> Compared:
     """The photo's faces, searched once for all models; nothing restored yet."""
-    check_mode(mode)
-    names = list(dict.fromkeys([models] if isinstance(models, str) else models or []))
+    names = [models] if isinstance(models, str) else models or []
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise UserError(f"{reprlib.repr(models)} is not a list of models' names. Give them as texts.")
+    check_settings(None, mode, whole)
+    names = list(dict.fromkeys(names))
     if not 1 <= len(names) <= MAX_MODELS:
         raise UserError(f"{len(names)} models are chosen. Choose 1 to {MAX_MODELS}.")
     progress(0, desc="Looking for faces")
-    faces, detector, notes = find(photo, whole)
-    return Compared(photo, faces, names, mode, whole, detector, notes)
+    faces, detector, notes = find(photo.pixels(), whole)
+    return Compared(photo, faces, names, mode, whole, detector, [*photo.notes, *notes])
 
 
 def _compared(now: Compared, index: int, progress: gr.Progress) -> Compared:
     """The face restored by every model; one that fails has its message in its column, and the others go on."""
-    one, restored, notes = OneFace(now.photo, now.faces[index], now.mode, now.whole), [], []
+    one, restored, notes = OneFace(now.photo.pixels(), now.faces[index], now.mode, now.whole), [], []
     for i, name in enumerate(now.models):
         progress((i + 0.1) / len(now.models), desc=f"Restoring with {name}")
         try:
@@ -256,8 +264,14 @@ def _compared(now: Compared, index: int, progress: gr.Progress) -> Compared:
     return replace(now, index=index, columns=tuple(side_by_side(one, restored)), model_notes=tuple(notes))
 
 
+def _strip_name(now: Compared) -> str:
+    return f"{now.photo.name}-face-{now.index + 1}-side-by-side.png"
+
+
 def _slide(now: Compared, left: str, right: str) -> dict:
     pictures = {column.name: column.picture for column in now.columns if column.picture is not None}
+    if not {left, right} <= set(pictures):
+        raise UserError("There is no such picture. Choose two of those that are shown.")
     return gr.update(value=(pictures[left], pictures[right]), label=f"{left} | {right}")
 
 

@@ -24,9 +24,12 @@ from viz.tabs.pieces import EXPIRED, GUESS, facts_line, model_input, notice, pho
 from viz.tabs.programs import REPORTED, settings_of
 from viz.tabs.restore import Shown
 from viz.tabs.serving import (
-    ONE_AT_A_TIME,
+    QUICK,
+    SLOW,
     UNOPENED,
+    chosen_index,
     device_name,
+    event_value,
     explained,
     read_photo,
     sentence,
@@ -97,7 +100,7 @@ class Tab:
         return [panel for panel in self.panels.values() if not panel.piece.slow]
 
     def _wire(self, tabs: dict[str, gr.Tab]) -> None:
-        private = {"api_visibility": "private", **ONE_AT_A_TIME}
+        private = {"api_visibility": "private", **QUICK}
         inputs = [self.photo, self.model, self.mode, self.whole, self.now]
         shown = {"show_progress_on": self.status, **UNOPENED, **private}
         given = self.photo.change(self.look_if_given, inputs, self.outputs, **shown)
@@ -122,12 +125,12 @@ class Tab:
             if self.panels.get(name) in self._quick:
                 self.refresh_after(opened, self.panels[name])
         for panel in self.panels.values():
-            settings = {"show_progress_on": panel.told, **UNOPENED, **private}
+            settings = {"show_progress_on": panel.told, "api_visibility": "private", **UNOPENED, **panel.piece.lane}
             panel.run.click(self._measuring(panel), [self.now, *panel.controls], panel.outputs, **settings)
         marked = self.panels["query"]
         marked.view.select(
             self.mark, [self.now, *marked.controls[1:]], [*marked.outputs, self._patch],
-            show_progress_on=marked.told, **private,
+            show_progress_on=marked.told, api_visibility="private", **SLOW,
         )  # fmt: skip
 
     def refresh_after(self, event: gr.events.Dependency, *panels: Panel) -> None:
@@ -139,7 +142,7 @@ class Tab:
             [widget for panel in quick for widget in panel.outputs],
             show_progress_on=[panel.told for panel in quick],
             api_visibility="private",
-            **ONE_AT_A_TIME,
+            **QUICK,
         )
 
     def refresh(self, now: Looked | None, name: str, *done: str | None):
@@ -152,11 +155,11 @@ class Tab:
     def look(self, upload, model, mode, whole, now: Looked | None, progress=gr.Progress()):  # noqa: B008
         """A photo, or the one that is looked at, in front of a model."""
         try:
-            pixels = now.photo if now and not upload else read_photo(upload)
+            photo = now.photo if now and not upload else read_photo(upload)
         except Exception as error:  # told on the page; `sentence` logs what is not the visitor's mistake
             return self.view(_ready() + notice(sentence(error))) | {self.photo: None}
         try:
-            looked = look(pixels, model, mode, whole, progress)
+            looked = look(photo, model, mode, whole, progress)
             if now and not upload:
                 looked = replace(looked, came_from=now.came_from)
             return self.view(_status(looked), looked) | {self.mode: looked.mode}
@@ -172,7 +175,7 @@ class Tab:
     def choose(self, now: Looked | None, event: gr.EventData):
         if now is None:
             raise UserError(EXPIRED)
-        now = now.at(event.index)
+        now = now.at(chosen_index(event, len(now.faces)))
         view = self.view(_status(now), now)
         del view[self.faces]  # where the visitor has just chosen
         return view
@@ -184,16 +187,15 @@ class Tab:
         """
 
         def take(restored: Shown | None, index: int, now: Looked | None, by_hand: bool):
-            if restored is None or not restored.result.faces:
+            if restored is None:
                 return gr.skip()
             here = restored.token, index
             if now is not None and (now.came_from == here or (now.came_from is None and not by_hand)):
                 return gr.skip()
-            done = restored.result
-            faces = [one.face for one in done.faces]
             taken = Looked(
-                restored.photo, faces, restored.model, restored.mode, restored.whole, done.detector, done.notes
-            )
+                restored.photo, restored.faces, restored.model, restored.mode, restored.whole, restored.detector,
+                restored.notes,
+            )  # fmt: skip
             now = replace(taken.at(index), came_from=here)
             settings = {self.photo: None, self.model: now.model, self.mode: now.mode, self.whole: now.whole}
             return self.view(_status(now), now) | settings
@@ -202,7 +204,7 @@ class Tab:
         for event, by_hand in ((opened, False), (asked, True)):
             taken = event(
                 explained(partial(take, by_hand=by_hand)), [shown, chosen, self.now], outputs,
-                show_progress_on=self.status, api_visibility="private", **ONE_AT_A_TIME,
+                show_progress_on=self.status, api_visibility="private", **QUICK,
             )  # fmt: skip
             self.refresh_after(taken)
 
@@ -216,7 +218,7 @@ class Tab:
             self.result: gr.update(visible=there),
             self.instruments: gr.update(visible=there),
             self.film: _film(now) if there else "",
-            self.faces: photo_payload(now.photo, None, [face.box for face in now.faces]) if there else None,
+            self.faces: photo_payload(now.photo.pixels(), None, [face.box for face in now.faces]) if there else None,
             self.file: gr.update(value=None, interactive=False),
             self._patch: None,
             self._unit: gr.update(choices=[("none", ""), *(now.one.alphas if there else ())], value=""),
@@ -238,7 +240,8 @@ class Tab:
 
     def mark(self, now: Looked | None, detector: str, event: gr.EventData, progress=gr.Progress()):  # noqa: B008
         """The pixel query of a part that was marked on the restored face."""
-        patch = None if now is None else _pixels(event.patch, len(now.one.restored))
+        shares = event_value(event, "patch")
+        patch = None if now is None or not _is_patch(shares) else _pixels(shares, len(now.one.restored))
         return self.answer(self.panels["query"], now, [patch, detector], progress) | {self._patch: patch}
 
     def answer(self, panel: Panel, now: Looked | None, values: list, progress: gr.Progress) -> dict:
@@ -277,7 +280,7 @@ class Tab:
 
         run.click(
             explained(write), [self.now, chosen], file, show_progress_on=chosen, api_visibility="private",
-            **ONE_AT_A_TIME,
+            **SLOW,
         )  # fmt: skip
         return file
 
@@ -289,6 +292,15 @@ def _film(now: Looked) -> str:
     return (
         f"<figure class='film'><img src='{source}' alt='The attention maps in forward order, over the face and alone'>"
         "<figcaption>Every unit's map in forward order, over the restored face and alone.</figcaption></figure>"
+    )
+
+
+def _is_patch(shares: object) -> bool:
+    """Whether the browser's mark is four numbers of 0 to 1."""
+    return (
+        isinstance(shares, list)
+        and len(shares) == 4
+        and all(isinstance(share, int | float) and 0 <= share <= 1 for share in shares)
     )
 
 

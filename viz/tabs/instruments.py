@@ -3,6 +3,7 @@
 INSTRUMENTS: Piece per instrument -> panel.py: its tab -> programs.py: its endpoint
 """
 
+import reprlib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -14,7 +15,7 @@ from viz import ablation, agreement, channels, faithfulness, gate, population, q
 from viz.finding import Finding, Subject
 from viz.tabs.looking import Looked
 from viz.tabs.models import hub_hint, models_here
-from viz.tabs.serving import find, read_photo, restorer
+from viz.tabs.serving import QUICK, SLOW, check_flag, find, read_photo, restorer
 
 
 @dataclass(frozen=True)
@@ -27,8 +28,12 @@ class Piece:
     about: str  # what is done, in a sentence
     study: Callable[..., Finding]  # (Looked, value of each control, progress=Progress)
     controls: Callable[[], list[gr.components.Component]] = list
-    slow: bool = False  # seconds rather than moments: only when asked for
+    slow: bool = False  # seconds rather than moments: only when asked for, and in a lane of its own
     pick: str | None = None  # the picture on which a part can be marked: the first control's value
+
+    @property
+    def lane(self) -> dict:
+        return SLOW if self.slow else QUICK
 
 
 def _gate(now: Looked, progress: Progress | None = None) -> Finding:
@@ -40,6 +45,7 @@ def _regions(now: Looked, progress: Progress | None = None) -> Finding:
 
 
 def _ablate(now: Looked, pairs: bool = False, progress: Progress | None = None) -> Finding:
+    check_flag("pairs", pairs)
     study = ablation.study_pairs if pairs else ablation.study
     return study(now.subject, progress=progress)
 
@@ -47,8 +53,8 @@ def _ablate(now: Looked, pairs: bool = False, progress: Progress | None = None) 
 def _query(
     now: Looked, patch: list | None = None, detector: str = "gradient", progress: Progress | None = None
 ) -> Finding:
-    if detector not in query.DETECTORS:
-        raise UserError(f"{detector!r} is not a detector. Choose one of {', '.join(query.DETECTORS)}.")
+    if detector not in list(query.DETECTORS):
+        raise UserError(f"{reprlib.repr(detector)} is not a detector. Choose one of {', '.join(query.DETECTORS)}.")
     if patch is not None:
         if not isinstance(patch, list) or len(patch) != 4 or not all(isinstance(edge, int) for edge in patch):
             raise UserError("A patch is four whole numbers: left, top, right, bottom in pixels of the restored face.")
@@ -57,6 +63,8 @@ def _query(
 
 
 def _faithfulness(now: Looked, unit: str | None = None, progress: Progress | None = None) -> Finding:
+    if not isinstance(unit, str | None):
+        raise UserError(f"{reprlib.repr(unit)} is not a unit. Give its name as text.")
     return faithfulness.study(now.subject, [unit] if unit else None, progress=progress)
 
 
@@ -76,7 +84,7 @@ def _compare(
         raise UserError("Choose either another model or another photo to compare with.")
     if other_model:
         return agreement.study(now.subject, now.by(other_model), progress=progress)
-    photo = read_photo(other_photo)
+    photo = read_photo(other_photo).pixels()
     faces, _, notes = find(photo, now.whole)
     if not faces:
         raise UserError(f"In the other photo: {notes[-1]}")

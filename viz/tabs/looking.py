@@ -9,7 +9,6 @@ from pathlib import Path
 from secrets import token_hex
 
 import gradio as gr
-import numpy as np
 
 from sparnet.errors import UserError
 from sparnet.faces import Face
@@ -19,14 +18,23 @@ from viz.finding import Finding, Subject
 from viz.population import Population, kept
 from viz.provenance import versions
 from viz.tabs.models import named
-from viz.tabs.serving import DEVICE, download_folder, face_index, find, restorer, settled_mode
+from viz.tabs.serving import (
+    DEVICE,
+    Photo,
+    check_settings,
+    download_folder,
+    face_index,
+    find,
+    restorer,
+    settled_mode,
+)
 
 
 @dataclass(frozen=True, eq=False)
 class Looked:
     """What one visitor looks into."""
 
-    photo: np.ndarray  # (H,W,3) uint8
+    photo: Photo
     faces: list[Face]
     model: str
     mode: str
@@ -41,7 +49,7 @@ class Looked:
     def at(self, index: int) -> "Looked":
         """Another face of the photo; `UserError` if it cannot be restored."""
         restore, _ = restorer(self.model)
-        one = restore.restore_face(self.photo, self.faces[index], self.mode, whole=self.whole)
+        one = restore.restore_face(self.photo.pixels(), self.faces[index], self.mode, whole=self.whole)
         return replace(self, index=index, one=one, token=token_hex(8))
 
     @property
@@ -52,7 +60,7 @@ class Looked:
         """The same face in front of another model, cut out and reduced as that one's are."""
         mode, _ = settled_mode(model, self.mode)
         restore, _ = restorer(model)
-        one = restore.restore_face(self.photo, self.faces[self.index], mode, whole=self.whole)
+        one = restore.restore_face(self.photo.pixels(), self.faces[self.index], mode, whole=self.whole)
         return Subject.of(restore.model, model, one, self.detector)
 
     def population(self) -> tuple[Population, str]:
@@ -63,7 +71,7 @@ class Looked:
         """What makes a finding anew; of the photo only the hash of its pixels: it is the visitor's."""
         face = {
             "file": "the photo",
-            "sha256": sha256(self.photo.tobytes()).hexdigest(),
+            "sha256": sha256(self.photo.pixels().tobytes()).hexdigest(),
             "sha256_of": "its pixels, RGB, row by row",
             "face": self.index + 1,
             "of": len(self.faces),
@@ -82,17 +90,18 @@ class Looked:
 
 
 def look(
-    photo: np.ndarray, model: str, mode: str, whole: bool, progress: gr.Progress, number: int | None = None
+    photo: Photo, model: str, mode: str, whole: bool | None, progress: gr.Progress, number: int | None = None
 ) -> Looked:
     """At a photo's largest face, if there is one; or at face `number`, counted from 1: `UserError` if it is not there.
 
     A model for faces of all damages takes them as they are, whatever the mode, and a note says so.
     """
+    check_settings(model, mode, whole)
     progress(0, desc=f"Loading {model}")
     mode, notes = settled_mode(model, mode)
     progress(0.2, desc="Looking for faces")
-    faces, detector, said = find(photo, whole)
-    looked = Looked(photo, faces, model, mode, whole, detector, [*notes, *said])
+    faces, detector, said = find(photo.pixels(), whole)
+    looked = Looked(photo, faces, model, mode, whole, detector, [*photo.notes, *notes, *said])
     progress(0.6, desc="Restoring the face")
     if number is not None:
         return looked.at(face_index(number, len(faces), said))

@@ -6,11 +6,13 @@ list of edits -> the network -> before | after, linked maps, chart, files; undo;
 
 import io
 import json
-from pathlib import Path
+from collections.abc import Callable
 
 import gradio as gr
 import numpy as np
 from gradio import FileData
+from gradio.components.base import server
+from gradio.components.image_editor import AcceptBlobs
 from PIL import Image
 
 from sparnet.errors import UserError
@@ -24,9 +26,10 @@ from viz.tabs.instruments import Piece
 from viz.tabs.looking import Looked, telling
 from viz.tabs.panel import Panel
 from viz.tabs.pieces import EXPIRED, NOT_YET, notice
-from viz.tabs.serving import ONE_AT_A_TIME, UNOPENED, download, explained, sentence
+from viz.tabs.serving import PAINTED_BYTES, QUICK, UNOPENED, download, explained, read_upload, sentence, size_of
 
 CANVAS = 512  # px
+_INDICES = (None, "", "null", "0", "1")  # of a layer, as a browser sends them
 HINT = (
     "<p class='hint'>Paint on the map, then press Apply. Blue holds features back there, orange lets them through.</p>"
 )
@@ -47,7 +50,7 @@ def layer(file: FileData | bytes | None, **_) -> np.ndarray | None:
     """
     if file is None:
         return None
-    data = Path(file.path).read_bytes() if isinstance(file, FileData) else bytes(file)
+    data = read_upload(file) if isinstance(file, FileData) else bytes(file)
     try:
         with Image.open(io.BytesIO(data), formats=("PNG", "WEBP")) as image:  # reads the header only
             if max(image.size) <= 2 * CANVAS:
@@ -55,6 +58,20 @@ def layer(file: FileData | bytes | None, **_) -> np.ndarray | None:
     except Exception as error:  # Pillow's parsers raise nearly anything on damaged files, bombs included
         raise UserError("The painted layer cannot be read. Clear it and paint again.") from error
     raise UserError("The painted layer is larger than the canvas. Clear it and paint again.")
+
+
+def few_layers(canvas: gr.ImageEditor) -> Callable[[AcceptBlobs], None]:
+    """What takes a layer of the canvas on its way, before the event that uses it; keeps few of those that wait."""
+
+    @server
+    def accept_blobs(data: AcceptBlobs) -> None:
+        if data.data["index"] not in _INDICES:  # Gradio makes a list as long as that
+            raise UserError("The canvas has fewer layers.")
+        gr.ImageEditor.accept_blobs(canvas, data)
+        while size_of([vars(blobs) for blobs in canvas.blob_storage.values()], set()) > PAINTED_BYTES:
+            del canvas.blob_storage[next(iter(canvas.blob_storage))]
+
+    return accept_blobs
 
 
 class Painting:
@@ -86,6 +103,7 @@ class Painting:
                     elem_id="paint-canvas",
                 )
                 self.canvas.convert_and_format_image = layer  # Gradio's own opens any format
+                self.canvas.accept_blobs = few_layers(self.canvas)
                 with gr.Row():
                     self.apply = gr.Button("Apply", variant="primary", min_width=90, elem_id="paint-apply")
                     self.undo = gr.Button("Undo the last", min_width=90, elem_id="paint-undo")
@@ -114,7 +132,7 @@ class Painting:
 
     def _wire(self) -> None:
         private = {"api_visibility": "private"}
-        settings = {"show_progress_on": self.told, **private, **ONE_AT_A_TIME}
+        settings = {"show_progress_on": self.told, **private, **QUICK}
         given = [self.now, self.edits, self.unit]
         self.apply.click(self.add, [*given, self.canvas, self.strength], self.outputs, **settings)
         self.undo.click(self.take_back, given, self.outputs, **settings)
@@ -144,6 +162,8 @@ class Painting:
         try:
             if now is None:
                 raise UserError(EXPIRED)
+            if not 0 < strength <= 1:
+                raise UserError("The strength must be above 0, at most 1.")
             edits = [*edits, Edit(unit, edit.painted(canvas), strength)]
             return self.shown(now, edits, unit, progress)
         except Exception as error:  # told on the page; `sentence` logs what is not the visitor's mistake
@@ -163,7 +183,7 @@ class Painting:
         try:
             if now is None:
                 raise UserError(EXPIRED)
-            edits = edit.load(upload["path"], now.subject)
+            edits = edit.from_json(read_upload(upload), now.subject)
             if not edits:
                 raise UserError("The file holds no edit. Choose another.")
             return self.shown(now, edits, edits[-1].unit, progress)
@@ -194,6 +214,8 @@ class Painting:
 def _backdrop(subject: Subject, edits: list[Edit], unit: str) -> np.ndarray:
     """The unit's map, with the edits so far, over the face: (CANVAS,CANVAS,3) uint8 to paint on."""
     _, after = edit.apply(subject, edits)
+    if unit not in after.alphas:
+        raise UserError("There is no such unit. Choose one of the list.")
     face = np.array(Image.fromarray(to_image(after.restored)).resize((CANVAS, CANVAS), Image.Resampling.BICUBIC))
     grey = np.repeat(face.mean(-1, keepdims=True), 3, axis=-1)  # so that the map's colours, and the paint, stand out
     return overlay(grey, mean_map(after.alphas[unit]), "gray", 0.55)

@@ -9,10 +9,12 @@ from pathlib import Path
 
 import gradio as gr
 import skimage.data
+from gradio.utils import get_upload_folder
 
-from sparnet.images import encode_png, resize
+from sparnet.files import make_folder
+from sparnet.images import resize, save_png
 from viz.tabs.models import first_model, hub_hint, model_choices
-from viz.tabs.serving import download
+from viz.tabs.serving import EXAMPLES
 
 STATIC = Path(__file__).parents[1] / "static"
 
@@ -21,7 +23,7 @@ MODE_CHOICES = [
     ("Restore the photo as it is", "as_is"),
 ]
 GUESS = "A restored face is a plausible guess by a neural network. It is not evidence of who someone is."
-EXPIRED = "This result was deleted after an hour. Restore the photo again."
+EXPIRED = "This result was deleted: after an hour, or earlier when many visitors are here. Restore the photo again."
 NOT_YET = gr.update(value=None, interactive=False)
 
 
@@ -44,7 +46,13 @@ def photo_inputs(models: gr.Dropdown, prefix: str = "") -> tuple[gr.Image, gr.Ra
 
     prefix: what the elements' ids begin with, so that no two tabs have the same.
     """
-    photo = gr.Image(label="Photo", height=330, placeholder="Drop a photo here", elem_id=f"{prefix}photo-input")
+    photo = gr.Image(
+        label="Photo",
+        height=330,
+        placeholder="Drop a photo here",
+        webcam_options=gr.WebcamOptions(mirror=False),  # restored as others see the face
+        elem_id=f"{prefix}photo-input",
+    )
     mode = gr.Radio(
         MODE_CHOICES, value="simulate", label="What to do with faces", elem_id=f"{prefix}mode", render=False
     )
@@ -88,7 +96,9 @@ def script(name: str) -> str:
 def _examples() -> list[tuple[Path, str, bool]]:
     """(file, mode, already a face): NASA's portrait of Eileen Collins, public domain, and her face in 256 pixels."""
     astronaut = skimage.data.astronaut()
-    folder = Path(download(encode_png(astronaut), "astronaut.png")).parent
-    tiny = folder / "astronaut-16x16.png"
-    tiny.write_bytes(encode_png(resize(astronaut[8:216, 120:328], 16)))
-    return [(folder / "astronaut.png", "simulate", False), (tiny, "as_is", True)]
+    folder = Path(get_upload_folder()) / EXAMPLES
+    make_folder(folder)
+    whole, tiny = folder / "astronaut.png", folder / "astronaut-16x16.png"
+    save_png(astronaut, whole)
+    save_png(resize(astronaut[8:216, 120:328], 16), tiny)
+    return [(whole, "simulate", False), (tiny, "as_is", True)]

@@ -14,7 +14,7 @@ from viz import edit
 from viz.finding import Finding
 from viz.tabs.instruments import INSTRUMENTS
 from viz.tabs.looking import Looked, look, saved, telling, written_report
-from viz.tabs.serving import ONE_AT_A_TIME, UNOPENED, explained, read_photo
+from viz.tabs.serving import QUICK, SLOW, UNOPENED, explained, read_photo, read_upload
 
 REPORTED = ("gate", "ablate", "regions", "faithfulness", "sanity", "query", "stability", "population", "channels")
 """The instruments of a report that need nothing but a face, beside the atlas."""
@@ -36,17 +36,17 @@ def build(given: list[gr.components.Component]) -> None:
     photo, model, mode, whole = given
     face = gr.Number(1, precision=0, minimum=1, label="Face, counted from 1", visible=False)
     files = [gr.File(visible=False, label=label) for label in ("Figure, PNG", "Arrays, NPZ", "Numbers, JSON")]
-    settings = {"api_visibility": "public", **ONE_AT_A_TIME, **UNOPENED}
-    studies = [(_NAMES.get(piece.name, piece.name), piece.asks, piece.study) for piece in INSTRUMENTS]
-    for name, asks, study in (*studies, ("edit", "What if a unit looked elsewhere?", _replay)):
+    settings = {"api_visibility": "public", **UNOPENED}
+    studies = [(_NAMES.get(piece.name, piece.name), piece.asks, piece.study, piece.lane) for piece in INSTRUMENTS]
+    for name, asks, study, lane in (*studies, ("edit", "What if a unit looked elsewhere?", _replay, QUICK)):
         own = [_OPTIONS[option.name]() for option in _own(study)]
         gr.Button(visible=False).click(
             explained(_endpoint(name, asks, study)), [photo, model, mode, face, whole, *own], files, api_name=name,
-            **settings,
+            **settings, **lane,
         )  # fmt: skip
     gr.Button(visible=False).click(
         explained(_report), [photo, model, mode, face, whole], gr.File(visible=False, label="Report, HTML"),
-        api_name="report", **settings,
+        api_name="report", **settings, **SLOW,
     )  # fmt: skip
 
 
@@ -59,12 +59,12 @@ def _report(photo, model, mode, face=1, whole=False, progress=gr.Progress()):  #
     return written_report(now, ["atlas", *REPORTED], progress)
 
 
-def _replay(now: Looked, edits: dict | None = None, progress: Progress | None = None) -> Finding:
+def _replay(now: Looked, edits: object = None, progress: Progress | None = None) -> Finding:
     """Edits that were painted on the page."""
-    if not edits or not edits.get("path"):
+    if edits is None:
         raise UserError("Give a file of edits, as the page saves them.")
     subject = now.subject
-    return edit.study(subject, edit.load(edits["path"], subject), progress)
+    return edit.study(subject, edit.from_json(read_upload(edits), subject), progress)
 
 
 def _own(study: Callable) -> list[Parameter]:

@@ -3,22 +3,25 @@
 photo, model, mode -> restore -> status, photo with numbered faces -> choose -> before | after, explorer, downloads
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from secrets import token_hex
 
 import gradio as gr
 import numpy as np
 
 from sparnet.errors import UserError
+from sparnet.faces import Face
 from sparnet.images import encode_png
-from sparnet.restorer import Restoration
+from sparnet.restorer import RestoredFace
 from viz.atlas import face_atlas, maps_npz
 from viz.explorer import payload, photo_payload
 from viz.tabs.models import LOADING, arrival, first_model
 from viz.tabs.pieces import EXPIRED, GUESS, NOT_YET, facts_line, model_input, notice, photo_inputs, script, status_html
 from viz.tabs.serving import (
-    ONE_AT_A_TIME,
+    QUICK,
     UNOPENED,
+    Photo,
+    chosen_index,
     device_name,
     download,
     explained,
@@ -47,12 +50,23 @@ FILES = ("photo", "face", "maps", "atlas")  # to download; a model without atten
 class Shown:
     """What one visitor is looking at."""
 
-    photo: np.ndarray
-    result: Restoration
+    photo: Photo
+    faces: list[Face]
     model: str
     mode: str
     whole: bool
+    detector: str
+    notes: list[str]
+    file: str  # the restored photo
+    index: int = 0
+    chosen: RestoredFace | None = None
     token: str = field(default_factory=lambda: token_hex(8))  # of this restoration
+
+    def at(self, index: int) -> "Shown":
+        """Another face of the photo, restored once more, as its features are large."""
+        restore, _ = restorer(self.model)
+        face = restore.restore_face(self.photo.pixels(), self.faces[index], self.mode, features=True, whole=self.whole)
+        return replace(self, index=index, chosen=face)
 
 
 def build() -> tuple[gr.State, gr.State, gr.Button]:
@@ -100,17 +114,17 @@ def build() -> tuple[gr.State, gr.State, gr.Button]:
 
     _endpoints(photo, model, mode, whole)  # first, or the handlers below would take their names
 
-    def view(told: str, now: Shown | None = None) -> dict:
+    def view(told: str, now: Shown | None = None, pictures: dict | None = None) -> dict:
         """Every output at once, so that nothing of an earlier photo stays beside a later one."""
-        found = bool(now and now.result.faces)
-        before_after, maps = _face_views(now, 0) if found else (None, None)
+        found = now is not None
+        before_after, maps = _face_views(now) if found else (None, None)
         return {
             status: told,
-            shown: now if found else None,
+            shown: _without_features(now) if found else None,
             chosen: 0,
             welcome: gr.update(visible=not found),
             result: gr.update(visible=found),
-            faces: _photo_view(now) if found else None,
+            faces: pictures,
             slider: before_after,
             downloads: gr.update(visible=found),
             atlas: gr.update(visible=found),
@@ -122,14 +136,21 @@ def build() -> tuple[gr.State, gr.State, gr.Button]:
 
     def restore(upload, model, mode, whole, progress=gr.Progress()):  # noqa: B008  Gradio looks for this default
         try:
-            pixels = read_photo(upload)
+            given = read_photo(upload)
         except Exception as error:  # told on the page; `sentence` logs what is not the visitor's mistake
             return view(_ready() + notice(sentence(error))) | {photo: None}
         try:
+            pixels = given.pixels()
             settled, notes = settled_mode(model, mode)
             done, facts = timed_restoration(pixels, model, settled, whole, progress)
-            facts["notes"] = list(dict.fromkeys([*facts["notes"], *notes]))
-            return view(_status(facts), Shown(pixels, done, model, facts["mode"], whole)) | {choice: facts["mode"]}
+            facts["notes"] = list(dict.fromkeys([*given.notes, *facts["notes"], *notes]))
+            if not done.faces:
+                return view(_status(facts)) | {choice: settled}
+            found = [face.face for face in done.faces]
+            file = _photo_file(done.photo, given)
+            now = Shown(given, found, model, settled, whole, done.detector, done.notes, file).at(0)
+            pictures = photo_payload(pixels, done.photo, [face.box for face in found])
+            return view(_status(facts), now, pictures) | {choice: settled}
         except Exception as error:  # the same
             return view(_ready() + notice(sentence(error)))
 
@@ -139,27 +160,29 @@ def build() -> tuple[gr.State, gr.State, gr.Button]:
     def choose(now: Shown | None, event: gr.EventData):
         if now is None:
             raise UserError(EXPIRED)
-        return event.index, *_face_views(now, event.index), *[NOT_YET] * len(files)
+        now = now.at(chosen_index(event, len(now.faces)))
+        return _without_features(now), now.index, *_face_views(now), *[NOT_YET] * len(files)
 
-    def write_files(now: Shown | None, index: int):
-        if now is None or not now.result.faces:
+    def write_files(now: Shown | None):
+        if now is None:
             return [NOT_YET] * len(files)
-        kinds = FILES if now.result.faces[index].alphas else FILES[:2]
-        ready = [gr.update(value=path, interactive=True) for path in _files(now, index, kinds)]
+        kinds = FILES if now.chosen.alphas else FILES[:2]
+        paths = _files(now.chosen, now.index, now.photo, now.model, kinds[1:])
+        ready = [gr.update(value=path, interactive=True) for path in (now.file, *paths)]
         return ready + [NOT_YET] * (len(files) - len(ready))
 
     inputs = [photo, model, mode, whole]
     outputs = [photo, mode, status, shown, chosen, welcome, result, faces, slider, downloads, atlas, explorer, *files]
-    settings = {"api_visibility": "private", **ONE_AT_A_TIME}
+    settings = {"api_visibility": "private", **QUICK}
     arrived = model.input(arrival, model, None, show_progress_on=status, **LOADING)
     changes = [event(restore_if_given, inputs, outputs, show_progress_on=status, **UNOPENED, **settings)
                for event in (photo.change, arrived.then, mode.input, whole.input)]  # fmt: skip
     asked = run.click(restore, inputs, outputs, show_progress_on=status, **UNOPENED, **settings)
     picked = faces.select(
-        explained(choose), shown, [chosen, slider, explorer, *files], show_progress_on=slider, **settings
+        explained(choose), shown, [shown, chosen, slider, explorer, *files], show_progress_on=slider, **settings
     )
     for event in (*changes, asked, picked):
-        event.then(explained(write_files), [shown, chosen], files, show_progress="hidden", **settings)
+        event.then(explained(write_files), shown, files, show_progress="hidden", **settings)
     photo.clear(lambda: view(_ready()), None, outputs, show_progress="hidden", api_visibility="private")
     return shown, chosen, inside
 
@@ -178,22 +201,24 @@ def _endpoints(photo: gr.Image, model: gr.Dropdown, mode: gr.Radio, whole: gr.Ch
         mode: "simulate" reduces each face to the size the model was trained on first; "as_is" does not. whole: the
         picture is already a face.
         """
-        done, facts = timed_restoration(read_photo(photo), model, mode, whole, progress)
-        return download(encode_png(done.photo), "restored.png"), facts
+        given = read_photo(photo)
+        done, facts = timed_restoration(given.pixels(), model, mode, whole, progress)
+        facts["notes"] = [*given.notes, *facts["notes"]]
+        return _photo_file(done.photo, given), facts
 
     def attention(photo, model, mode, face=1, whole=False, progress=gr.Progress()):  # noqa: B008
         """Every attention map of one face. Returns the atlas as PNG and the raw maps as NPZ, unit -> (C,h,w) float32.
 
         face: which one, counted from 1, largest first. The rest is as in /restore.
         """
-        pixels = read_photo(photo)
-        done, _ = timed_restoration(pixels, model, mode, whole, progress)
+        given = read_photo(photo)
+        done, _ = timed_restoration(given.pixels(), model, mode, whole, progress)
         index = face_index(face, len(done.faces), done.notes)
         if not done.faces[index].alphas:
             raise UserError(f"{model} has no attention maps. Choose another model.")
-        return _files(Shown(pixels, done, model, mode, whole), index, only=("atlas", "maps"))
+        return _files(done.faces[index], index, given, model, only=("atlas", "maps"))
 
-    settings = {"api_visibility": "public", **ONE_AT_A_TIME, **UNOPENED}
+    settings = {"api_visibility": "public", **QUICK, **UNOPENED}
     inputs = [photo, model, mode]
     gr.Button(visible=False).click(
         explained(restore), [*inputs, whole], [picture, facts], api_name="restore", **settings
@@ -203,29 +228,31 @@ def _endpoints(photo: gr.Image, model: gr.Dropdown, mode: gr.Radio, whole: gr.Ch
     )
 
 
-def _face_views(now: Shown, index: int) -> tuple[dict, dict]:
-    """The slider's update and the explorer's payload; one more pass for this face alone, as features are large."""
-    face = now.result.faces[index].face
-    restore, _ = restorer(now.model)
-    one = restore.restore_face(now.photo, face, now.mode, features=True, whole=now.whole)
-    small = restore.model.config.degraded_size
+def _face_views(now: Shown) -> tuple[dict, dict]:
+    """The slider's update and the explorer's payload of the chosen face."""
+    face, small = now.chosen, restorer(now.model)[0].model.config.degraded_size
     before = f"Bicubic from {small}x{small}" if now.mode == "simulate" else "As it was"
-    slider = gr.update(value=(one.degraded, one.restored), label=f"{before} | restored")
-    return slider, payload(one.degraded, one.restored, one.alphas, one.features)
+    slider = gr.update(value=(face.degraded, face.restored), label=f"{before} | restored")
+    return slider, payload(face.degraded, face.restored, face.alphas, face.features)
 
 
-def _photo_view(now: Shown) -> dict:
-    return photo_payload(now.photo, now.result.photo, [one.face.box for one in now.result.faces])
+def _without_features(now: Shown) -> Shown:
+    """What is kept of it: features are large."""
+    return replace(now, chosen=replace(now.chosen, features=None))
 
 
-def _files(now: Shown, index: int, only: tuple[str, ...]) -> list[str]:
-    """Paths of the files to download, in the order asked for."""
-    one, name = now.result.faces[index], f"face-{index + 1}"
+def _photo_file(restored: np.ndarray, photo: Photo) -> str:
+    """The path of the restored photo to download, as transparent as the photo is."""
+    return download(encode_png(restored, photo.decoded().alpha), f"{photo.name}-restored.png")
+
+
+def _files(face: RestoredFace, index: int, photo: Photo, model: str, only: tuple[str, ...]) -> list[str]:
+    """Paths of a face's files to download, in the order asked for."""
+    name = f"{photo.name}-face-{index + 1}"
     write = {
-        "photo": lambda: download(encode_png(now.result.photo), "restored.png"),
-        "face": lambda: download(encode_png(one.restored), f"{name}.png"),
-        "maps": lambda: download(maps_npz(one.alphas), f"{name}-attention.npz"),
-        "atlas": lambda: download(face_atlas(one, f"{now.model}, face {index + 1}"), f"{name}-atlas.png"),
+        "face": lambda: download(encode_png(face.restored), f"{name}.png"),
+        "maps": lambda: download(maps_npz(face.alphas), f"{name}-attention.npz"),
+        "atlas": lambda: download(face_atlas(face, f"{model}, face {index + 1}"), f"{name}-atlas.png"),
     }
     return [write[kind]() for kind in only]
 

@@ -1,37 +1,73 @@
 """What every tab needs: uploads to photos, names to restorers, errors to sentences, results to files.
 
-upload -> read_photo -> (H,W,3) uint8        model name -> restorer -> Restorer of a loaded model
+upload -> read_upload -> bytes -> Photo -> (H,W,3) uint8        model name -> restorer -> Restorer of a loaded model
 handler -> explained -> a sentence on the page, the traceback in the log
+The table of what visitors may do stands here; door.py holds them to it.
 """
 
+import contextlib
+import dataclasses
+import fcntl
 import functools
 import html
 import logging
+import os
+import re
+import reprlib
 import secrets
-from collections.abc import Callable
+import shutil
+import stat
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
 
 import gradio as gr
 import numpy as np
 import torch
-from gradio import route_utils
 from gradio.utils import get_upload_folder
 
 from sparnet import Restorer
 from sparnet.errors import UserError
 from sparnet.faces import Detector, Face, find_detector
-from sparnet.images import decode
+from sparnet.images import Decoded, decode_photo
 from sparnet.restorer import MODES, Restoration, find_faces
 from viz.tabs.models import DEVICE, named
 
 log = logging.getLogger(__name__)
 
-ONE_AT_A_TIME = {"concurrency_id": "model", "concurrency_limit": 1}  # for every event that runs a network
+# What visitors may do; SECURITY.md has the same table in words.
+PHOTO_PIXELS = 4032 * 3024  # what a camera of 12 megapixels makes; the command line takes 40
+UPLOAD_BYTES = 40_000_000  # a file
+UPLOAD_FILES = 4  # in one request
+UPLOADS = 60  # that arrive at the same time
+UPLOADS_OF_ONE = 20  # of these from one address
+GRACE = 10  # seconds until a body must come faster than SLOWEST
+SLOWEST = 10_000  # bytes a second
+JSON_BYTES = 200_000  # a request that is no upload
+FIELD_BYTES = 10_000  # a part of an upload that is no file
+PAINT_BYTES = 2_000_000  # a painted layer on its way
+PAINTED_BYTES = 50_000_000  # of all layers that were sent and not yet applied, in memory
+DISK_BYTES = 4_000_000_000  # uploads and results together, the oldest going first
+FILE_SECONDS = 3000  # that uploads and results are kept; looked for every SWEEP_SECONDS
+SWEEP_SECONDS = 600
+SESSIONS = 1000  # visitors who are remembered
+KEPT_BYTES = 500_000_000  # of what all of them look at, in memory; the oldest goes first
+WAITING = 100  # requests
+WAITING_OF_ONE = 20  # of these from one address, a lane
+
+# Two lanes, so that a restoration never waits behind an instrument of minutes; each runs one network at a time.
+QUICK = {"concurrency_id": "quick", "concurrency_limit": 1}
+SLOW = {"concurrency_id": "slow", "concurrency_limit": 1}
 UNOPENED = {"preprocess": False}  # for every event with a photo: Gradio's own preprocessing opens it with any format
+EXAMPLES = "examples"  # their folder, which stays
+NOT_SENT = "This is no file that was sent to this page. Choose a photo, drop it, or take a picture."
+BUSY = "The page is busy, try again in a moment."
 BUG = "Something went wrong on our side. The server's log has the details; please try another photo or model."
 
 _detectors: list[Detector] = []  # the one that whoever runs the server chose, if they did
+_FOLDER, _LOCK = "sparnet-", "in-use"  # of a server, and in it
 
 
 def find_faces_with(yunet: str) -> None:
@@ -39,30 +75,123 @@ def find_faces_with(yunet: str) -> None:
     _detectors[:] = [find_detector(yunet)]
 
 
-class _PrivateUpload(route_utils.GradioUploadFile):
-    """An upload whose folder nobody else gets: Gradio names it by the content, so equal photos would share one."""
+@dataclass(frozen=True, eq=False)
+class Photo:
+    """A visitor's photo as it was sent: its pixels, which take a hundred times more memory, are made when needed."""
 
-    def __init__(self, *args, **kwargs):
-        super().__init__(*args, **kwargs)
-        self.sha.update(secrets.token_bytes(32))
+    data: bytes
+    name: str  # for the names of downloads: letters, digits, - and _
+    notes: tuple[str, ...] = ()  # of decoding it
+
+    def decoded(self) -> Decoded:
+        """Pixels and what is transparent; `UserError` in words if it is not a photo, or larger than the page takes."""
+        return decode_photo(self.data, PHOTO_PIXELS)
+
+    def pixels(self) -> np.ndarray:
+        """(H,W,3) uint8 sRGB, of `decoded`."""
+        return self.decoded().pixels
 
 
-def keep_uploads_apart() -> None:
-    """From now on, never one path for two uploads."""
-    route_utils.GradioUploadFile = _PrivateUpload
-
-
-def read_photo(upload: dict | None) -> np.ndarray:
-    """A gr.Image's value as the browser sent it -> (H,W,3) uint8 RGB; `UserError` in words if it is not a photo."""
-    if not upload or not upload.get("path"):
+def read_photo(upload: object) -> Photo:
+    """A gr.Image's value as it came -> the photo, which can be decoded; `UserError` in words otherwise."""
+    if upload is None:
         raise UserError("Choose a photo first: drop one on the left, paste it, or take a picture.")
-    return decode(Path(upload["path"]).read_bytes())
+    data = read_upload(upload)
+    photo = Photo(data, file_stem(Path(upload["path"]).stem))
+    return dataclasses.replace(photo, notes=photo.decoded().notes)
+
+
+def read_upload(upload: object) -> bytes:
+    """What a visitor names -> its content. The only place that opens it: a regular file that was sent to this server.
+
+    `UserError` in one and the same sentence for anything else, so that nobody learns what is on the disk.
+    """
+    path = upload.get("path") if isinstance(upload, dict) else getattr(upload, "path", None)
+    try:
+        file = sent_file(path)
+        descriptor = os.open(file, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)  # a FIFO would wait for a writer
+        with os.fdopen(descriptor, "rb") as opened:
+            status = os.fstat(descriptor)
+            if stat.S_ISREG(status.st_mode) and status.st_size <= UPLOAD_BYTES:
+                return opened.read(UPLOAD_BYTES)
+    except OSError as error:
+        raise UserError(NOT_SENT) from error
+    raise UserError(NOT_SENT)
+
+
+def sent_file(path: object) -> Path:
+    """The path with all links followed; `UserError` unless it lies in the folder of this server's uploads."""
+    try:
+        file = Path(path).resolve(strict=True)
+        if file.is_relative_to(Path(get_upload_folder()).resolve()):
+            return file
+    except (OSError, TypeError, ValueError, RuntimeError) as error:  # no text, a zero byte, links in a circle
+        raise UserError(NOT_SENT) from error
+    raise UserError(NOT_SENT)
+
+
+def file_stem(name: str) -> str:
+    """What is left of a foreign file name where nothing can be misunderstood: letters, digits, - and _."""
+    return re.sub(r"[^\w-]+", "-", name[:40]).strip("-_") or "photo"
+
+
+def size_of(value: object, seen: set[int]) -> int:
+    """Bytes of memory that pictures, tensors and texts in `value` take; `seen`: those that were counted already."""
+    if isinstance(value, dict):
+        return sum(size_of(item, seen) for item in value.values())
+    if isinstance(value, (list, tuple)):
+        return sum(size_of(item, seen) for item in value)
+    if dataclasses.is_dataclass(value):
+        return size_of(vars(value), seen)
+    if isinstance(value, np.ndarray):
+        value = value if value.base is None else value.base  # a view keeps all of it
+    elif isinstance(value, torch.Tensor):
+        value = value.untyped_storage()
+    key = value.data_ptr() if isinstance(value, torch.UntypedStorage) else id(value)
+    if key in seen:
+        return 0
+    seen.add(key)
+    if isinstance(value, (bytes, str)):
+        return len(value)
+    return value.nbytes() if isinstance(value, torch.UntypedStorage) else getattr(value, "nbytes", 0)
+
+
+@contextlib.contextmanager
+def own_folder() -> Iterator[Path]:
+    """This server's own folder for uploads and results, gone when it ends; those of servers that were killed go first.
+
+    A living server holds a lock on a file in its folder, which the system gives up whatever way the server ends.
+    """
+    above = Path(os.environ.get("GRADIO_TEMP_DIR") or tempfile.gettempdir())
+    for lock in above.glob(f"{_FOLDER}*/{_LOCK}"):
+        if _is_dead(lock):
+            shutil.rmtree(lock.parent, ignore_errors=True)  # another server may be at it, too
+    with tempfile.TemporaryDirectory(prefix=_FOLDER, dir=above) as files, (Path(files) / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        os.rename(lock.name, Path(files) / _LOCK)  # only now, or a server that starts would take this one for dead
+        yield Path(files)
+
+
+def _is_dead(lock: Path) -> bool:
+    """Whether the folder of this lock is ours and nobody's any more."""
+    if lock.parent.is_symlink() or lock.parent.lstat().st_uid != os.getuid():
+        return False
+    try:
+        descriptor = os.open(lock, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError:  # gone in the meantime, or no file
+        return False
+    with os.fdopen(descriptor) as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        return True
 
 
 def restorer(name: str | None) -> tuple[Restorer, list[str]]:
     """A model that a visitor names -> its restorer, and what fell back while it was loaded."""
     loaded = named(name)
-    return Restorer(loaded.model, *_detectors), loaded.notes
+    return Restorer(loaded.model, *_detectors), [without_paths(note) for note in loaded.notes]
 
 
 def device_name() -> str:
@@ -70,10 +199,10 @@ def device_name() -> str:
 
 
 def timed_restoration(
-    photo: np.ndarray, model: str, mode: str, whole: bool, progress: gr.Progress
+    photo: np.ndarray, model: str, mode: str, whole: bool | None, progress: gr.Progress
 ) -> tuple[Restoration, dict]:
     """Restore a photo; with it, what a person wants to know about how it was done, ready for JSON."""
-    check_mode(mode)
+    check_settings(model, mode, whole)
     progress(0, desc=f"Loading {model}")
     restore, notes = restorer(model)
     progress(0.1, desc="Looking for faces")
@@ -91,13 +220,23 @@ def timed_restoration(
         "seconds": round(perf_counter() - start, 2),
         "detector": result.detector,
         "faces": [[round(float(edge), 1) for edge in face.face.box] for face in result.faces],
-        "notes": notes + result.notes,
+        "notes": notes + [without_paths(note) for note in result.notes],
     }
 
 
-def check_mode(mode: str) -> None:
+def check_settings(model: object, mode: object, whole: object = None) -> None:
+    """`UserError` unless they are of the types that a visitor's settings have."""
+    if not isinstance(model, str | None):
+        raise UserError(f"{reprlib.repr(model)} is not a model's name. Give one as text.")
     if mode not in MODES:
-        raise UserError(f"{mode!r} is not a mode. Choose one of {', '.join(MODES)}.")
+        raise UserError(f"{reprlib.repr(mode)} is not a mode. Choose one of {', '.join(MODES)}.")
+    check_flag("whole", whole)
+
+
+def check_flag(name: str, value: object) -> None:
+    """`UserError` unless it is true, false, or not given."""
+    if not isinstance(value, bool | None):
+        raise UserError(f"{name} is {reprlib.repr(value)}. It can be true or false.")
 
 
 def settled_mode(model: str, mode: str) -> tuple[str, list[str]]:
@@ -105,7 +244,7 @@ def settled_mode(model: str, mode: str) -> tuple[str, list[str]]:
 
     `UserError` for another mode, or a model that cannot be had.
     """
-    check_mode(mode)
+    check_settings(model, mode)
     restore, notes = restorer(model)
     if mode == "simulate" and restore.model.config.degraded_size is None:
         return "as_is", [*notes, f"{model} takes faces however damaged, so they were restored as they are."]
@@ -114,15 +253,29 @@ def settled_mode(model: str, mode: str) -> tuple[str, list[str]]:
 
 def find(photo: np.ndarray, whole: bool) -> tuple[list[Face], str, list[str]]:
     """The photo's faces, largest first, who found them, and notes; `whole`: the picture is already a face."""
-    return find_faces(photo, "whole" if whole else None, *_detectors)
+    faces, detector, notes = find_faces(photo, "whole" if whole else None, *_detectors)
+    return faces, detector, [without_paths(note) for note in notes]
 
 
-def face_index(number: int | None, count: int, notes: list[str]) -> int:
-    """A face's number, counted from 1, as an index into the `count` that were found."""
-    number = int(number or 0)
-    if not 1 <= number <= count:
-        raise UserError(f"There is no face {number}; {count} found. {'' if count else notes[-1]}".strip())
-    return number - 1
+def face_index(number: object, count: int, notes: list[str]) -> int:
+    """A face's number as a visitor gave it, counted from 1, as an index into the `count` that were found."""
+    if number not in range(1, count + 1):
+        none = "" if count else notes[-1]
+        raise UserError(f"There is no face {reprlib.repr(number)}; {count} found. {none}".strip())
+    return int(number) - 1
+
+
+def chosen_index(event: gr.EventData, count: int) -> int:
+    """Which of the `count` faces was chosen on the photo; `UserError` if none of them was."""
+    index = event_value(event, "index")
+    if index not in range(count):
+        raise UserError("There is no such face. Choose one on the photo.")
+    return int(index)
+
+
+def event_value(event: gr.EventData, name: str) -> object:
+    """What the browser says of an event, which may be anything; None if it says nothing of that name."""
+    return event._data.get(name) if isinstance(event._data, dict) else None
 
 
 def download(data: bytes, name: str) -> str:
@@ -132,19 +285,39 @@ def download(data: bytes, name: str) -> str:
     return str(file)
 
 
+def delete_the_oldest() -> None:
+    """Keep `DISK_BYTES` of uploads and results, the latest; the examples stay."""
+    files, left = [], DISK_BYTES
+    for path in Path(get_upload_folder()).glob("*/*"):
+        with contextlib.suppress(FileNotFoundError):  # by Gradio, in the meantime
+            status = path.stat()
+            if path.parent.name != EXAMPLES:
+                files.append((status.st_mtime, status.st_size, path))
+    for _, size, path in sorted(files, reverse=True):
+        left -= size
+        if left < 0:
+            path.unlink(missing_ok=True)
+
+
 def download_folder() -> Path:
     """A new folder that Gradio serves from and later deletes; its name cannot be guessed."""
+    delete_the_oldest()
     folder = Path(get_upload_folder()) / secrets.token_hex(16)
     folder.mkdir(parents=True)
     return folder
 
 
 def sentence(error: Exception) -> str:
-    """What to tell a person about an error; a bug goes to the log with its traceback."""
+    """What to tell a visitor about an error; a bug goes to the log with its traceback."""
     if isinstance(error, UserError):
-        return str(error)
+        return without_paths(str(error))
     log.error("A request failed", exc_info=error)
     return BUG
+
+
+def without_paths(text: str) -> str:
+    """The text with the folders of this server left out: of a path only its last name is for visitors."""
+    return re.sub(r"(?<![\w:/.])/(?:[^\s/'\"]+/)+", "", text)
 
 
 def explained(handler: Callable) -> Callable:

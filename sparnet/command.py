@@ -1,0 +1,48 @@
+"""How every command line of the project ends: 0 done, 2 after one line on stderr that says what to put right.
+
+Typer app -> run -> exit; a bug keeps its traceback
+"""
+
+import errno
+import io
+import sys
+from collections.abc import Sequence
+from typing import NoReturn
+
+import typer
+
+from sparnet.errors import UserError
+from sparnet.text import plain
+
+_REFUSALS = (  # of the system, about a path or a disk of the user's
+    errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.ENAMETOOLONG, errno.ELOOP,
+)  # fmt: skip
+
+
+def run(app: typer.Typer, arguments: Sequence[str] | None = None) -> NoReturn:
+    """Run the command line and exit."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a name may have characters that the terminal does not know
+            stream.reconfigure(errors="backslashreplace")
+    arguments = sys.argv[1:] if arguments is None else arguments
+    if not arguments and app.info.no_args_is_help is True:
+        arguments = ["--help"]
+    try:
+        code = app(arguments, standalone_mode=False)
+    except UserError as error:
+        fail(str(error))
+    except typer.TyperException as error:  # options that do not exist or do not fit
+        fail(f"{error.format_message()} --help tells what there is.")
+    except typer.Abort:
+        fail("Stopped by you.", 1)
+    except OSError as error:
+        if error.errno not in _REFUSALS:
+            raise
+        fail(f"{error.filename or 'A file'}: {error.strerror}. Choose another place.")
+    sys.exit(code or 0)
+
+
+def fail(message: str, code: int = 2) -> NoReturn:
+    """One line on stderr, and exit."""
+    print("error:", plain(" ".join(message.split())), file=sys.stderr)
+    sys.exit(code)

@@ -1,0 +1,421 @@
+"""A running page attacked over raw HTTP, as a client library would not: everything is refused, in words, and soon."""
+
+import asyncio
+import io
+import json
+import os
+import select
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+
+import httpx2
+import numpy as np
+import pytest
+import skimage.data
+import torch
+from gradio.queueing import EventQueue
+from PIL import Image
+from served import started
+
+from sparnet.checkpoints import DEFAULT_MODEL
+from sparnet.errors import UserError
+from viz.tabs import door, serving
+
+ROOT = Path(__file__).parents[1]
+ASTRONAUT = Path(skimage.data.__file__).with_name("astronaut.png")
+META = {"_type": "gradio.FileData"}
+GIVEN = [DEFAULT_MODEL, "simulate", 1, False]
+MEGABYTE = 1_000_000
+
+
+class Attacker:
+    """Raw requests to the page."""
+
+    def __init__(self, address: str):
+        self.http = httpx2.Client(base_url=f"{address}/gradio_api/", timeout=120)
+        self.config = httpx2.get(f"{address}/config").json()
+
+    def call(self, name: str, *data) -> str:
+        """The events that an endpoint answers with, or why it does not."""
+        asked = self.http.post(f"call/{name}", json={"data": data})
+        if asked.status_code != 200:
+            return asked.text
+        return self.http.get(f"call/{name}/{asked.json()['event_id']}").text
+
+    def upload(self, data: bytes, name: str = "photo.png") -> httpx2.Response:
+        return self.http.post("upload", files={"files": (name, data)})
+
+    def event(self, elem_id: str, kind: str, session: str, data: list, event_data: object = None) -> str:
+        """What the page's own event, that has no name for programs, answers with."""
+        component = next(part["id"] for part in self.config["components"] if part["props"].get("elem_id") == elem_id)
+        number = next(event["id"] for event in self.config["dependencies"] if [component, kind] in event["targets"])
+        body = {"data": data, "fn_index": number, "session_hash": session, "event_data": event_data}
+        self.http.post("queue/join", json=body).raise_for_status()
+        with self.http.stream("GET", "queue/data", params={"session_hash": session}) as lines:
+            return next(line for line in lines.iter_lines() if "process_completed" in line)
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory) -> Iterator[SimpleNamespace]:
+    files = tmp_path_factory.mktemp("served")
+    with started(files, tmp_path_factory.mktemp("log") / "app.log") as (address, process):
+        yield SimpleNamespace(address=address, files=files, process=process, attacker=Attacker(address))
+
+
+@pytest.fixture(scope="module")
+def attacker(page) -> Attacker:
+    return page.attacker
+
+
+@pytest.fixture(scope="module")
+def sent(attacker) -> dict:
+    """A photo that was sent to the page."""
+    return {"path": attacker.upload(ASTRONAUT.read_bytes(), "Ann's $50 photo.png").raise_for_status().json()[0]}
+
+
+@pytest.fixture(scope="module")
+def unsent(tmp_path_factory, sent) -> list[dict]:
+    """Everything else that a photo can be said to be."""
+    folder = tmp_path_factory.mktemp("private")
+    photo = folder / "photo.png"
+    photo.write_bytes(ASTRONAUT.read_bytes())
+    os.mkfifo(folder / "pipe")
+    paths = [photo, folder / "missing.png", folder, folder / "pipe", "/dev/zero", "/proc/self/environ", "", "\0", "/"]
+    paths += [f"{sent['path']}/../../../private0/photo.png", Path(sent["path"]).parent, f"file://{photo}"]
+    paths += ["http://127.0.0.1:9/photo.png", "https://huggingface.co/front/assets/huggingface_logo.svg"]
+    named = [{"path": str(path), **more} for path in paths for more in ({}, {"meta": META}, {"url": "http://[::1]:9/"})]
+    return [*named, {"path": [sent["path"]]}, {"path": 5}, {"url": f"file://{photo}"}, {"path": None}, {}]
+
+
+def resident(process) -> int:
+    """Bytes of memory that the page's process holds."""
+    lines = Path(f"/proc/{process.pid}/status").read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmRSS"))
+
+
+def test_only_what_was_sent_to_the_page_is_opened_and_all_else_gets_the_same_answer(attacker, sent, unsent):
+    assert "event: complete" in attacker.call("restore", sent, *GIVEN[:2], False)  # the request itself is right
+    before, after = attacker.call("restore", unsent[0], *GIVEN[:2], False).split(serving.NOT_SENT)
+    for photo in unsent:
+        assert attacker.call("restore", photo, *GIVEN[:2], False) == before + serving.NOT_SENT + after, photo
+
+
+@pytest.mark.parametrize("name", ["attention", "compare", "gate", "regions", "ablate", "query", "report", "edit"])
+def test_no_endpoint_opens_a_photo_that_was_not_sent(attacker, unsent, name):
+    own = {"ablate": [False], "query": [None, "gradient"], "edit": [None]}.get(name, [])
+    assert serving.NOT_SENT in attacker.call(name, unsent[0], *GIVEN, *own)
+
+
+def test_neither_does_the_second_photo_nor_a_file_of_edits(attacker, sent, unsent):
+    for file in unsent[:6]:
+        assert serving.NOT_SENT in attacker.call("agreement", sent, *GIVEN, None, file)
+        assert serving.NOT_SENT in attacker.call("edit", sent, *GIVEN, file | {"meta": META})
+
+
+def test_neither_do_the_layers_of_the_canvas_nor_replayed_edits(attacker, sent, unsent):
+    for file in (unsent[0], unsent[0] | {"meta": META}, {"path": "http://127.0.0.1:9/", "meta": META}):
+        good = sent | {"meta": META}
+        for layers in (
+            {"background": file, "layers": [], "composite": None},
+            {"background": None, "layers": [good, file], "composite": None},
+            {"background": None, "layers": [], "composite": file},
+        ):
+            data = [None, None, "body.0", layers, 1]
+            assert serving.NOT_SENT in attacker.event("paint-apply", "click", "painter", data)
+        assert serving.NOT_SENT in attacker.event("paint-load", "upload", "painter", [None, file])
+
+
+def test_links_out_of_the_folder_of_uploads_are_followed_before_it_is_decided(tmp_path, monkeypatch):
+    uploads = tmp_path / "uploads"
+    uploads.mkdir()
+    (uploads / "photo.png").write_bytes(b"sent")
+    (tmp_path / "secret.png").write_bytes(b"secret")
+    (uploads / "link.png").symlink_to(tmp_path / "secret.png")
+    os.mkfifo(uploads / "pipe")
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(uploads))
+    assert serving.read_upload({"path": str(uploads / "photo.png")}) == b"sent"
+    monkeypatch.setattr(serving, "UPLOAD_BYTES", 3)
+    for name in ("link.png", "pipe", "photo.png"):
+        with pytest.raises(UserError, match=r"^This is no file that was sent to this page\."):
+            serving.read_upload({"path": str(uploads / name)})
+
+
+@pytest.mark.parametrize(
+    "route", ["deep_link?session_hash=a", "proxy=http://[::1]/", "file=https://[::1]/", "stream/a"]
+)
+def test_routes_that_fetch_or_write_for_a_visitor_are_closed(attacker, route):
+    assert attacker.http.get(route).status_code == 404
+    assert attacker.http.get(route.replace("http", "HTTP")).status_code in (403, 404)
+
+
+def test_no_event_goes_round_the_queue_and_no_other_route_takes_anything(attacker, sent):
+    for route in ("run/restore", "run/predict", "api/restore", "process_recording", "vibe-edit", "stream/1"):
+        answer = attacker.http.post(route, json={"data": [sent, *GIVEN[:2], False]})
+        assert answer.status_code in (400, 404), route
+
+
+def test_a_photo_of_more_pixels_than_a_camera_makes_is_refused_by_its_header(attacker):
+    file = io.BytesIO()
+    Image.new("1", (999, 40_000)).save(file, "PNG")
+    large = {"path": attacker.upload(file.getvalue()).json()[0]}
+    for name in ("restore", "gate"):
+        told = attacker.call(name, large, *(GIVEN if name == "gate" else [*GIVEN[:2], False]))
+        assert "999 x 40000 pixels, which is more than 12 megapixels" in told
+
+
+WRONG = {
+    "face": ("attention", [DEFAULT_MODEL, "simulate", "x", False], "There is no face 'x'"),
+    "face half": ("gate", [DEFAULT_MODEL, "simulate", 1.5, False], "There is no face 1.5"),
+    "face 0": ("gate", [DEFAULT_MODEL, "simulate", 0, False], "There is no face 0"),
+    "whole": ("restore", [DEFAULT_MODEL, "simulate", "false"], "whole is 'false'"),
+    "mode": ("restore", [DEFAULT_MODEL, ["simulate"], False], "is not a mode"),
+    "model": ("restore", [[DEFAULT_MODEL], "simulate", False], "is not a model's name"),
+    "models": ("compare", [[5], "simulate", 1, False], "is not a list of models' names"),
+    "models nested": ("compare", [[[DEFAULT_MODEL]], "simulate", 1, False], "is not a list of models' names"),
+    "models number": ("compare", [5, "simulate", 1, False], "is not a list of models' names"),
+    "models path": ("compare", [["/etc"], "simulate", 1, False], "'/etc' is not a model"),
+    "unit": ("faithfulness", [*GIVEN, 5], "5 is not a unit"),
+    "patch": ("query", [*GIVEN, [1, 2, "x"], "gradient"], "A patch is four whole numbers"),
+    "patch text": ("query", [*GIVEN, "1,2,3,4", "gradient"], "A patch is four whole numbers"),
+    "patch outside": ("query", [*GIVEN, [0, 0, 999, 1], "gradient"], "is not inside the face"),
+    "detector": ("query", [*GIVEN, None, ["sum"]], "is not a detector"),
+    "pairs": ("ablate", [*GIVEN, "no"], "pairs is 'no'"),
+    "other model": ("agreement", [*GIVEN, 5, None], "is not a model's name"),
+    "too few": ("restore", [], "A value is missing"),
+    "no such endpoint": ("rm", [], "A value is missing"),
+}
+
+
+@pytest.mark.parametrize(("name", "data", "told"), WRONG.values(), ids=WRONG)
+def test_a_value_of_the_wrong_type_is_answered_by_what_is_wrong_with_it(attacker, sent, name, data, told):
+    answer = attacker.call(name, sent, *data)
+    assert told in answer
+    assert serving.BUG not in answer
+
+
+@pytest.mark.parametrize("photo", ["photo.png", 5, [], [5], True])
+def test_a_photo_that_is_no_file_is_answered_in_words(attacker, photo):
+    assert "of the wrong type" in attacker.call("restore", photo, *GIVEN[:2], False)
+
+
+def test_a_face_strength_or_part_that_the_page_never_sends_is_answered_in_words(attacker, sent):
+    session = "restored"
+    assert '"success":true' in attacker.event("restore", "click", session, [sent, *GIVEN[:2], False])
+    for index in (-1, 7, "0", None, [0]):
+        told = attacker.event("faces", "select", session, [None], {"index": index})
+        assert "There is no such face" in told
+    assert "There is no such face" in attacker.event("faces", "select", session, [None])
+    for patch in ([1], "x", [0, 0, float(10**9), 1], None):
+        assert '"success":true' in attacker.event("view-query", "select", session, [None, "gradient"], {"patch": patch})
+    layers = {"background": None, "layers": [], "composite": None}
+    told = attacker.event("paint-apply", "click", session, [None, None, None, layers, "x"])
+    assert "of the wrong type" in told
+    assert "not in the list" in attacker.event("paint-apply", "click", session, [None, None, "rm", layers, 1])
+
+
+def test_no_message_tells_where_anything_lies_on_the_server(attacker, sent):
+    told = attacker.call("restore", sent, "sparnet", *GIVEN[1:2], False)
+    assert "is not bundled" in told
+    assert str(ROOT) not in told
+    assert "https://github.com/" in told
+    file = "YuNet from /srv/host/models/yunet.onnx, see https://a.b/c/d.html or 'checkpoints/released'."
+    assert serving.without_paths(file) == file.replace("/srv/host/models/", "")
+
+
+def test_downloads_are_called_as_the_photo_in_harmless_letters(attacker, sent):
+    _, events = attacker.call("restore", sent, *GIVEN[:2], False).split("data: ")
+    assert json.loads(events)[0]["orig_name"] == "Ann-s-50-photo-restored.png"
+    for name in ("../../etc/passwd", "a\nb", '<img src="x">', "$" * 300, "x" * 300):
+        stem = serving.file_stem(name)
+        assert stem.replace("-", "").replace("_", "").isalnum()
+        assert len(stem) <= 40
+
+
+def test_what_is_no_picture_is_refused_at_the_upload_and_leaves_nothing(page, attacker):
+    before = sorted(page.files.rglob("*"))
+    for data in (
+        b"MZ" + bytes(100),
+        b"<svg xmlns=''>" + bytes(100),
+        b"hello",
+        b"",
+        b"RIFF1234AVI " + bytes(100),
+        b"GIF89a",
+    ):
+        refused = attacker.upload(data, "photo.png")
+        assert refused.status_code == 400
+        assert any(words in refused.text for words in ("not a photo that can be read", "is empty", "is damaged"))
+    assert sorted(page.files.rglob("*")) == before
+    assert attacker.upload(b'{"format": "edits"}', "edits.json").status_code == 200
+
+
+def test_more_files_or_bytes_than_a_request_may_have_are_refused_and_leave_nothing(page, attacker):
+    before = sorted(page.files.rglob("*"))
+    photo = ASTRONAUT.read_bytes()
+    many = [("files", (f"{i}.png", photo)) for i in range(serving.UPLOAD_FILES + 1)]
+    assert attacker.http.post("upload", files=many).status_code == 400
+    assert attacker.upload(photo[:12] + bytes(serving.UPLOAD_BYTES)).status_code == 413
+    field = {"files": (None, b"x" * (serving.FIELD_BYTES + 1))}
+    assert attacker.http.post("upload", files=field).status_code == 413
+    assert sorted(page.files.rglob("*")) == before
+
+
+def begun(address: str, route: str, *headers: str, body: bytes = b"") -> socket.socket:
+    """A POST that never ends."""
+    host, port = address.removeprefix("http://").split(":")
+    connection = socket.create_connection((host, int(port)), timeout=30)
+    lines = [f"POST /gradio_api/{route} HTTP/1.1", f"Host: {host}:{port}", *headers, "", ""]
+    connection.sendall("\r\n".join(lines).encode() + body)
+    return connection
+
+
+def test_a_large_body_is_refused_before_it_has_come(page):
+    held = resident(page.process)
+    for headers, body in (
+        (("Content-Length: 200000000",), b""),
+        (("Transfer-Encoding: chunked",), b"%x\r\n" % MEGABYTE + b"[" * MEGABYTE + b"\r\n"),
+    ):
+        for route in ("call/restore", "queue/join", "component_server", "cancel"):
+            if route == "component_server" and body:
+                continue  # takes layers, which are larger
+            with begun(page.address, route, "Content-Type: application/json", *headers, body=body) as connection:
+                assert b" 413 " in connection.recv(100)
+    assert resident(page.process) - held < 20 * MEGABYTE
+
+
+def test_two_hundred_dripping_uploads_hold_neither_memory_nor_places_nor_files(page, attacker):
+    attacker.upload(ASTRONAUT.read_bytes()).raise_for_status()
+    held, files = resident(page.process), sorted(page.files.rglob("*"))
+    head = (
+        b'--x\r\nContent-Disposition: form-data; name="files"; filename="a.png"\r\n\r\n' + ASTRONAUT.read_bytes()[:2000]
+    )
+    kind = ("Content-Type: multipart/form-data; boundary=x", "Content-Length: 1000000")
+    drips = [begun(page.address, "upload", *kind, body=head) for _ in range(200)]
+    refused = 0
+    while refused < len(drips) - serving.UPLOADS_OF_ONE:
+        for drip in select.select(drips, [], [], 30)[0]:
+            answer = drip.recv(4000, socket.MSG_WAITALL)
+            assert b" 503 " in answer
+            assert b"busy, try again" in answer
+            drip.close()
+            drips.remove(drip)
+            refused += 1
+    assert resident(page.process) - held < 30 * MEGABYTE
+    for drip in drips:
+        drip.close()
+    for _ in range(100):  # until the server has seen that they are gone
+        if attacker.upload(ASTRONAUT.read_bytes()).status_code == 200:
+            break
+    assert len(sorted(page.files.rglob("*"))) <= len(files) + 2  # the last one, and its folder
+
+
+def test_a_body_that_comes_too_slowly_is_given_up(monkeypatch):
+    monkeypatch.setattr(serving, "GRACE", 0.01)
+
+    async def never():
+        await asyncio.sleep(60)
+
+    receive = door._bounded({"headers": []}, never, MEGABYTE)
+    with pytest.raises(door._Refused, match="too slowly"):
+        asyncio.run(receive())
+
+
+def test_a_canvas_of_a_billion_layers_is_refused_and_waiting_layers_are_few(page, attacker):
+    canvas = next(p["id"] for p in attacker.config["components"] if p["props"].get("elem_id") == "paint-canvas")
+    held = resident(page.process)
+    for index, status in (("0", 200), ("1000000000", 400), ("-1", 400)):
+        fields = {"type": "layer", "index": index, "id": "a", "component_id": canvas, "session_hash": "s"}
+        answer = attacker.http.post(
+            "component_server", data=fields | {"fn_name": "accept_blobs"}, files={"file": ASTRONAUT.read_bytes()}
+        )
+        assert answer.status_code == status
+    assert resident(page.process) - held < 30 * MEGABYTE
+
+
+def test_memory_over_all_sessions_is_bounded_and_the_oldest_goes_first(monkeypatch):
+    monkeypatch.setattr(serving, "KEPT_BYTES", 2500)
+    photo = serving.Photo(bytes(1000), "shared")
+    sessions = {name: SimpleNamespace(state_data={1: [serving.Photo(bytes(1000), name), photo]}) for name in "abcd"}
+    messages = {name: asyncio.Queue() for name in "abcd"}
+    for name, queue in messages.items():
+        queue.put_nowait(SimpleNamespace(output={"data": [name * 1000]}))
+    line = SimpleNamespace(pending_messages_per_session=messages)
+    door.forget_the_oldest(SimpleNamespace(session_data=sessions), line)
+    assert [name for name, session in sessions.items() if session.state_data] == ["d"]  # 1000, and 1000 that all share
+    assert list(messages) == ["c", "d"]
+
+
+def test_memory_is_counted_once_and_a_view_counts_as_what_it_keeps():
+    pixels, tensor = np.zeros((10, 10, 3), np.uint8), torch.zeros(5)
+    value = {"a": pixels[:1], "b": [pixels, (tensor, tensor[:1])], "c": serving.Photo(b"1234", "name"), "d": 5}
+    assert serving.size_of(value, set()) == 300 + 20 + 4 + 4
+
+
+def test_disk_is_bounded_and_the_oldest_files_go_first_but_not_the_examples(tmp_path, monkeypatch):
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path))
+    monkeypatch.setattr(serving, "DISK_BYTES", 250)
+    for age, name in enumerate((serving.EXAMPLES, "a", "b", "c")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "photo.png").write_bytes(bytes(100))
+        os.utime(tmp_path / name / "photo.png", (age, age))
+    serving.delete_the_oldest()
+    assert sorted(path.parent.name for path in tmp_path.rglob("*.png")) == ["b", "c", serving.EXAMPLES]
+
+
+def test_a_start_removes_the_folders_of_dead_servers_and_only_those(tmp_path, monkeypatch):
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path))
+    dead, foreign, link = (tmp_path / f"sparnet-{name}" for name in ("dead", "foreign", "link"))
+    for folder in (dead, foreign, tmp_path / "elsewhere"):
+        folder.mkdir()
+        (folder / "photo.png").write_bytes(b"a visitor's")
+    for folder in (dead, tmp_path / "elsewhere"):
+        (folder / "in-use").touch()  # as a killed server leaves it
+    link.symlink_to(tmp_path / "elsewhere")
+    with serving.own_folder() as living, serving.own_folder() as second:
+        assert not dead.exists()
+        assert living.is_dir()
+        assert living != second
+        assert (foreign / "photo.png").exists()
+        assert (tmp_path / "elsewhere" / "photo.png").exists()
+    assert not living.exists()
+
+
+def waiting_event(visitor: str) -> SimpleNamespace:
+    scope = {"client": (visitor, 1), "headers": []}
+    return SimpleNamespace(visitor=visitor, request=SimpleNamespace(scope=scope), fn=SimpleNamespace(batch=False))
+
+
+def test_visitors_take_turns_however_many_requests_one_of_them_sends():
+    line = door.Line(live_updates=False, concurrency_count=1, update_intervals=1, max_size=None, blocks=None)
+    lane = line.event_queue_per_concurrency_id["slow"] = EventQueue("slow", 1)
+    lane.queue = [waiting_event(visitor) for visitor in ("flood", "flood", "flood", "flood", "ann", "bob", "ann")]
+    served = []
+    while lane.queue:
+        served.append(line.get_events()[0][0].visitor)
+    assert served == ["flood", "ann", "bob", "flood", "ann", "flood", "flood"]
+
+
+def test_on_a_space_the_proxy_tells_the_address_and_elsewhere_nobody_is_believed(monkeypatch):
+    scope = {"client": ("10.0.0.1", 5), "headers": [(b"x-forwarded-for", b"1.1.1.1, 2.2.2.2")]}
+    assert door.address(scope) == "10.0.0.1"
+    monkeypatch.setenv("SYSTEM", "spaces")
+    monkeypatch.setenv("SPACE_ID", "a/b")
+    assert door.address(scope) == "2.2.2.2"
+
+
+def test_a_flood_of_slow_requests_is_refused_in_words_and_no_restoration_waits_behind_it(attacker, sent):
+    body = {"data": [sent, *GIVEN, ""], "session_hash": "flood"}
+    answers = [attacker.http.post("call/faithfulness", json=body) for _ in range(3 * serving.WAITING_OF_ONE)]
+    refused = [answer for answer in answers if answer.status_code != 200]
+    assert len(answers) - len(refused) in range(serving.WAITING_OF_ONE, serving.WAITING_OF_ONE + 5)  # some were done
+    assert {(answer.status_code, answer.json()["detail"]) for answer in refused} == {(503, serving.BUSY)}
+    assert "event: complete" in attacker.call("restore", sent, *GIVEN[:2], False)
+    assert attacker.http.get("queue/status").json()["queue_size"] >= serving.WAITING_OF_ONE // 2
+    with attacker.http.stream("GET", "queue/data", params={"session_hash": "flood"}):
+        pass  # gone: what waited is given up
+
+
+def test_the_page_is_well_after_all_that(page, attacker, sent):
+    assert page.process.poll() is None
+    assert "event: complete" in attacker.call("gate", sent, *GIVEN)

@@ -1,0 +1,330 @@
+"""The door: what comes from outside is held to the table of serving.py before Gradio sees it.
+
+request -> Door: which routes there are, how large, how slow, how many at once -> Gradio
+upload -> _Parser: few files, and only such as can be photos or edits -> this server's folder, of bounded size
+event -> Line: a share for each visitor, who take turns -> Page: no file but a sent one -> handler -> bounded memory
+"""
+
+import asyncio
+import html
+import logging
+import secrets
+import time
+from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+
+import gradio as gr
+from gradio import queueing, route_utils, routes
+from gradio.data_classes import PredictBodyInternal
+from gradio.state_holder import SessionState, StateHolder
+from gradio.utils import LRUCache, get_space, get_upload_folder
+from starlette.formparsers import MultiPartException
+from starlette.middleware import Middleware
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import JSONResponse
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from sparnet.errors import UserError
+from sparnet.images import check_first_bytes
+from viz.tabs import serving
+
+log = logging.getLogger(__name__)
+
+API = "/gradio_api"
+UPLOAD, PAINT = f"{API}/upload", f"{API}/component_server"
+POSTS = (UPLOAD, PAINT, f"{API}/queue/join", f"{API}/call/", f"{API}/run/", f"{API}/cancel", f"{API}/reset")
+CLOSED = (  # would fetch from other hosts, or write to the disk
+    f"{API}/deep_link",
+    f"{API}/proxy=",
+    f"{API}/stream/",
+    f"{API}/file/",
+    f"{API}/file=http:",
+    f"{API}/file=https:",
+)
+MISUNDERSTOOD = "A value is missing, superfluous or of the wrong type. See “Use via API” at the foot of the page."
+
+
+class Page(gr.Blocks):
+    """Gradio's page, behind the door."""
+
+    def __init__(self, **settings):
+        route_utils.GradioUploadFile = _Upload
+        route_utils.GradioMultiPartParser = routes.GradioMultiPartParser = _Parser
+        routes.DEFAULT_TEMP_DIR = get_upload_folder()  # or an empty folder for a feature that is off stays elsewhere
+        super().__init__(**settings)
+
+    def queue(self, *args, **settings) -> "Page":
+        super().queue(*args, **settings | {"api_open": False})  # or an event could go round the queue
+        made = self._queue
+        self._queue = Line(
+            live_updates=made.live_updates,
+            concurrency_count=self.max_threads,
+            update_intervals=made.update_intervals,
+            max_size=None,
+            blocks=self,
+            default_concurrency_limit=1,
+        )
+        return self
+
+    def launch(self, **settings):
+        return super().launch(
+            app_kwargs={"middleware": [Middleware(Door)]},
+            max_file_size=serving.UPLOAD_BYTES,
+            state_session_capacity=serving.SESSIONS,
+            run_history=False,
+            enable_monitoring=False,
+            ssr_mode=False,
+            **settings,
+        )
+
+    async def preprocess_data(self, block_fn, inputs: list, state: SessionState | None, explicit_call: bool = False):
+        """Values as they came -> what the handler gets; a file that was not sent here is neither copied nor fetched."""
+        try:
+            only_sent_files(inputs)
+            return await super().preprocess_data(block_fn, inputs, state, explicit_call)
+        except UserError as error:
+            raise gr.Error(html.escape(str(error), quote=False), print_exception=False) from error
+        except gr.Error as error:
+            error.print_exception = False  # a visitor's mistake is not for the log
+            raise
+        except Exception as error:  # Gradio's and pydantic's own, of any kind, about what a visitor sent
+            log.info("A request was not understood", exc_info=error)
+            raise gr.Error(MISUNDERSTOOD, print_exception=False) from error
+        finally:
+            _forget_answers(state)
+
+    async def postprocess_data(self, block_fn, predictions: list | dict, state: SessionState | None) -> list:
+        answer = await super().postprocess_data(block_fn, predictions, state)
+        _forget_answers(state)
+        forget_the_oldest(self.state_holder, self._queue)
+        return answer
+
+
+def _forget_answers(state: SessionState | None) -> None:
+    """Gradio keeps them a second time, for deep links, which are closed."""
+    if state is not None:
+        state.config_values.clear()
+
+
+def only_sent_files(value: object) -> None:
+    """`UserError` unless every file that is named anywhere in JSON data was sent to this server; addresses go."""
+    if isinstance(value, dict):
+        if value.get("path") is not None:
+            serving.sent_file(value["path"])
+        if isinstance(value.get("url"), str):
+            value["url"] = None
+    for item in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
+        only_sent_files(item)
+
+
+def forget_the_oldest(sessions: StateHolder, line: queueing.Queue) -> None:
+    """Of what visitors look at, and of answers that nobody fetched, keep `KEPT_BYTES`, the latest used ones."""
+    seen: set[int] = set()
+    left = serving.KEPT_BYTES
+    for session in reversed(sessions.session_data.values()):
+        left -= serving.size_of(session.state_data, seen)
+        if left < 0:
+            session.state_data.clear()
+    left = serving.KEPT_BYTES
+    for session, messages in reversed(list(line.pending_messages_per_session.items())):
+        left -= serving.size_of([getattr(message, "output", None) for message in messages._queue], seen)
+        if left < 0:
+            del line.pending_messages_per_session[session]
+
+
+class Line(queueing.Queue):
+    """Gradio's queue, of bounded length, with a share for each visitor's address; the addresses take turns."""
+
+    def __init__(self, **settings):
+        super().__init__(**settings)
+        self.turns = 0
+        self.last_turn: dict[str, int] = LRUCache(serving.SESSIONS)
+
+    async def push(self, body: PredictBodyInternal, request: Request, username: str | None):
+        lane = self.blocks.fns[body.fn_index].concurrency_id if body.fn_index in self.blocks.fns else None
+        if lane is None:
+            return False, MISUNDERSTOOD, "error"
+        waiting = self.event_queue_per_concurrency_id.get(lane)
+        visitors = [address(event.request.scope) for event in waiting.queue] if waiting else []
+        if len(self) >= serving.WAITING or visitors.count(address(request.scope)) >= serving.WAITING_OF_ONE:
+            return False, serving.BUSY, "queue_full"
+        return await super().push(body, request, username)
+
+    def get_events(self):
+        for waiting in self.event_queue_per_concurrency_id.values():
+            waiting.queue.sort(key=lambda event: self.last_turn.get(address(event.request.scope), 0))
+        found = super().get_events()
+        if found:
+            self.turns += 1
+            self.last_turn[address(found[0][0].request.scope)] = self.turns
+        return found
+
+
+def address(scope: Scope) -> str:
+    """Where a request comes from; on a Hugging Face Space the proxy in front of it tells, in the last entry."""
+    told = dict(scope["headers"]).get(b"x-forwarded-for") if get_space() else None
+    if told:
+        return told.decode("latin-1").rpartition(",")[2].strip()
+    return scope["client"][0] if scope["client"] else ""
+
+
+class _Refused(Exception):
+    def __init__(self, status: int, text: str):
+        super().__init__(text)
+        self.status = status
+
+
+class Door:
+    """The ASGI middleware that every request passes first."""
+
+    def __init__(self, app: ASGIApp):
+        self.app = app
+        self.uploads: Counter[str] = Counter()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            return await self.app(scope, receive, send)
+        try:
+            await self._let_in(scope, receive, send)
+        except _Refused as refused:
+            await _drained(receive)
+            await JSONResponse({"detail": str(refused)}, refused.status, {"Connection": "close"})(scope, receive, send)
+        except ClientDisconnect:
+            log.info("A visitor left in the middle of a request")
+
+    async def _let_in(self, scope: Scope, receive: Receive, send: Send) -> None:
+        path, reads = scope["path"], scope["method"] in ("GET", "HEAD", "OPTIONS")
+        if path.lower().startswith(CLOSED) or not (reads or path.startswith(POSTS)):
+            raise _Refused(404, "There is no such page.")
+        if reads:
+            await self.app(scope, receive, send)
+        elif path.startswith(UPLOAD):
+            async with self._a_place(address(scope)):
+                await self.app(scope, _bounded(scope, receive, serving.UPLOAD_FILES * serving.UPLOAD_BYTES), send)
+                await asyncio.to_thread(serving.delete_the_oldest)
+        else:
+            limit = serving.PAINT_BYTES if path.startswith(PAINT) else serving.JSON_BYTES
+            body = await _whole(_bounded(scope, receive, limit))
+            try:
+                await self.app(scope, _replayed(body, receive), send)
+            except Exception as error:  # Gradio's own, of any kind: the body names no endpoint, or other values
+                log.info("A request was not understood", exc_info=error)
+                raise _Refused(400, MISUNDERSTOOD) from error
+
+    @asynccontextmanager
+    async def _a_place(self, visitor: str) -> AsyncIterator[None]:
+        """One of the places for uploads that arrive at the same time."""
+        if self.uploads.total() >= serving.UPLOADS or self.uploads[visitor] >= serving.UPLOADS_OF_ONE:
+            raise _Refused(503, serving.BUSY)
+        self.uploads[visitor] += 1
+        try:
+            yield
+        finally:
+            self.uploads -= Counter([visitor])
+
+
+def _bounded(scope: Scope, receive: Receive, limit: int) -> Receive:
+    """`receive`, until more than `limit` bytes have come, or they come too slowly."""
+    too_large = _Refused(413, f"The request is larger than {limit // 1000:,} kB. Send less.")
+    announced = dict(scope["headers"]).get(b"content-length", b"0")
+    if not announced.isdigit() or int(announced) > limit:
+        raise too_large
+    start, size = time.monotonic(), 0
+
+    async def bounded() -> Message:
+        nonlocal size
+        left = serving.GRACE + size / serving.SLOWEST - (time.monotonic() - start)
+        try:
+            message = await asyncio.wait_for(receive(), max(left, 0))
+        except TimeoutError as error:
+            raise _Refused(408, "The request comes too slowly. Try again.") from error
+        size += len(message.get("body", b""))
+        if size > limit:
+            raise too_large
+        return message
+
+    return bounded
+
+
+async def _drained(receive: Receive) -> None:
+    """Throw away what else is sent, for a second: a visitor who is still sending would not read the answer."""
+    with suppress(TimeoutError):
+        async with asyncio.timeout(1):
+            while (await receive()).get("more_body"):
+                pass
+
+
+async def _whole(receive: Receive) -> bytes:
+    parts = []
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise ClientDisconnect
+        parts.append(message.get("body", b""))
+        if not message.get("more_body"):
+            return b"".join(parts)
+
+
+def _replayed(body: bytes, receive: Receive) -> Receive:
+    """`receive` for a body that was read already."""
+    rest = iter([{"type": "http.request", "body": body, "more_body": False}])
+
+    async def replayed() -> Message:
+        message = next(rest, None)
+        return message or await receive()
+
+    return replayed
+
+
+class _Upload(route_utils.GradioUploadFile):
+    """A file whose folder nobody else gets: Gradio names it by the content, so equal photos would share one."""
+
+    def __init__(self, *args, **settings):
+        super().__init__(*args, **settings)
+        self.sha.update(secrets.token_bytes(32))
+        self.head = b""  # its first bytes, until they are known to be a photo's
+
+
+def _check_kind(head: bytes) -> None:
+    """`MultiPartException` in words unless a file that begins so can be a photo, or a file of edits."""
+    if not head.lstrip().startswith(b"{"):
+        try:
+            check_first_bytes(head)
+        except UserError as error:
+            raise MultiPartException(str(error)) from error
+
+
+class _Parser(route_utils.GradioMultiPartParser):
+    """Gradio's, for few files, of photos and edits only, that leaves nothing on the disk of an upload that failed."""
+
+    def __init__(self, headers, stream, **settings):
+        limits = {"max_files": serving.UPLOAD_FILES, "max_fields": 2 * serving.UPLOAD_FILES}
+        super().__init__(headers, stream, **settings | limits)
+
+    def on_part_data(self, data: bytes, start: int, end: int) -> None:
+        file = self._current_part.file
+        if file is None:
+            if len(self._current_part.data) + end - start > serving.FIELD_BYTES:
+                raise MultiPartException("A field is larger than the maximum allowed size.")
+        elif len(file.head) < 12:
+            file.head += data[start:end][:12]
+            if len(file.head) >= 12:
+                _check_kind(file.head)
+        super().on_part_data(data, start, end)
+
+    def on_part_end(self) -> None:
+        file = self._current_part.file
+        if file is not None and len(file.head) < 12:
+            _check_kind(file.head)
+        super().on_part_end()
+
+    async def parse(self):
+        try:
+            return await super().parse()
+        except BaseException:
+            for file in self._files_to_close_on_error:
+                file.close()
+                Path(file.name).unlink(missing_ok=True)
+            raise
