@@ -10,7 +10,7 @@ import os
 import secrets
 import stat
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from hashlib import file_digest
 from pathlib import Path
 from unicodedata import normalize
@@ -34,24 +34,6 @@ def read_whole(path: Path, limit: int) -> bytes:
             return file.read(limit)
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror}.") from error
-
-
-def files_in(folder: Path, suffixes: Collection[str]) -> list[Path]:
-    """The folder's files of these endings, in either case, by name; hidden ones, as systems leave them, are not seen.
-
-    `UserError` if there are none.
-    """
-    try:
-        found = sorted(
-            path
-            for path in folder.iterdir()
-            if path.suffix.lower() in suffixes and not path.name.startswith(".") and path.is_file()
-        )
-    except OSError as error:
-        raise UserError(f"The folder {folder} cannot be read: {error.strerror}.") from error
-    if not found:
-        raise UserError(f"{folder} has no photos, that is, no files ending in {', '.join(suffixes)}.")
-    return found
 
 
 def sha256_of(file: Path) -> str:

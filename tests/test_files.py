@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from sparnet.errors import UserError
-from sparnet.files import check_targets, files_in, read_whole, save_bytes, unique_names, write_whole
+from sparnet.files import check_targets, read_whole, save_bytes, unique_names, write_whole
+from sparnet.folders import pictures_in
 
 
 def names_of(*photos):
@@ -90,4 +91,4 @@ def test_hidden_files_and_what_is_no_file_are_not_among_a_folders_photos(tmp_pat
         (tmp_path / name).write_bytes(b"")
     (tmp_path / "folder.png").mkdir()
     os.mkfifo(tmp_path / "pipe.png")
-    assert [path.name for path in files_in(tmp_path, (".png", ".jpg"))] == ["a.png", "b.JPG"]
+    assert [path.name for path in pictures_in(tmp_path)] == ["a.png", "b.JPG"]
