@@ -10,11 +10,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
-import httpx2
 import numpy as np
 import pytest
-import skimage.data
 import torch
+from attacker import ASTRONAUT, GIVEN, Attacker, begun
 from gradio.queueing import EventQueue
 from PIL import Image
 from served import started
@@ -24,37 +23,8 @@ from sparnet.errors import UserError
 from viz.tabs import door, serving
 
 ROOT = Path(__file__).parents[1]
-ASTRONAUT = Path(skimage.data.__file__).with_name("astronaut.png")
 META = {"_type": "gradio.FileData"}
-GIVEN = [DEFAULT_MODEL, "simulate", 1, False]
 MEGABYTE = 1_000_000
-
-
-class Attacker:
-    """Raw requests to the page."""
-
-    def __init__(self, address: str):
-        self.http = httpx2.Client(base_url=f"{address}/gradio_api/", timeout=120)
-        self.config = httpx2.get(f"{address}/config").json()
-
-    def call(self, name: str, *data) -> str:
-        """The events that an endpoint answers with, or why it does not."""
-        asked = self.http.post(f"call/{name}", json={"data": data})
-        if asked.status_code != 200:
-            return asked.text
-        return self.http.get(f"call/{name}/{asked.json()['event_id']}").text
-
-    def upload(self, data: bytes, name: str = "photo.png") -> httpx2.Response:
-        return self.http.post("upload", files={"files": (name, data)})
-
-    def event(self, elem_id: str, kind: str, session: str, data: list, event_data: object = None) -> str:
-        """What the page's own event, that has no name for programs, answers with."""
-        component = next(part["id"] for part in self.config["components"] if part["props"].get("elem_id") == elem_id)
-        number = next(event["id"] for event in self.config["dependencies"] if [component, kind] in event["targets"])
-        body = {"data": data, "fn_index": number, "session_hash": session, "event_data": event_data}
-        self.http.post("queue/join", json=body).raise_for_status()
-        with self.http.stream("GET", "queue/data", params={"session_hash": session}) as lines:
-            return next(line for line in lines.iter_lines() if "process_completed" in line)
 
 
 @pytest.fixture(scope="module")
@@ -259,15 +229,6 @@ def test_more_files_or_bytes_than_a_request_may_have_are_refused_and_leave_nothi
     field = {"files": (None, b"x" * (serving.FIELD_BYTES + 1))}
     assert attacker.http.post("upload", files=field).status_code == 413
     assert sorted(page.files.rglob("*")) == before
-
-
-def begun(address: str, route: str, *headers: str, body: bytes = b"") -> socket.socket:
-    """A POST that never ends."""
-    host, port = address.removeprefix("http://").split(":")
-    connection = socket.create_connection((host, int(port)), timeout=30)
-    lines = [f"POST /gradio_api/{route} HTTP/1.1", f"Host: {host}:{port}", *headers, "", ""]
-    connection.sendall("\r\n".join(lines).encode() + body)
-    return connection
 
 
 def test_a_large_body_is_refused_before_it_has_come(page):
