@@ -31,7 +31,7 @@ import skimage.data
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
-from attacker import ASTRONAUT, GIVEN, Attacker, begun  # noqa: E402
+from attacker import ASTRONAUT, GIVEN, Attacker, begun, received  # noqa: E402
 from served import started  # noqa: E402
 
 from sparnet import Restorer, images, load_model  # noqa: E402
@@ -215,12 +215,10 @@ def hostile(attacker: Attacker, address: str, sent: dict) -> dict[str, tuple[Cal
         head = b'--x\r\nContent-Disposition: form-data; name="files"; filename="a.png"\r\n\r\n' + bomb(9, 9)
         kind = ("Content-Type: multipart/form-data; boundary=x", "Content-Length: 1000000")
         drips = [begun(address, "upload", *kind, body=head) for _ in range(2 * serving.UPLOADS_OF_ONE)]
-        answers = b""
-        for drip in drips[::-1]:  # the last are refused, the first held: their end is not waited for
-            drip.settimeout(1 if answers else 30)
-            answers = answers or drip.recv(4000)
+        answer = received(drips[-1])
+        for drip in drips:
             drip.close()
-        return answers.decode()
+        return answer.decode()
 
     def flood() -> str:
         body = {"data": [sent, *GIVEN], "session_hash": "flood"}

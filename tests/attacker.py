@@ -35,6 +35,10 @@ class Attacker:
         """What the page's own event, that has no name for programs, answers with."""
         component = next(part["id"] for part in self.config["components"] if part["props"].get("elem_id") == elem_id)
         number = next(event["id"] for event in self.config["dependencies"] if [component, kind] in event["targets"])
+        return self.joined(number, session, data, event_data)
+
+    def joined(self, number: int, session: str, data: list, event_data: object = None) -> str:
+        """`event`, by its number in the page's configuration."""
         body = {"data": data, "fn_index": number, "session_hash": session, "event_data": event_data}
         self.http.post("queue/join", json=body).raise_for_status()
         with self.http.stream("GET", "queue/data", params={"session_hash": session}) as lines:
@@ -48,3 +52,8 @@ def begun(address: str, route: str, *headers: str, body: bytes = b"") -> socket.
     lines = [f"POST /gradio_api/{route} HTTP/1.1", f"Host: {host}:{port}", *headers, "", ""]
     connection.sendall("\r\n".join(lines).encode() + body)
     return connection
+
+
+def received(connection: socket.socket) -> bytes:
+    """All that comes until the page closes the connection."""
+    return b"".join(iter(lambda: connection.recv(4000), b""))
