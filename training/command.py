@@ -24,10 +24,6 @@ def run_command(function: Callable) -> None:
         run(app)
     except Diverged as error:
         fail(str(error), 3)
-    except OSError as error:
-        if error.errno not in FULL:
-            raise
-        fail(f"{error.filename or 'a file'} cannot be written: {error.strerror}; make room")
 
 
 def _from_thread(failed: threading.ExceptHookArgs) -> None:
