@@ -13,7 +13,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from attacker import ASTRONAUT, GIVEN, Attacker, begun, received
+from attacker import ASTRONAUT, GIVEN, Attacker, begun
 from gradio import route_utils, routes
 from gradio.queueing import EventQueue
 from PIL import Image
