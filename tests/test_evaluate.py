@@ -20,9 +20,10 @@ from made_up import pictures
 from PIL import Image
 from skimage.metrics import peak_signal_noise_ratio
 
-from sparnet import SPARNet, SPARNetConfig, bootstrap, images
+from sparnet import SPARNet, SPARNetConfig, images, metrics
 from sparnet.errors import UserError
 from sparnet.faces import Face
+from sparnet.metrics import luma, psnr
 from sparnet.regions import REGIONS, region_masks
 from training import comparison, evaluate
 from training import report as tables
@@ -35,7 +36,6 @@ from training.evaluate import crowd, main, score
 from training.identity import aligned
 from training.instruments import Instruments, known_points
 from training.methods import Bicubic, Pictures, load_network, pairing_name
-from training.metrics import luma, psnr
 from training.protocols import PROTOCOLS, Condition, factor_of
 from training.scores import Ledger, Results, Row, row_from, row_to, summary
 
@@ -708,7 +708,7 @@ def test_a_face_costs_some_bytes_a_number_whatever_the_conditions(tmp_path, monk
     monkeypatch.setattr(comparison, "compare", nothing)
     monkeypatch.setattr(comparison, "measure", made_up)
     monkeypatch.setattr(evaluate, "content_hash", lambda *given: "0" * 64)
-    monkeypatch.setattr(bootstrap, "RESAMPLES", 20)  # for speed: they do not grow with the faces
+    monkeypatch.setattr(metrics, "RESAMPLES", 20)  # for speed: they do not grow with the faces
     file = tmp_path / "one.png"
     file.write_bytes(b"")
     protocol = replace(PROTOCOLS["robustness"], conditions=PROTOCOLS["robustness"].conditions[:2])

@@ -184,3 +184,12 @@ def test_a_full_disk_that_a_thread_finds_first_ends_the_command_with_one_line(mo
         run_command(work)
     assert ended.value.code == 2
     assert capfd.readouterr().err == "error: logs/events cannot be written: No space left on device; make room\n"
+
+
+def test_what_a_killed_trainer_had_half_written_goes_when_the_next_has_the_folder(run):
+    (run / "model").mkdir()
+    for leftover in (run / ".0123.tmp", run / "model" / ".4567.tmp"):
+        leftover.write_bytes(b"half")
+    state.lock(run, resume=True).close()
+    assert not list(run.rglob("*.tmp"))
+    assert state.load_checkpoint(run, pytest.fail)["step"] == 2

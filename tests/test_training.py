@@ -25,6 +25,7 @@ from torch.nn import functional as F
 
 from sparnet import SPARNet, images, load_model
 from sparnet.errors import UserError
+from sparnet.metrics import psnr
 from sparnet.model import SPARNetConfig
 from training import evaluate, precision, state
 from training import train as trainer
@@ -32,7 +33,6 @@ from training.command import Diverged
 from training.data import FaceBatches, Faces, index_pictures, join
 from training.evaluate import score
 from training.losses import PIXEL
-from training.metrics import psnr
 from training.recipes import RECIPES, Anneal, Gan, Recipe, last_quarter
 from training.run import Job
 from training.train import SPEED_STEPS, main, train

@@ -22,6 +22,7 @@ from sparnet.errors import UserError
 from sparnet.faces import Detector, find_detector
 from sparnet.files import sha256_of
 from sparnet.landmarks import landmarks_file, read_landmarks
+from sparnet.metrics import psnr, psnr_rgb, region_psnr, ssim, ssim_rgb
 from sparnet.regions import REGIONS, region_masks
 from training.data import Crop, Item, face_square
 from training.identity import KINDS, OnnxEmbedder, SFace, cosine
@@ -35,9 +36,7 @@ from training.landmarks68 import (
 )
 from training.landmarks_score import true_points
 from training.methods import Fault
-from training.metrics import psnr, psnr_rgb, ssim, ssim_rgb
 from training.perceptual import Lpips, load_perceptual
-from training.regions import region_psnr
 
 
 @dataclass(frozen=True)

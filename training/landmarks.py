@@ -22,7 +22,7 @@ import numpy as np
 import torch
 import typer
 from numpy import ndarray
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
@@ -37,14 +37,13 @@ from sparnet.faces import (
     inverse_transform,
     transform_points,
 )
-from sparnet.files import make_folder
+from sparnet.files import make_folder, save_bytes
 from sparnet.folders import check_outside
 from sparnet.hub import CONFIG, WEIGHTS
 from sparnet.landmarks import MIRRORED, LandmarkNet
 from training.command import Diverged, run_command
 from training.data import Item, index_pictures
 from training.degradations import Jpeg
-from training.state import write_whole
 
 # Eyes, nose and mouth corners of aligned CelebA photos, 178x218: checked against the mean of 1,000 of them.
 CELEBA = np.array([(69, 111), (108, 111), (88.5, 133.5), (72, 152), (105.5, 152)])
@@ -235,8 +234,8 @@ def main(
         key: value.contiguous().half() if value.is_floating_point() else value
         for key, value in net.state_dict().items()
     }
-    write_whole(out / WEIGHTS, lambda path: save_file(weights, path))
-    write_whole(out / CONFIG, lambda path: path.write_text(json.dumps(asdict(net.config), indent=2) + "\n"))
+    save_bytes(save(weights), out / WEIGHTS)
+    save_bytes(json.dumps(asdict(net.config), indent=2).encode() + b"\n", out / CONFIG)
     print(f"mean distance along x or y at the end: {recent:.2%} of the distance of the eyes; written to {out}")
 
 

@@ -8,7 +8,7 @@ A number stands with its 95 % interval; a gain is the mean of the differences to
 
 from collections.abc import Callable, Iterable, Sequence
 
-from sparnet.bootstrap import RESAMPLES
+from sparnet.metrics import RESAMPLES
 from sparnet.text import for_latex, for_markdown, plain
 from training.instruments import METRICS
 from training.protocols import SWEEPS, find_protocol

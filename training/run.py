@@ -23,7 +23,7 @@ from accelerate.utils import broadcast_object_list, parse_flag_from_env, set_see
 from tqdm import tqdm
 
 from sparnet.errors import UserError
-from sparnet.files import make_folder
+from sparnet.files import make_folder, save_bytes
 from sparnet.folders import check_outside, printable
 from training.data import Crop, FaceBatches, Index, index_pictures
 from training.discriminator import MultiScaleDiscriminator
@@ -40,7 +40,6 @@ from training.state import (
     lock,
     put_back,
     save_checkpoint,
-    write_whole,
 )
 
 History = dict[str, list[tuple[int, float]]]
@@ -299,7 +298,7 @@ def introduce(run: Run) -> None:
         make_folder(job.out)
         run.lock = lock(job.out, resume=False)
         settings = json.dumps(run.record | {"paths": [str(path) for path in job.data]}, indent=1)
-        write_whole(job.out / "run.json", lambda path: path.write_text(settings))
+        save_bytes(settings.encode(), job.out / "run.json")
         write_checkpoint(run)
     run.accelerator.init_trackers("logs", init_kwargs={"tensorboard": {"purge_step": run.step + 1}})
     quiet = not (run.accelerator.is_main_process and sys.stderr.isatty())

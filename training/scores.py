@@ -20,10 +20,10 @@ from pathlib import Path
 import numpy as np
 from numpy import ndarray
 
-from sparnet.bootstrap import mean_interval
 from sparnet.errors import UserError
+from sparnet.files import write_whole
+from sparnet.metrics import mean_interval
 from training.run import differences
-from training.state import write_whole
 
 FAULTS = {  # kind: what follows from it
     "unreadable": "not scored",
