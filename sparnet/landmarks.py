@@ -109,3 +109,8 @@ def _pts_points(text: str) -> np.ndarray:
 
 def _block(c_in: int, c_out: int, stride: int = 1) -> nn.Sequential:
     return nn.Sequential(nn.Conv2d(c_in, c_out, 3, stride, 1, bias=False), nn.BatchNorm2d(c_out), nn.ReLU(inplace=True))
+
+
+def five_of_68(landmarks68: np.ndarray) -> np.ndarray:
+    """The five of the 68 points: means of the eyes' contours, tip of the nose, corners of the mouth."""
+    return np.array([landmarks68[36:42].mean(axis=0), landmarks68[42:48].mean(axis=0), *landmarks68[[30, 48, 54]]])

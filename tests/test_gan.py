@@ -20,12 +20,11 @@ from torch.nn import functional as F
 from sparnet import SPARNet, files, images, load_model
 from sparnet.errors import UserError
 from sparnet.model import SPARNetConfig
-from training import perceptual, state
+from training import perceptual, state, validation
 from training.command import Diverged
 from training.data import FaceBatches, Faces, centre_view, index_pictures, join
 from training.degradations import blind, random_grey
 from training.discriminator import Discriminator, MultiScaleDiscriminator
-from training.evaluate import score
 from training.networks import build, plain_state
 from training.recipes import Gan, Recipe
 from training.train import train
@@ -305,7 +304,7 @@ def test_with_lpips_the_best_model_is_the_nearest_by_lpips(faces, tmp_path):
     assert kept == pytest.approx(-min(distances))
     items = index_pictures([faces]).items
     judge = perceptual.load_perceptual("lpips_squeeze", tmp_path / "lpips.safetensors")
-    _, best = score(load_model(str(tmp_path / "run" / "best")), items, lpips=judge)
+    best = validation.measure(load_model(str(tmp_path / "run" / "best")), items, lpips=judge)
     assert best.lpips == pytest.approx(min(distances), abs=1e-5)
 
 

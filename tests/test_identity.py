@@ -15,8 +15,8 @@ from skimage.transform import SimilarityTransform
 from sparnet import images
 from sparnet.errors import UserError
 from sparnet.faces import find_detector
-from training import identity
-from training.identity import (
+from training.evaluation import identity
+from training.evaluation.identity import (
     TEMPLATE,
     OnnxEmbedder,
     SFace,

@@ -193,6 +193,16 @@ def _checked(state: object, path: Path) -> dict:
     return state
 
 
+def differences(then: dict, now: dict, prefix: str = "") -> Iterator[tuple[str, object, object]]:
+    """(dotted name, value then, value now) wherever two records of the same shape differ."""
+    for key in sorted(then.keys() | now.keys()):
+        a, b = then.get(key), now.get(key)
+        if isinstance(a, dict) and isinstance(b, dict):
+            yield from differences(a, b, f"{prefix}{key}.")
+        elif a != b:
+            yield f"{prefix}{key}", a, b
+
+
 def export(model: Network, folder: Path, card: str) -> None:
     """Write model.safetensors, config.json and a README, each replaced as a whole."""
     weights = {name: value.cpu().contiguous() for name, value in model.state_dict().items()}

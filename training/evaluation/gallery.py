@@ -24,13 +24,13 @@ from plotly.offline import get_plotlyjs
 from sparnet import images
 from sparnet.regions import REGIONS
 from sparnet.text import for_html, html_templates, plain
-from training import report as words
-from training.comparison import BATCH, Comparison, Trial, compare
-from training.instruments import METRICS
-from training.landmarks68 import THRESHOLD, cumulative_error
-from training.methods import Network
-from training.protocols import SWEEPS, find_protocol
-from training.scores import FAULTS, SHARP, Results, number
+from training.evaluation import tables as words
+from training.evaluation.comparison import BATCH, Comparison, Trial, compare
+from training.evaluation.judges import METRICS
+from training.evaluation.landmarks import THRESHOLD, cumulative_error
+from training.evaluation.ledger import FAULTS, SHARP, Results, number
+from training.evaluation.methods import Model
+from training.evaluation.protocols import SWEEPS, find_protocol
 
 POINTS = 3000  # of the scatter plot: more are slow to draw and hide each other
 CASES = 2  # of the best, of the median and of the worst
@@ -43,7 +43,7 @@ def contact_sheet(trial: Trial, count: int) -> ndarray:
     """The first `count` readable faces, a row each: degraded, every method, sharp; (H,W,3) uint8."""
     gap, line = 4, 20
     columns = columns_of(trial)
-    rows = [one for one in again(trial, range(min(count, len(trial.items)))) if one.subject is not None]
+    rows = [one for one in again(trial, range(min(count, len(trial.items)))) if one.sample is not None]
     side = trial.size + gap
     sheet = Image.new("RGB", (len(columns) * side + gap, len(rows) * side + line + gap), "white")
     pen, font = ImageDraw.Draw(sheet), ImageFont.load_default(13)
@@ -66,7 +66,7 @@ def columns_of(trial: Trial) -> list[str]:
 
 def faces(trial: Trial, one: Comparison) -> dict[str, ndarray | None]:
     """Column -> (S,S,3) uint8, or None where a method has no picture of it."""
-    there = one.restored | {"degraded": one.subject.degraded, "sharp": one.subject.sharp}
+    there = one.restored | {"degraded": one.sample.degraded, "sharp": one.sample.sharp}
     return {name: there.get(name) for name in columns_of(trial)}
 
 
@@ -86,11 +86,11 @@ def page(report: dict, results: Results, trial: Trial, count: int) -> str:
     pictures = {
         one.index: {name: data_uri(face) for name, face in faces(trial, one).items() if face is not None}
         for one in again(trial, spread(len(trial.items), count))
-        if one.subject is not None
+        if one.sample is not None
     }
     return (
         html_templates(Path(__file__).parent)
-        .get_template("report.html")
+        .get_template("page.html")
         .render(
             report=report,
             points=POINTS,
@@ -196,10 +196,10 @@ def cases(trial: Trial, results: Results) -> dict | None:
         for place in some:
             if 0 <= place < last:
                 chosen.setdefault(place, kind)
-    networks = [method for method in trial.methods if isinstance(method, Network)]
+    networks = [method for method in trial.methods if isinstance(method, Model)]
     found = {one.index: one for one in again(trial, sorted(ranked[place] for place in chosen))}
     maps = {
-        (index, network.name): network.attention(one.subject.degraded)
+        (index, network.name): network.attention(one.sample.degraded)
         for index, one in found.items()
         for network in networks
     }

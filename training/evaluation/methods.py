@@ -1,7 +1,7 @@
 """What is compared: bicubic, networks, and pictures that any other program made.
 
     degraded (S,S,3) -> Bicubic --------------------------------------------------> the same
-                     -> Network: bicubic to its size -> forward -> bicubic back to S --> restored (S,S,3)
+                     -> Model: bicubic to its size -> forward -> bicubic back to S --> restored (S,S,3)
     name of the face -> Pictures: DIR/<the same name>.* ---------------------------> restored (S,S,3)
 
 Every method gets the same degraded faces, and answers with faces of the same size.
@@ -48,7 +48,7 @@ class Bicubic:
         return {"kind": "bicubic"}
 
 
-class Network:
+class Model:
     """A model of the family, or a baseline; works at its own size, whatever the faces' is."""
 
     def __init__(
@@ -149,7 +149,7 @@ class Pictures:
         return {"kind": "pictures", "data_sha256": content_hash(list(self.items.values()))}
 
 
-Method = Bicubic | Network | Pictures
+Method = Bicubic | Model | Pictures
 
 
 def pairing_name(within: str) -> str:
@@ -170,10 +170,10 @@ def by_name(items: Sequence[Item]) -> dict[str, Item]:
     return {pairing_name(item.within): item for item in items}
 
 
-def load_network(source: str, device: torch.device | str = "cpu") -> Network:
+def load_network(source: str, device: torch.device | str = "cpu") -> Model:
     """[LABEL=]SOURCE; a SOURCE for `load_model`, or the folder of a baseline."""
     label, source = labelled(source)
-    return Network(label, load(source), device, sha256_of(weights_file(source)))
+    return Model(label, load(source), device, sha256_of(weights_file(source)))
 
 
 def labelled(text: str) -> tuple[str, str]:

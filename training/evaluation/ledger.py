@@ -23,7 +23,7 @@ from numpy import ndarray
 from sparnet.errors import UserError
 from sparnet.files import write_whole
 from sparnet.metrics import mean_interval
-from training.run import differences
+from training.state import differences
 
 FAULTS = {  # kind: what follows from it
     "unreadable": "not scored",
@@ -255,12 +255,6 @@ def plain_numbers(value: object) -> object:
 
 def number(value: float | str | None) -> float:
     return np.nan if value is None else float(value)
-
-
-def finite_mean(values: Sequence[float]) -> float:
-    """The mean of the finite ones, for PSNR those of pictures not identical to the sharp ones; infinite if none is."""
-    finite = [value for value in values if np.isfinite(value)]
-    return float(np.mean(finite)) if finite else np.inf
 
 
 def summary(columns: Columns, methods: Sequence[str], anchor: str | None, seed: int) -> dict[str, dict]:

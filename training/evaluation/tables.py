@@ -10,9 +10,9 @@ from collections.abc import Callable, Iterable, Sequence
 
 from sparnet.metrics import RESAMPLES
 from sparnet.text import for_latex, for_markdown, plain
-from training.instruments import METRICS
-from training.protocols import SWEEPS, find_protocol
-from training.scores import FAULTS, number
+from training.evaluation.judges import METRICS
+from training.evaluation.ledger import FAULTS, number
+from training.evaluation.protocols import SWEEPS, find_protocol
 
 Text = Callable[[str], str]  # one of sparnet.text
 SHOWN_FAULTS = 5  # names of each kind in the terminal; the JSON has all

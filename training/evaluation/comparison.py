@@ -22,12 +22,12 @@ from sparnet.errors import UserError
 from sparnet.images import is_grey
 from training.data import Crop, Item, centre_view, face_square, is_celebas
 from training.degradations import fixed
-from training.frechet import InceptionDistances
-from training.identity import MOST_IMPOSTORS
-from training.instruments import Instruments, Subject, known_points
-from training.methods import Bicubic, Fault, Method, Network
-from training.protocols import AS_IT_IS, PROTOCOLS, Condition, Protocol, factor_of
-from training.scores import SHARP, Ledger, Row
+from training.evaluation.frechet import InceptionDistances
+from training.evaluation.identity import MOST_IMPOSTORS
+from training.evaluation.judges import Judges, Sample, known_points
+from training.evaluation.ledger import SHARP, Ledger, Row
+from training.evaluation.methods import Bicubic, Fault, Method, Model
+from training.evaluation.protocols import AS_IT_IS, PROTOCOLS, Condition, Protocol, factor_of
 
 BATCH = 8  # of every comparison, however many processes share them: what rounds differently would score differently
 
@@ -40,7 +40,7 @@ class Trial:
     methods: Sequence[Method]
     size: int  # common side of the faces in px
     degradation: str | None  # None: the pictures are degraded already, or restored elsewhere
-    instruments: Instruments = field(default_factory=Instruments)
+    judges: Judges = field(default_factory=Judges)
     protocol: Protocol = PROTOCOLS["plain"]
     seed: int = 0
     people: Sequence[str] | None = None  # whom each picture shows; None: everyone is another
@@ -70,20 +70,20 @@ class Trial:
         ]
         told = [how, *([f"{', '.join(others)}, bicubic there and back"] if others else [])]
         if self.protocol.sharp:
-            told.append("PSNR and SSIM on Y" + (" cut to 8 bits" if self.instruments.truncate else ""))
+            told.append("PSNR and SSIM on Y" + (" cut to 8 bits" if self.judges.truncate else ""))
         return "; ".join(told)
 
     def _resized(self, method: Method) -> bool:
-        return isinstance(method, Network) and method.size != self.size
+        return isinstance(method, Model) and method.size != self.size
 
 
 @dataclass(frozen=True, eq=False)
 class Comparison:
-    """One face and what every method made of it; without a `subject` its picture cannot be read."""
+    """One face and what every method made of it; without a `sample` its picture cannot be read."""
 
     index: int
     name: str
-    subject: Subject | None
+    sample: Sample | None
     celebas: bool  # whether the picture was cut as one of CelebA's
     restored: dict[str, ndarray]  # (S,S,3) uint8, of the methods that have it
     faults: list[tuple[str, str, str]]  # kind, whose picture, why
@@ -99,16 +99,16 @@ def compare(
         try:
             picture = item.picture()
         except UserError as error:
-            subject, said = None, [Fault("unreadable", str(error))]
+            sample, said = None, [Fault("unreadable", str(error))]
         else:
-            subject, said = _subject(trial, item, picture, condition)
+            sample, said = _sample(trial, item, picture, condition)
             celebas = is_celebas(picture.shape[1], picture.shape[0], trial.crop)
         told = [(fault.kind, SHARP, fault.why) for fault in said]
-        found.append(Comparison(index, item.within, subject, celebas, {}, told))
-    there = [one for one in found if one.subject is not None]
+        found.append(Comparison(index, item.within, sample, celebas, {}, told))
+    there = [one for one in found if one.sample is not None]
     for method in trial.methods if there else ():
         started = time.perf_counter()
-        answers = method.restore([one.subject.degraded for one in there], [one.name for one in there])
+        answers = method.restore([one.sample.degraded for one in there], [one.name for one in there])
         if clock is not None:
             clock[method.name] += time.perf_counter() - started
         for one, answer in zip(there, answers, strict=True):
@@ -119,41 +119,41 @@ def compare(
     return found
 
 
-def _subject(trial: Trial, item: Item, picture: ndarray, condition: Condition) -> tuple[Subject, list[Fault]]:
+def _sample(trial: Trial, item: Item, picture: ndarray, condition: Condition) -> tuple[Sample, list[Fault]]:
     name, view = item.within, centre_view(picture, trial.size, trial.crop)
     if not trial.protocol.sharp:
-        return Subject(name, view), []
+        return Sample(name, view), []
     said, side = [], face_square(picture.shape[1], picture.shape[0], trial.crop)[2]
     if side < trial.size:
         said.append(Fault("enlarged", f"from {side:g}x{side:g} to {trial.size}x{trial.size}"))
     if is_grey(picture):
         said.append(Fault("grey", "all pixels have red = green = blue"))
-    known = known_points(item, picture, trial.size, trial.crop) if trial.instruments.need_points else None
+    known = known_points(item, picture, trial.size, trial.crop) if trial.judges.need_points else None
     sharp, known = condition.moved(view, known)
     degraded = None
     if trial.degradation is not None:
         factor = factor_of(trial.degradation)
         degraded = condition.spoilt(fixed(sharp, factor and trial.size // factor, name), name, trial.seed)
-    subject, missing = trial.instruments.look(name, degraded, sharp, known)
-    return subject, said + missing
+    sample, missing = trial.judges.look(name, degraded, sharp, known)
+    return sample, said + missing
 
 
 def measure(trial: Trial, one: Comparison, condition: int = 0) -> Row:
     """All values of one face."""
     values, said, embeddings = {}, list(one.faults), {}
     for method, face in one.restored.items():
-        values[method], missing, embedding = trial.instruments.measure(face, one.subject)
+        values[method], missing, embedding = trial.judges.measure(face, one.sample)
         said += [(fault.kind, method, fault.why) for fault in missing]
-        if is_grey(face) and not is_grey(one.subject.degraded if one.subject.sharp is None else one.subject.sharp):
+        if is_grey(face) and not is_grey(one.sample.degraded if one.sample.sharp is None else one.sample.sharp):
             said.append(("grey", method, "restored without the colours of the sharp face"))
         if embedding is not None:
             embeddings[method] = embedding.tolist()
     if embeddings and condition == 0 and one.index in trial.embedded:
-        embeddings[SHARP] = one.subject.embedding.tolist()
+        embeddings[SHARP] = one.sample.embedding.tolist()
     else:
         embeddings = {}
-    known = one.subject is not None and one.subject.known
-    floor = trial.instruments.floor(one.subject) if known and condition == 0 else {}
+    known = one.sample is not None and one.sample.known
+    floor = trial.judges.floor(one.sample) if known and condition == 0 else {}
     return Row(condition, one.index, one.name, values, tuple(said), embeddings, known, floor, one.celebas)
 
 
@@ -173,11 +173,11 @@ def run(trial: Trial, ledger: Ledger, distances: InceptionDistances | None, stat
             known = ledger.done[condition, indices].all()
             if not known or (distances is not None and condition == 0):
                 compared = compare(trial, indices, conditions[condition], clock)
-                clock["faces"] += sum(one.subject is not None for one in compared)
+                clock["faces"] += sum(one.sample is not None for one in compared)
                 if distances is not None and condition == 0:
                     for one in compared:
                         if one.restored:
-                            distances.add(one.subject.sharp, one.restored)
+                            distances.add(one.sample.sharp, one.restored)
                 if not known:
                     ledger.add(measure(trial, one, condition) for one in compared)
             bar.update(len(indices))

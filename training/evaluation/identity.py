@@ -25,7 +25,7 @@ from skimage.transform import SimilarityTransform
 from sparnet.errors import UserError
 from sparnet.faces import crop_face
 from sparnet.hub import TIMEOUT
-from training.onnx import OnnxNetwork
+from training.evaluation.onnx import OnnxNetwork
 
 # Eyes, nose, mouth corners in a 112x112 crop, as ArcFace (Deng et al. 2019) and most embedders since were trained.
 TEMPLATE = np.array(
