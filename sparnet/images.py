@@ -25,6 +25,7 @@ SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
 MAX_PIXELS = 40_000_000
 MAX_BYTES = 8 * MAX_PIXELS + 100_000_000  # of a file: four channels of 16 bits, and what else may be in it
 MAX_PROFILE = 4 * 2**20  # bytes of a colour profile; the largest of printing presses have three million
+MAX_SCANS = 100  # of a progressive JPEG, as libtiff allows; one costs 26 bytes and a pass over all pixels
 ACCEPTED = "JPEG, PNG, WebP, BMP and TIFF are accepted"
 
 _FIRST_BYTES = {  # only to tell the user what was sent instead of a photo, or which photo is damaged
@@ -43,6 +44,7 @@ _FIRST_BYTES = {  # only to tell the user what was sent instead of a photo, or w
     b"PK\x03\x04": "a ZIP archive or an office document",
 }
 
+_SCAN = b"\xff\xda"  # a JPEG's marker; within compressed pixels no such bytes follow each other
 
 # How many of 255 levels a profile may move a colour and still be sRGB: profiles of sRGB differ by their rounding.
 _SRGB_TOLERANCE = 1
@@ -87,6 +89,8 @@ def decode_photo(data: bytes, max_pixels: int = MAX_PIXELS) -> Decoded:
                 f"The picture has {image.width} x {image.height} pixels, which is more than "
                 f"{max_pixels // 1_000_000} megapixels. Make it smaller and try again."
             )
+        if image.format in ("JPEG", "MPO") and data.count(_SCAN) > MAX_SCANS:
+            raise UserError(f"The JPEG file builds its picture in more than {MAX_SCANS} passes. Save it again.")
         try:
             return _photo(ImageOps.exif_transpose(image))
         except UserError:

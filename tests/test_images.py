@@ -322,6 +322,16 @@ def test_what_is_not_a_photo_is_named_with_what_is_accepted(data, message):
     assert "JPEG, PNG, WebP, BMP and TIFF" in str(caught.value)
 
 
+def test_a_jpeg_of_more_passes_than_any_program_makes_is_refused_before_it_is_decoded(photo):
+    """A pass costs 26 bytes and the time of all pixels: 40 MB would take hours."""
+    data = encoded(photo, "JPEG", progressive=True)
+    last = data[data.rindex(b"\xff\xda") : -2]
+    more = [data[:-2] + last * count + data[-2:] for count in (20, images.MAX_SCANS)]
+    assert np.array_equal(images.decode(more[0]), images.decode(data))
+    with pytest.raises(UserError, match=r"more than 100 passes\. Save it again\.$"):
+        images.decode(more[1])
+
+
 @pytest.mark.parametrize("format", ["JPEG", "PNG", "WEBP", "BMP", "TIFF"])
 def test_a_truncated_file_is_called_damaged_by_its_format(photo, format):
     data = encoded(photo, format)
