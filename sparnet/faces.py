@@ -118,7 +118,7 @@ def crop_transform(face: Face, size: int) -> np.ndarray:
         points = np.asarray(face.landmarks, float)
         if not np.ptp(points, axis=0).max() >= MIN_FACE / 2:
             raise UserError(
-                "The five points of the face lie on one spot or are no numbers. Give a box around the face."
+                "The five points of the face lie on one spot or are not numbers. Give a box around the face."
             )
         return _similarity(points, (TEMPLATE + 0.5) * to_size - 0.5)
     x1, y1, x2, y2 = np.asarray(face.box, float)
@@ -134,9 +134,9 @@ def crop_transform(face: Face, size: int) -> np.ndarray:
 
 
 def refine(photo: np.ndarray, box: np.ndarray, net: LandmarkNet) -> np.ndarray | None:
-    """Where the net sees the five points (5,2) of the face in the box, in photo pixels; None if that cannot be.
+    """Where the net sees the five points (5,2) of the face in the box, in photo pixels; None if they are implausible.
 
-    Points that cannot be: no face's, or of a face that is not where the box has it, not of its size, or not upright.
+    That is, not those of a face, or of one that is not where the box has it, not of its size, or not upright.
     """
     size = net.config.size
     to_crop = box_to_crop = crop_transform(Face(box), size)

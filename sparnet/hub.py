@@ -100,7 +100,7 @@ class StrictHubMixin(PyTorchModelHubMixin):
                 local_files_only=local_files_only,
             )
         elif revision is not None:
-            raise UserError(f"{folder} is a folder and has no revision {revision!r}: leave revision out")
+            raise UserError(f"{folder} is a folder and has no revision {revision!r}: leave revision out.")
         with torch.device("meta"):  # nothing is allocated before the shapes are known to fit
             model = cls(read_config(folder, cls.config_class))
         return model._filled(read_weights(folder, model.state_dict()), map_location, str(folder))

@@ -34,7 +34,9 @@ class LandmarkConfig:
     def __post_init__(self):
         object.__setattr__(self, "channels", tuple(self.channels))  # JSON has only lists
         if self.size < 16 or self.size % 16 or len(self.channels) != 4 or min(self.channels) < 1:
-            raise ValueError(f"size is {self.size} and channels are {self.channels}; a multiple of 16 and four, please")
+            raise ValueError(
+                f"size is {self.size}, which must be a multiple of 16, and channels {self.channels} must be four"
+            )
 
 
 class LandmarkNet(nn.Module, StrictHubMixin):

@@ -33,7 +33,7 @@ from training.degradations import fixed
 from training.evaluate import main
 from training.evaluation import comparison, tables
 from training.evaluation import report as whole
-from training.evaluation.comparison import BATCH, Comparison, Trial, compare, measure
+from training.evaluation.comparison import BATCH, Case, Trial, compare, measure
 from training.evaluation.identity import aligned
 from training.evaluation.judges import Judges, known_points
 from training.evaluation.ledger import Ledger, Results, Row, row_from, row_to, summary
@@ -553,11 +553,11 @@ def test_attention_units_are_counted_and_order_the_table(model, tmp_path, faces)
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"protocol": "helen"}, "there is no protocol 'helen'; there are plain, helen-16to128"),
-        ({"degradation": "bilinear"}, "there is no degradation 'bilinear'"),
+        ({"protocol": "helen"}, "There is no protocol 'helen'; there are plain, helen-16to128"),
+        ({"degradation": "bilinear"}, "There is no degradation 'bilinear'"),
         ({"degradation": "bicubic3"}, "32x32 faces cannot be reduced 3 times"),
-        ({"protocol": "hd-blind", "degradation": "bicubic8"}, "protocol hd-blind means --degradation blind"),
-        ({"protocol": "hd-blind", "size": 128}, "protocol hd-blind means --size 512"),
+        ({"protocol": "hd-blind", "degradation": "bicubic8"}, "Protocol hd-blind means --degradation blind"),
+        ({"protocol": "hd-blind", "size": 128}, "Protocol hd-blind means --size 512"),
         ({"resume": True}, "give --json too"),
         ({"html": Path("nowhere/report.html")}, "There is no folder nowhere"),
         ({"lpips": Path("nowhere.safetensors")}, "nowhere.safetensors"),
@@ -625,7 +625,7 @@ def test_an_interrupted_evaluation_resumes_to_the_same_report(faces, model, tmp_
     resumed = stop_after(9, monkeypatch)
     with pytest.raises(UserError, match="interrupted evaluation: go on with --resume"):
         main([str(model)], faces, tmp_path / "scores.json")
-    with pytest.raises(UserError, match=r"cannot resume .* protocol\.seed was 0 and is now 1"):
+    with pytest.raises(UserError, match=r"Cannot resume .* protocol\.seed was 0 and is now 1"):
         main([str(model)], faces, tmp_path / "scores.json", resume=True, seed=1)
     main([str(model)], faces, tmp_path / "scores.json", resume=True)
     assert seen + resumed == list(range(FACES))
@@ -651,7 +651,7 @@ def test_changed_pixels_or_landmarks_are_not_resumed_into_the_old_rows(faces, tm
     }[changed]
     content = file.read_bytes()
     file.write_bytes(content[:-9] + bytes([content[-9] ^ 1]) + content[-8:])  # of the same size
-    with pytest.raises(UserError, match=f"cannot resume .* {said} was"):
+    with pytest.raises(UserError, match=f"Cannot resume .* {said} was"):
         main(**options, resume=True)
     file.write_bytes(content)
     main(**options, resume=True)
@@ -703,7 +703,7 @@ def test_a_face_costs_some_bytes_a_number_whatever_the_conditions(tmp_path, monk
         return Row(condition, one.index, one.name, values, (fault,), {} if condition else embeddings)
 
     def nothing(trial, indices, condition, clock):
-        return [Comparison(i, trial.items[i].within, None, False, {}, []) for i in indices]
+        return [Case(i, trial.items[i].within, None, False, {}, []) for i in indices]
 
     monkeypatch.setattr(comparison, "compare", nothing)
     monkeypatch.setattr(comparison, "measure", made_up)
@@ -793,7 +793,7 @@ def test_the_command_line_names_its_options_and_answers_a_mistake_in_one_line(
         run_command(main)
     assert ended.value.code == 2
     assert capsys.readouterr().err.splitlines() == [
-        "error: --data DIR, the sharp faces, is needed, and one --model or --restored DIR at least"
+        "error: --data DIR, the sharp faces, is needed, and one --model or --restored DIR at least."
     ]
     line = f"evaluate --model {model} --data {faces} --limit 2 --identities (.)(.)"
     monkeypatch.setattr(sys, "argv", line.split())

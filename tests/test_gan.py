@@ -259,7 +259,7 @@ def test_what_cannot_work_is_told_before_a_folder_is_made(faces, tmp_path):
     with pytest.raises(UserError, match="8 pictures do not fill a batch of 9"):
         train(replace(RECIPE, batch_size=9), job(faces, tmp_path / "run"))
     AcceleratorState._reset_state(reset_partial_state=True)
-    with pytest.raises(UserError, match="faces of 64 pixels are too small for 3 discriminators, which need 132"):
+    with pytest.raises(UserError, match="Faces of 64 pixels are too small for 3 discriminators, which need 132"):
         train(replace(RECIPE, gan=replace(RECIPE.gan, scales=3)), job(faces, tmp_path / "run"))
     assert not (tmp_path / "run").exists()
 

@@ -153,7 +153,7 @@ def test_a_folder_has_one_trainer_until_that_ends_however_it_ends(run):
     )
     try:
         assert holder.stdout.readline() == b"locked\n"
-        with pytest.raises(UserError, match="another process trains in"):
+        with pytest.raises(UserError, match="Another process trains in"):
             state.lock(run, resume=True)
         holder.kill()
         holder.wait()

@@ -205,7 +205,7 @@ def test_a_damaged_checkpoint_is_told_and_the_one_before_it_is_used(tmp_path):
     assert state.load_checkpoint(tmp_path, told.append) == checkpoint(1)
     assert "checkpoint.pt is damaged" in told[0]
     (tmp_path / state.PREVIOUS).write_bytes(b"")
-    with pytest.raises(UserError, match="no readable checkpoint"):
+    with pytest.raises(UserError, match="No readable checkpoint"):
         state.load_checkpoint(tmp_path, told.append)
 
 
@@ -420,7 +420,7 @@ def test_a_second_run_in_the_folder_is_refused_and_a_killed_one_leaves_it_free_a
         time.sleep(0.01)
     again = replace(task, resume=True, max_minutes=0.0)
     try:
-        with pytest.raises(UserError, match="another process trains in"):
+        with pytest.raises(UserError, match="Another process trains in"):
             train(replace(RECIPE, steps=100_000), again)
     finally:
         first.kill()
@@ -433,7 +433,7 @@ def test_a_second_run_in_the_folder_is_refused_and_a_killed_one_leaves_it_free_a
 def test_what_a_run_leaves_is_no_data(finished):
     with pytest.raises(UserError, match="is the folder of a training run"):
         index_pictures([finished])
-    with pytest.raises(UserError, match="no pictures in"):
+    with pytest.raises(UserError, match="No pictures in"):
         index_pictures([finished.parent])
 
 
@@ -546,7 +546,7 @@ def test_data_without_any_readable_picture_stops_the_run(tmp_path):
     (tmp_path / "faces").mkdir()
     for i in range(4):
         (tmp_path / "faces" / f"{i}.jpg").write_text("not a photo")
-    with pytest.raises(UserError, match="too many pictures in a row"):
+    with pytest.raises(UserError, match="Too many pictures in a row"):
         train(RECIPE, job(tmp_path / "faces", tmp_path / "run"))
 
 
@@ -618,7 +618,7 @@ def test_the_command_lists_recipes_and_answers_mistakes_in_one_line(tmp_path, ca
     assert "10.52 M parameters    14.3 GFLOP" in listing
     wrong = command("sparnet-huge", "--data", tmp_path, "--out", tmp_path / "run")
     assert wrong.returncode == 2
-    assert wrong.stderr.startswith("error: there is no recipe 'sparnet-huge'")
+    assert wrong.stderr.startswith("error: There is no recipe 'sparnet-huge'")
     assert len(wrong.stderr.strip().splitlines()) == 1
 
 

@@ -40,8 +40,8 @@ def degradation_for(networks: Sequence[Model]) -> str:
     """What the networks were trained for; `UserError` if that is not the same."""
     made_for = {network.name: f"bicubic{network.factor}" if network.factor else "blind" for network in networks}
     if len(set(made_for.values())) > 1:
-        told = ", ".join(f"{name} for {degradation}" for name, degradation in made_for.items())
-        raise UserError(f"the models are made for different degradations ({told}); choose one by --degradation")
+        needs = ", ".join(f"{name} for {degradation}" for name, degradation in made_for.items())
+        raise UserError(f"The models are made for different degradations ({needs}); choose one by --degradation.")
     return next(iter(made_for.values()))
 
 
@@ -65,23 +65,23 @@ def settle(
     ):
         if None not in (given, stated) and given != stated:
             raise UserError(
-                f"protocol {protocol.name} means {option} {stated}: leave {option} {given} out, or --protocol"
+                f"Protocol {protocol.name} means {option} {stated}: leave {option} {given} out, or --protocol."
             )
     networks = [load_network(model, judges.device) for model in models]
     degradation = degradation or protocol.degradation
     if not protocol.sharp and (degradation or restored):
-        raise UserError(f"protocol {protocol.name} has no sharp faces: it takes neither --degradation nor --restored")
+        raise UserError(f"Protocol {protocol.name} has no sharp faces: it takes neither --degradation nor --restored.")
     if protocol.sharp and degradation is None and networks:
         degradation = degradation_for(networks)
     if len(protocol.conditions) > 1 and restored:
         raise UserError(
-            f"protocol {protocol.name} changes the faces, and pictures in a folder cannot follow: no --restored"
+            f"Protocol {protocol.name} changes the faces, and pictures in a folder cannot follow: no --restored."
         )
     largest = max((network.size for network in networks), default=None)
     common = size or protocol.size or largest or _side(index.items, crop)
     factor = factor_of(degradation) if degradation else None
     if factor and common % factor:
-        raise UserError(f"{common}x{common} faces cannot be reduced {factor} times; choose another --size")
+        raise UserError(f"{common}x{common} faces cannot be reduced {factor} times; choose another --size.")
     floor = [Bicubic()] if degradation or not protocol.sharp else []
     pictures = [
         Pictures(label, Path(folder), index.items, common, size is not None, crop, limit)
@@ -89,9 +89,9 @@ def settle(
     ]
     methods = [*floor, *networks, *pictures]
     if twice := [name for name, count in Counter(method.name for method in methods).items() if count > 1]:
-        raise UserError(f"two methods are called {twice[0]}; name them apart: --model LABEL={twice[0]}")
+        raise UserError(f"Two methods are called {twice[0]}; name them apart: --model LABEL={twice[0]}.")
     if taken := {SHARP, "degraded"}.intersection(method.name for method in methods):
-        raise UserError(f"a method cannot be called {min(taken)}, which means another picture here; name it LABEL=...")
+        raise UserError(f"A method cannot be called {min(taken)}, which means another picture here; name it LABEL=...")
     return Trial(index.items[:limit], methods, common, degradation, judges, protocol, seed, people, crop)
 
 
@@ -103,7 +103,7 @@ def _side(items: Sequence[Item], crop: Crop) -> int:
         except UserError:
             continue
         return int(face_square(width, height, crop)[2])
-    raise UserError(f"none of the {len(items)} pictures can be read, so there is nothing to score")
+    raise UserError(f"None of the {len(items)} pictures can be read, so there is nothing to score.")
 
 
 def inputs_of(data: Index, trial: Trial, models: Sequence[str], given: Sequence[Path | str | None]) -> Iterator[Path]:
@@ -153,11 +153,11 @@ def main(
     """Score models, bicubic and other programs' pictures on the same degraded faces."""
     chosen = find_protocol(protocol)
     if data is None or not (model or restored):
-        raise UserError("--data DIR, the sharp faces, is needed, and one --model or --restored DIR at least")
+        raise UserError("--data DIR, the sharp faces, is needed, and one --model or --restored DIR at least.")
     if resume and json_file is None:
-        raise UserError("--resume goes on with the rows beside --json: give --json too")
+        raise UserError("--resume goes on with the rows beside --json: give --json too.")
     if not chosen.sharp and (lpips or landmarks or identity or fid or inception or regions or rgb):
-        raise UserError(f"protocol {protocol} has no sharp faces to compare with: leave the reference metrics out")
+        raise UserError(f"Protocol {protocol} has no sharp faces to compare with: leave the reference metrics out.")
     files = {"--json": json_file, "--html": html, "--markdown": markdown, "--latex": latex, "--sheet": sheet}
     targets = [(option, file) for option, file in files.items() if file]
     for _, file in targets:

@@ -107,7 +107,7 @@ def main(
     faces = [path for path in pictures_in(helen) if path.suffix == ".png" and path.with_suffix(".json").exists()]
     pictures = pictures_in(aligned)
     if not faces:
-        raise UserError(f"no faces with landmarks in {helen}")
+        raise UserError(f"No faces with landmarks in {helen}.")
     for path in faces:
         photo = images.load(path)
         truth = five_of_68(np.array(json.loads(path.with_suffix(".json").read_text())["landmarks68"]))

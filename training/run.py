@@ -209,14 +209,14 @@ def prepare(recipe: Recipe, job: Job) -> Run:
     check_folder(job.out, job.resume)
     check_outside(job.out, [*job.data, *([job.validate] if job.validate else [])])
     if printable(str(job.out)) != str(job.out):
-        raise UserError(f"{job.out} is a name that is not UTF-8, which TensorBoard cannot write: choose another --out")
+        raise UserError(f"{job.out} is a name that is not UTF-8, which TensorBoard cannot write: choose another --out.")
     index = index_pictures(job.data)
     held_out = index_pictures([job.validate]) if job.validate else None
     FaceBatches(len(index.items), recipe.batch_size, job.seed, 0, 1)  # which says if they do not fill a batch
     compiler = os.environ.get("CXX", "g++")
     if job.compile and not shutil.which(compiler):
         raise UserError(
-            f"torch.compile needs a C++ compiler and there is no {compiler}: install it, or leave out --compile"
+            f"torch.compile needs a C++ compiler and there is no {compiler}: install it, or leave out --compile."
         )
     cpu = parse_flag_from_env("ACCELERATE_USE_CPU")  # which Accelerator would look up, too late
     processes = PartialState(cpu, timeout=timedelta(hours=2))  # the others wait while one validates
@@ -233,8 +233,8 @@ def prepare(recipe: Recipe, job: Job) -> Run:
     )
     if recipe.batch_size // recipe.accumulate % accelerator.num_processes:
         raise UserError(
-            f"a batch of {recipe.batch_size // recipe.accumulate} cannot be split between "
-            f"{accelerator.num_processes} processes; choose a --batch-size and --accumulate that can"
+            f"A batch of {recipe.batch_size // recipe.accumulate} cannot be split between "
+            f"{accelerator.num_processes} processes; choose a --batch-size and --accumulate that can."
         )
     set_seed(job.seed)
     perceptual, lpips = critics(recipe, job, accelerator.device)
@@ -292,8 +292,8 @@ def discriminator_of(recipe: Recipe, accelerator: Accelerator) -> Learner:
     discriminator = MultiScaleDiscriminator(gan.scales, gan.channels, gan.max_channels)
     if recipe.model.size < discriminator.smallest:
         raise UserError(
-            f"faces of {recipe.model.size} pixels are too small for {gan.scales} discriminators, "
-            f"which need {discriminator.smallest}; choose a larger --size"
+            f"Faces of {recipe.model.size} pixels are too small for {gan.scales} discriminators, "
+            f"which need {discriminator.smallest}; choose a larger --size."
         )
     discriminator.to(memory_format=torch.channels_last)
     optimizer = torch.optim.Adam(discriminator.parameters(), gan.lr, recipe.betas, fused=True)
@@ -348,8 +348,8 @@ def check_same(state: dict, record: dict, folder: Path) -> None:
         then["recipe"]["steps"] = record["recipe"]["steps"]
     for name, was, now in differences(then, record):
         raise UserError(
-            f"cannot resume {folder}: {name} was {was!r} and is now {now!r}; "
-            "give the same again, or start another run with --init"
+            f"Cannot resume {folder}: {name} was {was!r} and is now {now!r}; "
+            "give the same again, or start another run with --init."
         )
 
 

@@ -57,9 +57,9 @@ def has_run(folder: Path) -> bool:
 def check_folder(folder: Path, resume: bool) -> None:
     """`UserError` if there is a run that would be overwritten, or none to `resume`."""
     if has_run(folder) and not resume:
-        raise UserError(f"{folder} already holds a run; go on with --resume, or choose another --out")
+        raise UserError(f"{folder} already holds a run; go on with --resume, or choose another --out.")
     if resume and not has_run(folder):
-        raise UserError(f"there is no run to resume in {folder}; start one without --resume")
+        raise UserError(f"There is no run to resume in {folder}; start one without --resume.")
 
 
 def lock(folder: Path, resume: bool) -> IO:
@@ -77,8 +77,8 @@ def lock(folder: Path, resume: bool) -> IO:
     except OSError as error:
         file.close()
         if not isinstance(error, BlockingIOError | PermissionError):
-            raise UserError(f"{folder / LOCK} cannot be locked: {error.strerror}; choose another --out") from error
-        raise UserError(f"another process trains in {folder}; wait until it ends, or choose another --out") from error
+            raise UserError(f"{folder / LOCK} cannot be locked: {error.strerror}; choose another --out.") from error
+        raise UserError(f"Another process trains in {folder}; wait until it ends, or choose another --out.") from error
     check_folder(folder, resume)
     for leftover in folder.rglob(".*.tmp"):  # of a trainer that was killed while it wrote
         leftover.unlink()
@@ -130,7 +130,7 @@ def load_checkpoint(folder: Path, say: Callable[[str], None], names: Sequence[st
         if not sealed:
             say(f"{path} has no hash, as earlier versions wrote it: damage to it may go unnoticed")
         return _checked(state, path)
-    raise UserError(f"no readable checkpoint in {folder}; start again in another folder, --init {folder}/model helps")
+    raise UserError(f"No readable checkpoint in {folder}; start again in another folder, --init {folder}/model helps.")
 
 
 def hash_fits(path: Path) -> bool | None:
@@ -157,8 +157,8 @@ def put_back(parts: Mapping[str, torch.nn.Module | torch.optim.Optimizer], state
                 _check_moments(part)
         except (RuntimeError, LookupError, ValueError, TypeError, AttributeError) as error:  # as torch finds out
             raise UserError(
-                f"the checkpoint in {folder} does not fit: its {name} is not this recipe's "
-                f"({type(error).__name__}: {' '.join(str(error).split())[:200]}); start another run with --init"
+                f"The checkpoint in {folder} does not fit: its {name} is not this recipe's "
+                f"({type(error).__name__}: {' '.join(str(error).split())[:200]}); start another run with --init."
             ) from error
 
 
@@ -189,7 +189,7 @@ def _checked(state: object, path: Path) -> dict:
     elif isinstance(state["step"], bool) or state["step"] < 0:
         fault = f"its step is {state['step']}"
     if fault:
-        raise UserError(f"{path} is not a checkpoint of this trainer: {fault}; take it away, or choose another --out")
+        raise UserError(f"{path} is not a checkpoint of this trainer: {fault}; take it away, or choose another --out.")
     return state
 
 

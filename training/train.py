@@ -103,7 +103,7 @@ def _fetch_alike(run: Run) -> Iterator[list[dict]]:
                     progress.unreadable.add(message)
                     tqdm.write(f"warning: skipped {message}", file=sys.stderr)  # by whichever process met it
             if batch["sharp"] is None:
-                raise UserError("too many pictures in a row cannot be read (named above); look at the data")
+                raise UserError("Too many pictures in a row cannot be read (named above); look at the data.")
         yield step
         if progress.anneal != anneal:
             return
@@ -138,7 +138,7 @@ def take_step(run: Run, batches: list[dict], wishes: dict[str, bool]) -> dict[st
         values = dict(zip(losses, means, strict=False))
         if not np.isfinite([*values.values()]).all():
             numbers = ", ".join(f"{name} {value:.4g}" for name, value in values.items())
-            raise Diverged(f"not finite at step {progress.step + 1:,}: {numbers}; {advice(run)}")
+            raise Diverged(f"Not finite at step {progress.step + 1:,}: {numbers}; {advice(run)}.")
         for learner in learners.values():
             learner.optimizer.step()
         update_average(run.averaged, plain_state(run.parts["model"]), recipe.ema_at(progress.step))
@@ -260,7 +260,7 @@ def check_finite(run: Run) -> None:
     """`Diverged` unless all weights are finite numbers."""
     networks = [part for part in run.parts.values() if isinstance(part, torch.nn.Module)]
     if not all(value.isfinite().all() for network in networks for value in network.state_dict().values()):
-        raise Diverged(f"the weights are no longer finite after step {run.progress.step:,}; {advice(run)}")
+        raise Diverged(f"The weights are no longer finite after step {run.progress.step:,}; {advice(run)}.")
 
 
 def finish(run: Run) -> None:
@@ -344,7 +344,7 @@ def main(
         return
     recipe = find_recipe(name)
     if not data or out is None:
-        raise UserError("--data PATH and --out DIR are needed: the faces to train on, and the folder of the run")
+        raise UserError("--data PATH and --out DIR are needed: the faces to train on, and the folder of the run.")
     changes = {
         "steps": steps,
         "batch_size": batch_size,
@@ -365,7 +365,7 @@ def main(
     gan_changes = {"pixel_steps": pixel_steps, "perceptual_kind": perceptual_kind}
     gan_changes = {field: value for field, value in gan_changes.items() if value is not None}
     if gan_changes and recipe.gan is None:
-        raise UserError(f"{name} is trained by its pixel loss alone: leave out --pixel-steps and --perceptual-kind")
+        raise UserError(f"{name} is trained by its pixel loss alone: leave out --pixel-steps and --perceptual-kind.")
     if gan_changes:
         recipe = replace(recipe, gan=replace(recipe.gan, **gan_changes))
     job = Job(

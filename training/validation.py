@@ -51,7 +51,7 @@ def measure(
 ) -> Validation:
     """Score a model in eval mode, and bicubic, on the degradation it is made for; `UserError` if no face is readable.
 
-    `Diverged` where the model answers with what is no number.
+    `Diverged` where its answer is not finite.
     """
     scores, bicubic, distances, sheet, unreadable = [], [], [], [], []
     for start in range(0, len(items), BATCH):
@@ -67,7 +67,7 @@ def measure(
             continue
         answers = model(torch.cat([images.to_tensor(degraded) for degraded, _ in pairs]).to(device)).float().cpu()
         if not answers.isfinite().all():
-            raise Diverged("the model answers with values that are not finite numbers.")
+            raise Diverged("The model answers with values that are not finite numbers.")
         for (degraded, sharp), answer in zip(pairs, answers, strict=True):
             restored = images.to_image(answer)
             scores.append((psnr(restored, sharp), ssim(restored, sharp)))

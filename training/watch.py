@@ -129,9 +129,9 @@ def _curve(axes: Axes, history: History, name: str, recipe: Recipe) -> None:
     if name in SCORES:
         best = np.argmax(values) if name == "validation/psnr" else np.argmin(values)
         axes.plot(seen[best], values[best], "o", color=STRONG, markersize=5, clip_on=False)
-        told = f"best {values[best]:.4g}"
+        note = f"best {values[best]:.4g}"
     else:
-        told = f"now {mean[-1]:.3g}"
+        note = f"now {mean[-1]:.3g}"
     if name == "validation/psnr":
         bicubic = values[-1] - history["validation/gain"][-1][1]
         axes.axhline(bicubic, color=FLOOR, linewidth=0.8, linestyle="--")
@@ -140,7 +140,7 @@ def _curve(axes: Axes, history: History, name: str, recipe: Recipe) -> None:
         axes.axvline(recipe.gan.pixel_steps * recipe.batch_size, color=FLOOR, linewidth=0.8, linestyle=":")
     title = SCORES.get(name, name.removeprefix("train/").replace("_", " ") + " loss")
     axes.set_title(title, fontsize=9, loc="left", color=INK)
-    axes.set_title(told, fontsize=8, loc="right", color=STRONG)
+    axes.set_title(note, fontsize=8, loc="right", color=STRONG)
     axes.set_xlabel("images seen", fontsize=8, color=INK)
     axes.set_xlim(0, max(entries[-1][0] for entries in history.values()) * recipe.batch_size)
     axes.xaxis.set_major_formatter(EngFormatter(sep=""))

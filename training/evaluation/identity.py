@@ -62,7 +62,7 @@ class OnnxEmbedder:
 class SFace:
     """SFace (Zhong et al. 2021) as OpenCV runs it, from a file, else from the Hub or its cache.
 
-    `UserError` if the file is no such network or cannot be had.
+    `UserError` if the file is no such network or is not available.
     """
 
     def __init__(self, file: str | Path | None = None):
@@ -92,7 +92,7 @@ def aligned(face: ndarray, points: ndarray) -> ndarray:
     """
     points = np.asarray(points, float)
     if not np.ptp(points, axis=0).max() > 0:  # false for NaN too
-        raise UserError("The five points of the face lie on one spot or are no numbers, so it cannot be aligned.")
+        raise UserError("The five points of the face lie on one spot or are not numbers, so it cannot be aligned.")
     return crop_face(face, SimilarityTransform.from_estimate(points, TEMPLATE).params[:2], SIDE)
 
 
@@ -138,7 +138,7 @@ def identities(names: Iterable[str], rule: str) -> list[str]:
     try:
         pattern = re.compile(rule)
     except re.error as error:
-        raise UserError(f"The rule {rule!r} for identities is no regular expression: {error}.") from error
+        raise UserError(f"The rule {rule!r} for identities is not a regular expression: {error}.") from error
     if not pattern.groups:
         raise UserError(f'The rule {rule!r} for identities has no group. Put the identity in brackets, as in "(.+)_".')
     people = []

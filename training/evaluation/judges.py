@@ -239,5 +239,5 @@ def known_points(item: Item, picture: ndarray, size: int, crop: Crop = "auto") -
 
 def _hash(file: str | Path) -> str:
     if not Path(file).is_file():
-        raise UserError(f"there is no file {file}")
+        raise UserError(f"There is no file {file}.")
     return sha256_of(Path(file))

@@ -60,7 +60,7 @@ class OnnxLandmarks:
 class FanLandmarks:
     """2D-FAN (Bulat and Tzimiropoulos 2017) with its own face detector, by the face-alignment package.
 
-    The weights are downloaded on first use. `UserError` if the package is missing or the weights cannot be had.
+    The weights are downloaded on first use. `UserError` if the package is missing or the weights are not available.
     """
 
     def __init__(self, device: str = "cpu"):

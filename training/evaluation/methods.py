@@ -67,12 +67,12 @@ class Model:
         return self.size // small if small else None
 
     def restore(self, degraded: Sequence[ndarray], names: Sequence[str]) -> list[ndarray]:
-        """Faces (S,S,3) uint8 -> (S,S,3) uint8, in float32; `Diverged` where the answer is no number."""
+        """Faces (S,S,3) uint8 -> (S,S,3) uint8, in float32; `Diverged` where the answer is not finite."""
         use_free_cores()
         with torch.inference_mode():
             restored = self.model(self.prepare(degraded)).float().cpu()
         if not restored.isfinite().all():
-            raise Diverged(f"{self.name} answers with values that are not numbers")
+            raise Diverged(f"{self.name} answers with values that are not numbers.")
         return [_at(images.to_image(face), len(low)) for face, low in zip(restored, degraded, strict=True)]
 
     def attention(self, degraded: ndarray) -> ndarray | None:
@@ -122,9 +122,9 @@ class Pictures:
         self.name, self.size, self.resize, self.crop = name, size, resize, crop
         ours, theirs = by_name(sharp), by_name(index_pictures([folder]).items)
         faults = [("missing", ours.keys() - theirs.keys()), ("not among the sharp ones", theirs.keys() - ours.keys())]
-        said = [f"{len(names)} {what}: {_some(sorted(names))}" for what, names in faults if names]
-        if said:
-            raise UserError(f"the pictures in {folder} do not pair with the sharp ones; {'; '.join(said)}")
+        problems = [f"{len(names)} {what}: {_some(sorted(names))}" for what, names in faults if names]
+        if problems:
+            raise UserError(f"The pictures in {folder} do not pair with the sharp ones; {'; '.join(problems)}.")
         self.items = {name: theirs[name] for name in list(ours)[:limit]}
 
     def restore(self, degraded: Sequence[ndarray | None], names: Sequence[str]) -> list[ndarray | Fault]:
@@ -165,7 +165,7 @@ def by_name(items: Sequence[Item]) -> dict[str, Item]:
     names = Counter(pairing_name(item.within) for item in items)
     if twice := sorted(name for name, count in names.items() if count > 1):
         raise UserError(
-            f"pictures are paired by their names without the ending, and these are there twice: {_some(twice)}"
+            f"Pictures are paired by their names without the ending, and these are there twice: {_some(twice)}."
         )
     return {pairing_name(item.within): item for item in items}
 

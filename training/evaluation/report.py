@@ -109,10 +109,10 @@ def record_of(trial: Trial, data: Index, data_name: str) -> dict:
 def report_of(trial: Trial, data: Index, results: Results, scores: Sequence[dict], fids: Mapping[str, float]) -> dict:
     """What the numbers of all faces say together, `scores` by condition; `UserError` where no face was scored."""
     if not results.scored:
-        raise UserError(f"none of the {len(trial.items)} pictures can be read or paired, so there is nothing to score")
+        raise UserError(f"None of the {len(trial.items)} pictures can be read or paired, so there is nothing to score.")
     conditions = [
-        {"sweep": condition.sweep, "level": condition.level, "scores": some}
-        for condition, some in zip(trial.protocol.conditions, scores, strict=True)
+        {"sweep": condition.sweep, "level": condition.level, "scores": numbers}
+        for condition, numbers in zip(trial.protocol.conditions, scores, strict=True)
     ]
     for name, value in fids.items():
         scores[0][name]["fid"] = {"mean": value, "n": int((~np.isnan(results.column(name, "psnr"))).sum())}
@@ -134,7 +134,7 @@ def report_of(trial: Trial, data: Index, results: Results, scores: Sequence[dict
 
 
 def ignored(trial: Trial, data: Index) -> list[str]:
-    """The files that are no pictures by name, but for the landmarks that were read."""
+    """The files not named like pictures, but for the landmarks that were read."""
     if not trial.judges.need_points:
         return data.ignored
     files = ((item, known_file(item)) for item in data.items)
@@ -154,20 +154,20 @@ def crowd(trial: Trial, embeddings: Mapping[int, Mapping[str, ndarray]]) -> dict
     _, people = np.unique([trial.people[i] if trial.people else str(i) for i in kept], return_inverse=True)
     strangers = impostor_cosines(sharp, people)
     same = np.equal.outer(people, people)
-    found = {"faces": len(kept), "people": len(set(people.tolist())), "methods": {}}
+    numbers = {"faces": len(kept), "people": len(set(people.tolist())), "methods": {}}
     if strangers.size:
-        found["impostors"] = {"mean": float(strangers.mean()), "highest_of_20": float(np.quantile(strangers, 0.95))}
+        numbers["impostors"] = {"mean": float(strangers.mean()), "highest_of_20": float(np.quantile(strangers, 0.95))}
     for method in (method.name for method in trial.methods):
-        there = [place for place, i in enumerate(kept) if method in embeddings[i]]
-        if len(there) < 2:
+        scored = [place for place, i in enumerate(kept) if method in embeddings[i]]
+        if len(scored) < 2:
             continue
-        ours = np.array([embeddings[kept[place]][method] for place in there])
+        ours = np.array([embeddings[kept[place]][method] for place in scored])
         name, distance = frechet_on("identity", ours, sharp)
-        cosines, pairs = ours @ sharp.T, same[there]
-        found["methods"][method] = {name: distance}
+        cosines, pairs = ours @ sharp.T, same[scored]
+        numbers["methods"][method] = {name: distance}
         if strangers.size:
-            found["methods"][method]["verification_auc"] = verification_auc(cosines[pairs], cosines[~pairs])
-    return found
+            numbers["methods"][method]["verification_auc"] = verification_auc(cosines[pairs], cosines[~pairs])
+    return numbers
 
 
 def peak_memory(device: torch.device) -> float:
