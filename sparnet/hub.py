@@ -252,6 +252,19 @@ def fetch(
     return weights.parent
 
 
+def fetch_file(repo_id: str, name: str) -> str:
+    """The path of one file of a Hub repo in the cache, filled if needed; at once, or within seconds, when offline.
+
+    Raises what the Hub's client does.
+    """
+    try:
+        return hf_hub_download(repo_id, name, local_files_only=True)
+    except LocalEntryNotFoundError:
+        # One question without the client's retries, which would last half a minute.
+        get_hf_file_metadata(hf_hub_url(repo_id, name), timeout=TIMEOUT)
+        return hf_hub_download(repo_id, name, etag_timeout=TIMEOUT)
+
+
 def _is_cached_commit(repo_id: str, revision: str | None, cache_dir: str | Path | None) -> bool:
     """Whether both files are here already and can never change, as only those of a full commit hash."""
     if not re.fullmatch("[0-9a-f]{40}", revision or ""):
