@@ -15,8 +15,8 @@ from sparnet.errors import UserError
 from sparnet.text import plain
 
 REFUSALS = (  # of the system, about a path or a disk of the user's
-    errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.ENAMETOOLONG, errno.ELOOP, errno.EIO,
-    errno.EFBIG,
+    errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.ENAMETOOLONG, errno.ELOOP,
+    errno.EIO,
 )  # fmt: skip
 
 
@@ -39,7 +39,7 @@ def run(app: typer.Typer, arguments: Sequence[str] | None = None) -> NoReturn:
     except OSError as error:
         if error.errno not in REFUSALS:
             raise
-        fail(f"{error.filename or 'A file'}: {error.strerror}. Choose another place.")
+        fail(f"{error.filename or 'A file'}: {error.strerror}. Make room or choose another place.")
     sys.exit(code or 0)
 
 

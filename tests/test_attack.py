@@ -299,11 +299,7 @@ def test_two_hundred_dripping_bodies_hold_neither_memory_nor_places_nor_files(pa
     refused = 0
     while refused < len(drips) - serving.UPLOADS_OF_ONE:
         for drip in select.select(drips, [], [], 30)[0]:
-<<<<<<< HEAD
             answer = drip.makefile("rb").read()
-=======
-            answer = received(drip)
->>>>>>> attack
             assert b" 503 " in answer
             assert b"busy, try again" in answer
             drip.close()

@@ -423,20 +423,22 @@ def test_a_users_mistake_ends_the_command_with_one_line(tmp_path, source, out, w
 
 
 def test_the_sheet_is_never_drawn_over_a_picture_and_a_damaged_one_is_left_out(tmp_path, monkeypatch, capsys):
+    faces = tmp_path / "faces"
+    faces.mkdir()
     for name in ("a", "b"):
-        images.save_png(face(), tmp_path / f"{name}.png")
-    (tmp_path / "c.png").write_bytes(b"cut short")
+        images.save_png(face(), faces / f"{name}.png")
+    (faces / "c.png").write_bytes(b"cut short")
 
     def run(out):
-        monkeypatch.setattr(sys, "argv", ["degradations", str(tmp_path), str(out), "--size=32"])
+        monkeypatch.setattr(sys, "argv", ["degradations", str(faces), str(out), "--size=32"])
         with pytest.raises(SystemExit) as ended:
             run_command(main)
         return ended.value.code, capsys.readouterr()
 
-    before = (tmp_path / "a.png").read_bytes()
-    code, told = run(tmp_path / "a.png")
+    before = (faces / "a.png").read_bytes()
+    code, told = run(faces / "a.png")
     assert (code, told.err.count("\n")) == (2, 1)
-    assert (tmp_path / "a.png").read_bytes() == before
+    assert (faces / "a.png").read_bytes() == before
     (tmp_path / "out").mkdir()
     code, told = run(tmp_path / "out" / "sheet.png")
     assert code == 0

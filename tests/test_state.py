@@ -183,7 +183,7 @@ def test_a_full_disk_that_a_thread_finds_first_ends_the_command_with_one_line(mo
     with pytest.raises(SystemExit) as ended:
         run_command(work)
     assert ended.value.code == 2
-    assert capfd.readouterr().err == "error: logs/events: No space left on device. Choose another place.\n"
+    assert capfd.readouterr().err == "error: logs/events: No space left on device. Make room or choose another place.\n"
 
 
 def test_what_a_killed_trainer_had_half_written_goes_when_the_next_has_the_folder(run):
