@@ -129,7 +129,7 @@ def load_model(source: str | Path, device: str | torch.device = "cpu", revision:
     if is_repo:
         return SPARNet.from_pretrained(name, revision=revision, map_location=device)
     if revision is not None:
-        raise UserError(f"{name} is not a Hub repo and has no revision {revision!r}: leave revision out")
+        raise UserError(f"{name} is not a Hub repo and has no revision {revision!r}: leave revision out.")
     if name in MODELS:
         return _load_entry(MODELS[name], device)
     if name and path.is_dir():
@@ -165,7 +165,7 @@ def _load_entry(entry: ModelEntry, device: torch.device) -> SPARNet:
             )
         raise UserError(
             f"{entry.name} is the authors' model and is not bundled (licence: {entry.licence}). If that suits you, "
-            f"download {entry.source} and save it as {entry.path}"
+            f"download {entry.source} and save it as {entry.path}."
         )
     if entry.sha256:
         actual = sha256_of(weights)
@@ -279,7 +279,7 @@ def convert_released(state_dict: Mapping[str, Tensor], **known: Any) -> tuple[SP
         with torch.device("meta"):
             expected = SPARNet(config).state_dict()
     except (ValueError, TypeError) as error:
-        raise UserError(f"These weights do not describe a SPARNet: {error}") from error
+        raise UserError(f"These weights do not describe a SPARNet: {error}.") from error
     names = dict(_names(config))
     for theirs, ours in names.items():
         if ours.endswith("num_batches_tracked"):  # a count that inference ignores and old files lack

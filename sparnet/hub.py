@@ -100,7 +100,7 @@ class StrictHubMixin(PyTorchModelHubMixin):
                 local_files_only=local_files_only,
             )
         elif revision is not None:
-            raise UserError(f"{folder} is a folder and has no revision {revision!r}: leave revision out")
+            raise UserError(f"{folder} is a folder and has no revision {revision!r}: leave revision out.")
         with torch.device("meta"):  # nothing is allocated before the shapes are known to fit
             model = cls(read_config(folder, cls.config_class))
         return model._filled(read_weights(folder, model.state_dict()), map_location, str(folder))
@@ -250,6 +250,19 @@ def fetch(
     for file in (config, weights):
         _verify(file, f"{command} --force-download")
     return weights.parent
+
+
+def fetch_file(repo_id: str, name: str) -> str:
+    """The path of one file of a Hub repo in the cache, filled if needed; at once, or within seconds, when offline.
+
+    Raises what the Hub's client does.
+    """
+    try:
+        return hf_hub_download(repo_id, name, local_files_only=True)
+    except LocalEntryNotFoundError:
+        # One question without the client's retries, which would last half a minute.
+        get_hf_file_metadata(hf_hub_url(repo_id, name), timeout=TIMEOUT)
+        return hf_hub_download(repo_id, name, etag_timeout=TIMEOUT)
 
 
 def _is_cached_commit(repo_id: str, revision: str | None, cache_dir: str | Path | None) -> bool:

@@ -18,7 +18,6 @@ from torch.utils.data import DataLoader
 
 from sparnet import images
 from training.command import run_command
-from training.contact_sheet import CELL, GAP, contact_sheet, main
 from training.degradations import (
     FILTERS,
     Average,
@@ -33,6 +32,7 @@ from training.degradations import (
     blind,
     random_grey,
 )
+from training.degradations.__main__ import CELL, GAP, contact_sheet, main
 
 DRAWS = 4000
 ORDER = ((Gaussian, Average, Median, Motion), (Reduce,), (Noise,), (Jpeg,))

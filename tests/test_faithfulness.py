@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from sparnet.bootstrap import mean_interval
 from sparnet.errors import UserError
+from sparnet.metrics import mean_interval
 from sparnet.model import SPARNet, SPARNetConfig
 from viz.faithfulness import (
     ALPHA,

@@ -26,9 +26,9 @@ from skimage.filters import sobel
 from torch import Tensor
 from torch.nn import functional as F
 
-from sparnet.bootstrap import mean_interval
 from sparnet.errors import UserError
 from sparnet.images import to_image
+from sparnet.metrics import mean_interval
 from sparnet.restorer import Progress
 from sparnet.text import for_figure
 from viz.finding import Finding, Subject, attending

@@ -20,6 +20,7 @@ from sparnet.errors import UserError
 from sparnet.files import check_folder, check_targets
 from sparnet.folders import check_outside
 from sparnet.text import plain
+from training.command import run_command
 from training.data import centre_view, index_pictures
 from training.degradations import Blind, apply, random_grey
 
@@ -39,7 +40,7 @@ def main(
 ) -> None:
     """Draw a sheet of sharp faces, each followed by independent draws of SPARNetHD's degradation, with captions."""
     if out.suffix.lower() != ".png":
-        raise UserError(f"{out} is no name of a PNG file; call it {out.stem or 'sheet'}.png.")
+        raise UserError(f"{out} is not the name of a PNG file; call it {out.stem or 'sheet'}.png.")
     check_outside(out, [source])
     check_folder(out)
     items = index_pictures([source]).items
@@ -87,3 +88,7 @@ def degrade(sharp: ndarray, seed: tuple[int, ...]) -> tuple[ndarray, list[str]]:
     stages = Blind().at(len(sharp)).draw(generator)
     caption = [] if np.array_equal(target, sharp) else ["grey (the sharp face too)"]
     return apply(target, stages), caption + [str(stage) for stage in stages]
+
+
+if __name__ == "__main__":
+    run_command(main)
