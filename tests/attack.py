@@ -146,8 +146,8 @@ def same(answer: Answer, expected: Answer) -> bool:
     return all(
         answer[key].shape == value.shape
         and np.allclose(
-            np.asarray(answer[key], float), np.asarray(value, float), rtol=1e-3, equal_nan=True,
-            atol=1 if value.dtype == np.uint8 else 1e-3,
+            np.asarray(answer[key], float), np.asarray(value, float), rtol=1e-4, equal_nan=True,
+            atol=1 if value.dtype == np.uint8 else 1e-4,
         )
         for key, value in expected.items()
         if value.dtype.kind in "iufb"

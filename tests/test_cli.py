@@ -326,14 +326,14 @@ def test_no_name_ends_a_folder(run, named, folder, tmp_path):
 def test_a_bug_with_one_photo_is_told_with_its_traceback_and_the_others_go_on(
     run, named, folder, tmp_path, monkeypatch
 ):
-    source, load = named("a.png", "b.png"), images.load
+    source, load = named("a.png", "b.png"), images.load_photo
 
     def broken(path):
         if path.name == "a.png":
             raise ZeroDivisionError("a bug")
         return load(path)
 
-    monkeypatch.setattr(images, "load", broken)
+    monkeypatch.setattr(images, "load_photo", broken)
     code, out, err = run("restore", source, tmp_path / "out", "--model", folder, "--whole")
     assert code == 2
     assert "Traceback" in err
