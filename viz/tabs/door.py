@@ -233,14 +233,43 @@ class Door:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return await self.app(scope, receive, send)
+        more = True
+
+        async def receiving() -> Message:
+            nonlocal more
+            message = await receive()
+            more = message.get("more_body", False)
+            return message
+
         try:
             with _a_place(self.requests, scope, serving.REQUESTS, serving.REQUESTS_OF_ONE):
-                await self._let_in(scope, receive, send)
+                await self._answered(scope, receiving, send)
         except _Refused as refused:
-            await _drained(receive)
+            if more:
+                await _drained(receive)
             await JSONResponse({"detail": str(refused)}, refused.status, {"Connection": "close"})(scope, receive, send)
         except ClientDisconnect:
             log.info("A visitor left in the middle of a request")
+
+    async def _answered(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """What Gradio stumbles over is refused, or the answer ends there; a traceback each would fill the log."""
+        last: Message | None = None
+
+        async def sending(message: Message) -> None:
+            nonlocal last
+            last = message
+            await send(message)
+
+        try:
+            await self._let_in(scope, receive, sending)
+        except (_Refused, ClientDisconnect):
+            raise
+        except Exception as error:  # Gradio's own, of any kind: the body names no endpoint, or other values
+            log.info("A request was not understood", exc_info=error)
+            if last is None:
+                raise _Refused(400, MISUNDERSTOOD) from error
+            if last["type"] == "http.response.start" or last.get("more_body"):
+                await send({"type": "http.response.body"})
 
     async def _let_in(self, scope: Scope, receive: Receive, send: Send) -> None:
         path, reads = scope["path"], scope["method"] in ("GET", "HEAD", "OPTIONS")
@@ -259,11 +288,7 @@ class Door:
             limit = serving.PAINT_BYTES if path.startswith(PAINT) else serving.JSON_BYTES
             with _a_place(self.bodies, scope, serving.UPLOADS, serving.UPLOADS_OF_ONE):
                 body = await _whole(_bounded(scope, receive, limit))
-            try:
-                await self.app(scope, _replayed(body, receive), send)
-            except Exception as error:  # Gradio's own, of any kind: the body names no endpoint, or other values
-                log.info("A request was not understood", exc_info=error)
-                raise _Refused(400, MISUNDERSTOOD) from error
+            await self.app(scope, _replayed(body, receive), send)
 
 
 @contextmanager
