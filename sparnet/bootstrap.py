@@ -38,4 +38,5 @@ def mean_interval(values: ndarray, seed: int) -> tuple[ndarray, ndarray, ndarray
     if known.any():
         edges = (50 * (1 - CONFIDENCE), 50 * (1 + CONFIDENCE))
         low[known], high[known] = np.nanpercentile(drawn[:, known], edges, axis=0)
-    return tuple(array.reshape(np.shape(values)[1:]) for array in (mean, low, high))
+    shape = np.shape(values)[1:]
+    return mean.reshape(shape), low.reshape(shape), high.reshape(shape)

@@ -189,7 +189,7 @@ def test_a_file_with_another_hash_than_the_table_is_refused(monkeypatch, folder)
     monkeypatch.setattr(checkpoints, "BUNDLED", folder.parent)
     monkeypatch.setitem(MODELS, "model", entry)
     actual = etag("model.safetensors", (folder / "model.safetensors").read_bytes())
-    with pytest.raises(UserError, match=f"SHA-256 {actual}, not {'0' * 64}. Restore it with git"):
+    with pytest.raises(UserError, match=f"SHA-256 {actual}, not {'0' * 64}. To put it right: `git checkout"):
         load_model("model")
     monkeypatch.setitem(MODELS, "model", replace(entry, sha256=actual))
     assert load_model("model").config == SMALL
