@@ -15,7 +15,7 @@ from sparnet.errors import UserError
 from sparnet.text import plain
 
 _REFUSALS = (  # of the system, about a path or a disk of the user's
-    errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.ENAMETOOLONG, errno.ELOOP,
+    errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.ENAMETOOLONG, errno.ELOOP, errno.EIO,
 )  # fmt: skip
 
 

@@ -307,7 +307,7 @@ def paint(page: Page, canvas) -> None:
     page.wait_for_timeout(1000)  # the editor sends its layers a moment after the stroke
 
 
-def test_only_pictures_of_the_canvas_are_opened_as_paint(tmp_path):
+def test_only_pictures_of_the_canvas_are_opened_as_paint(tmp_path, monkeypatch):
     def file(kind: str, side: int) -> bytes:
         buffer = io.BytesIO()
         Image.new("RGBA" if kind != "GIF" else "P", (side, side)).save(buffer, kind)
@@ -315,6 +315,7 @@ def test_only_pictures_of_the_canvas_are_opened_as_paint(tmp_path):
 
     assert painting.layer(None) is None
     assert painting.layer(file("PNG", 512)).shape == (512, 512, 4)
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path))
     (tmp_path / "layer.webp").write_bytes(file("WEBP", 512))
     assert painting.layer(FileData(path=str(tmp_path / "layer.webp"))).shape == (512, 512, 4)
     with pytest.raises(UserError, match="larger than the canvas"):

@@ -39,7 +39,7 @@ def main(
 ) -> None:
     """Draw a sheet of sharp faces, each followed by independent draws of SPARNetHD's degradation, with captions."""
     if out.suffix.lower() != ".png":
-        raise UserError(f"{out} is no name of a PNG file; call it {out.with_suffix('.png')}")
+        raise UserError(f"{out} is no name of a PNG file; call it {out.stem or 'sheet'}.png.")
     check_outside(out, [source])
     check_folder(out)
     items = index_pictures([source]).items

@@ -88,27 +88,24 @@ def page(report: dict, results: Results, trial: Trial, count: int) -> str:
         for one in again(trial, spread(len(trial.items), count))
         if one.subject is not None
     }
-    return (
-        html_templates(Path(__file__).parent)
-        .get_template("report.html")
-        .render(
-            report=report,
-            points=POINTS,
-            table=table(report),
-            columns=columns_of(trial),
-            landmarks=words.landmark_line(report),
-            colors=colors_of(report),
-            sweeps=[name for name in SWEEPS if any(one["sweep"] == name for one in report["conditions"])],
-            published=words.published_table(report),
-            published_on=find_protocol(report["protocol"]["name"]).published_on,
-            plots={name: plot.to_plotly_json() for name, plot in plots(report, results, trial, pictures).items()},
-            pictures=pictures,
-            names={index: trial.items[index].within for index in pictures},
-            cases=cases(trial, results),
-            fault_kinds=FAULTS,
-            metrics={metric: METRICS[metric] for metric in words.metrics_of(report)},
-            plotly=get_plotlyjs(),
-        )
+    template = html_templates(Path(__file__).parent).get_template("report.html")
+    return template.render(
+        report=report,
+        points=POINTS,
+        table=table(report),
+        columns=columns_of(trial),
+        landmarks=words.landmark_line(report),
+        colors=colors_of(report),
+        sweeps=[name for name in SWEEPS if any(one["sweep"] == name for one in report["conditions"])],
+        published=words.published_table(report),
+        published_on=find_protocol(report["protocol"]["name"]).published_on,
+        plots={name: plot.to_plotly_json() for name, plot in plots(report, results, trial, pictures).items()},
+        pictures=pictures,
+        names={index: trial.items[index].within for index in pictures},
+        cases=cases(trial, results),
+        fault_kinds=FAULTS,
+        metrics={metric: METRICS[metric] for metric in words.metrics_of(report)},
+        plotly=get_plotlyjs(),
     )
 
 
