@@ -39,12 +39,13 @@ def module_of(line: str) -> tuple[str, list[str]]:
     return words[start + 1], words[start + 2 :]
 
 
-@pytest.mark.parametrize("line", commands())
+@pytest.mark.parametrize("line", commands(), ids=lambda line: " ".join(line.split()[:4]))
 def test_every_command_exists_with_its_options(line, monkeypatch, capsys):
     module, arguments = module_of(line)
     verb = arguments[:1] if module in ("sparnet", "viz") else []
     monkeypatch.setattr(threading, "excepthook", threading.excepthook)  # the trainer sets its own
     monkeypatch.setattr(sys, "argv", [module, *verb, "--help"])
+    monkeypatch.delitem(sys.modules, module, raising=False)  # it is run anew, as a program
     with pytest.raises(SystemExit) as ended:
         runpy.run_module(module, run_name="__main__", alter_sys=True)
     assert not ended.value.code
