@@ -1,5 +1,5 @@
 # make app    open the demo at http://127.0.0.1:7860       make test   every test, with a real browser
-# make bench  time and memory of one face and of the page  make lint   ruff
+# make bench  time and memory of one face and of the page  make lint   ruff and pyright
 # make attack  20 visitors and a hostile one for two minutes, every answer checked; ARGS="--clients 5 --seconds 20"
 # make bench-threads  what two busy processes cost each other
 # make bench-training  speed of a training step and of its loader; ARGS=--compile for torch.compile too
@@ -33,6 +33,7 @@ bench-training: $(VENV)/dev-installed
 lint: $(VENV)/dev-installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	PYRIGHT_PYTHON_IGNORE_WARNINGS=1 $(BIN)/pyright
 
 clean:
 	rm -rf $(VENV)

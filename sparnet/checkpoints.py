@@ -25,7 +25,9 @@ from sparnet.hub import WEIGHTS, check_weights, fetch
 from sparnet.limits import MAX_TENSORS, MAX_WEIGHTS_BYTES
 from sparnet.model import SPARNet, SPARNetConfig, UnitPlan
 
-BUNDLED = Path(__file__).parents[1] / "checkpoints"
+_INSTALLED = Path(__file__).with_name("bundled")  # where a wheel puts checkpoints/, see pyproject.toml
+BUNDLED = _INSTALLED if _INSTALLED.is_dir() else Path(__file__).parents[1] / "checkpoints"
+REMEDY = "`git checkout -- checkpoints`, or installing again, restores it"  # a bundled file that is missing or changed
 DEFAULT_MODEL = "sparnet-tiny"
 
 _AUTHORS = "https://github.com/chaofengc/Face-SPARNet/releases/download/v0.1.0/"
@@ -160,9 +162,7 @@ def _load_entry(entry: ModelEntry, device: torch.device) -> SPARNet:
     weights = entry.weights
     if not weights.is_file():
         if entry.bundled:
-            raise UserError(
-                f"{weights}, a part of this project, is not there: `git checkout -- {entry.path}` restores it."
-            )
+            raise UserError(f"{weights}, a part of this project, is not there: {REMEDY}.")
         raise UserError(
             f"{entry.name} is the authors' model and is not bundled (licence: {entry.licence}). If that suits you, "
             f"download {entry.source} and save it as {entry.path}."
@@ -170,7 +170,7 @@ def _load_entry(entry: ModelEntry, device: torch.device) -> SPARNet:
     if entry.sha256:
         actual = sha256_of(weights)
         if actual != entry.sha256:
-            remedy = "Restore it with git" if entry.bundled else f"Download it again from {entry.source}"
+            remedy = f"To put it right: {REMEDY}" if entry.bundled else f"Download it again from {entry.source}"
             raise UserError(
                 f"{weights} is not the {entry.name} we know: SHA-256 {actual}, not {entry.sha256}. {remedy}."
             )

@@ -25,7 +25,7 @@ from huggingface_hub.errors import HFValidationError
 from tqdm import tqdm
 
 from sparnet import command, images
-from sparnet.checkpoints import DEFAULT_MODEL, MODELS, load_model
+from sparnet.checkpoints import DEFAULT_MODEL, MODELS, REMEDY, load_model
 from sparnet.errors import UserError
 from sparnet.faces import find_detector
 from sparnet.files import (
@@ -150,7 +150,7 @@ def models() -> None:
         present = entry.weights.is_file()
         weights = str(entry.path) if present else f"not here; download {entry.source} and save it as {entry.path}"
         if entry.bundled and not present:
-            weights = f"missing; `git checkout -- {entry.path}` restores it"
+            weights = f"{entry.path} is missing; {REMEDY}"
         lines = {"score": entry.scores, "licence": entry.licence, "weights": weights, "note": entry.note}
         for label, text in lines.items():
             if text:

@@ -23,6 +23,7 @@ import skimage.data
 from skimage.feature import Cascade
 from skimage.transform import SimilarityTransform
 
+from sparnet.checkpoints import BUNDLED
 from sparnet.errors import UserError
 from sparnet.hub import fetch_file
 from sparnet.images import resize
@@ -39,7 +40,7 @@ TEMPLATE_SIDE = 512
 FACE_BOX = (256, 279, 276, 380)  # YuNet's boxes, 93 of them; sd 21, 7, 9, 14 pixels
 LBP_BOX = (257, 276, 285, 285)  # windows of the LBP cascade, 158 of them; sd 19, 21, 40, 40 pixels
 
-LANDMARKS = Path(__file__).parents[1] / "checkpoints" / "landmarks5"  # bundled: trained by this project
+LANDMARKS = BUNDLED / "landmarks5"  # trained by this project
 LOOKS = 2  # of the landmark net: the second sees the face as the first aligned it
 
 MIN_FACE = 4  # pixels; less is not a face but a mistake
@@ -152,13 +153,15 @@ def refine(photo: np.ndarray, box: np.ndarray, net: LandmarkNet) -> np.ndarray |
     That is, not those of a face, or of one that is not where the box has it, not of its size, or not upright.
     """
     size = net.config.size
-    to_crop = box_to_crop = crop_transform(Face(box), size)
+    face = Face(box)
+    to_crop = box_to_crop = crop_transform(face, size)
     for _ in range(LOOKS):
         landmarks = transform_points(inverse_transform(to_crop), net.locate(crop_face(photo, to_crop, size)))
         if not _plausible((transform_points(box_to_crop, landmarks) + 0.5) * TEMPLATE_SIDE / size - 0.5):
             return None
-        to_crop = crop_transform(Face(box, landmarks), size)
-    return landmarks
+        face = Face(box, landmarks)
+        to_crop = crop_transform(face, size)
+    return face.landmarks
 
 
 def whole_landmarks(face: np.ndarray) -> np.ndarray | None:
@@ -326,7 +329,7 @@ class _YuNet:
         return max(same, key=lambda other: other.score, default=face)
 
     def _sure(self, face: Face) -> bool:
-        if face.score < self.SURE or (face.box[2:] - face.box[:2]).min() < MIN_FACE:
+        if face.landmarks is None or face.score < self.SURE or (face.box[2:] - face.box[:2]).min() < MIN_FACE:
             return False
         return _plausible(transform_points(crop_transform(Face(face.box), TEMPLATE_SIDE), face.landmarks))
 
@@ -424,7 +427,8 @@ def _any_way_up(
         for face in filter(sure, look(np.ascontiguousarray(np.rot90(photo, quarters)))):
             corners = _turned_back(face.box.reshape(2, 2), quarters, width, height)
             box = np.concatenate((corners.min(axis=0), corners.max(axis=0)))
-            found.append(Face(box, _turned_back(face.landmarks, quarters, width, height), face.score))
+            points = None if face.landmarks is None else _turned_back(face.landmarks, quarters, width, height)
+            found.append(Face(box, points, face.score))
     return _apart(found)
 
 
@@ -486,7 +490,7 @@ def _plausible(points: np.ndarray) -> bool:
     shift = np.linalg.norm(points.mean(axis=0) - TEMPLATE.mean(axis=0))
     misfit = np.linalg.norm(transform_points(to_points, TEMPLATE) - points, axis=1).mean()
     eyes = np.linalg.norm(TEMPLATE[1] - TEMPLATE[0])
-    return 1 / 1.6 < scale < 1.6 and abs(degrees) < 45 and shift < eyes and misfit < 0.25 * eyes * scale
+    return bool(1 / 1.6 < scale < 1.6 and abs(degrees) < 45 and shift < eyes and misfit < 0.25 * eyes * scale)
 
 
 def transform_points(affine: np.ndarray, points: np.ndarray) -> np.ndarray:

@@ -8,7 +8,7 @@ The ecosystem's mixin fills in what is missing and drops what it does not know; 
 import json
 import re
 import warnings
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import fields
 from hashlib import file_digest, sha1, sha256
@@ -66,9 +66,12 @@ class StrictHubMixin(PyTorchModelHubMixin):
     """
 
     config_class: type
+    state_dict: Callable[..., dict[str, Any]]  # nn.Module's, as the other two
+    load_state_dict: Callable[..., Any]
+    eval: Callable[..., Self]
 
     @classmethod
-    def from_pretrained(
+    def from_pretrained(  # pyright: ignore[reportIncompatibleMethodOverride]: passes over no option that is unknown
         cls,
         pretrained_model_name_or_path: str | Path,
         *,

@@ -237,7 +237,7 @@ def _transform(profile: bytes | None, mode: str) -> tuple[ImageCms.ImageCmsTrans
         return None, f"has {len(profile) / 1e6:.1f} MB, more than is read,"
     try:
         source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
-        space = source.profile.xcolor_space.strip()
+        space = source.profile.xcolor_space.strip()  # pyright: ignore[reportAttributeAccessIssue]: Pillow's annotation
         if space not in _CHARTS:
             return None, "is of a kind that is not read here"
         if space != mode and (space, mode) not in (("GRAY", "L"), ("RGB", "L")):

@@ -95,7 +95,8 @@ def mean_interval(values: ndarray, seed: int) -> tuple[ndarray, ndarray, ndarray
     if sure.any():
         edges = (50 * (1 - CONFIDENCE), 50 * (1 + CONFIDENCE))
         low[sure], high[sure] = np.nanpercentile(drawn[:, sure], edges, axis=0)
-    return tuple(array.reshape(np.shape(values)[1:]) for array in (mean, low, high))
+    shape = np.shape(values)[1:]
+    return mean.reshape(shape), low.reshape(shape), high.reshape(shape)
 
 
 def _structural(sharp: ndarray, restored: ndarray, channel_axis: int | None = None) -> float:

@@ -11,6 +11,7 @@ import pytest
 import released
 import skimage.data
 import torch
+from made_up import SMALL
 from PIL import Image
 
 from sparnet import SPARNet, SPARNetConfig, cli, images, load_model
@@ -23,13 +24,9 @@ BOX = "170,60,270,190"
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """A model so small that a test can wait for it."""
     torch.manual_seed(0)
-    config = SPARNetConfig(
-        size=32, smallest=8, min_channels=8, max_channels=16, body_depth=2, bottleneck=16, hourglass_channels=8
-    )
     path = tmp_path_factory.mktemp("model")
-    SPARNet(config).save_pretrained(path)
+    SPARNet(SMALL).save_pretrained(path)
     return path
 
 

@@ -14,7 +14,7 @@ from gradio import FileData
 from gradio_client import Client, handle_file
 from PIL import Image
 from playwright.sync_api import Page, expect
-from served import served
+from served import PATIENCE, served, watched
 
 from sparnet import Restorer, SPARNet, SPARNetConfig, images
 from sparnet.errors import UserError
@@ -37,7 +37,6 @@ SMALL = SPARNetConfig(
     degraded_size=16,
 )  # fmt: skip
 UNITS = [plan.name for plan in SMALL.units()]
-PATIENCE = 60_000  # milliseconds, for a busy machine
 
 
 @pytest.fixture(scope="module")
@@ -86,18 +85,8 @@ def subject(model, name):
 
 @pytest.fixture
 def page(server, browser):
-    """The page, just opened; the test fails if its console has an error or it asks any other host for anything."""
-    page = browser.new_page(viewport={"width": 1360, "height": 1000})
-    page.set_default_timeout(PATIENCE)
-    problems = []
-    page.on("console", lambda message: problems.append(message.text) if message.type == "error" else None)
-    page.on("pageerror", lambda error: problems.append(str(error)))
-    ours = (server, "data:", "blob:")
-    page.on("request", lambda request: None if request.url.startswith(ours) else problems.append(request.url))
-    page.goto(server)
-    yield page
-    page.close()
-    assert problems == []
+    with watched(browser, server) as page:
+        yield page
 
 
 @pytest.fixture
