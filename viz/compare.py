@@ -15,14 +15,12 @@ from numpy import ndarray
 from PIL import Image, ImageDraw, ImageFont
 from skimage.color import rgb2ycbcr
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
-from torch import Tensor
 
+from sparnet.attention import colorize, enlarge, mean_attention
 from sparnet.faces import Face
 from sparnet.images import resize, to_image
 from sparnet.restorer import Mode, Restorer, as_coloured, cut_face, side_in_photo
 from sparnet.text import plain
-from viz.atlas import mean_map
-from viz.overlay import colorize, enlarge
 
 SHARP, SMALL = 128, 16  # pixels a side: what SPARNet's training faces were, and what they were reduced to
 PROTOCOL = (
@@ -146,15 +144,6 @@ def scores(picture: ndarray, sharp: ndarray) -> tuple[float, float]:
         psnr = peak_signal_noise_ratio(truth, y, data_range=255)
     window = {"gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False}
     return float(psnr), float(structural_similarity(truth, y, data_range=255, **window))
-
-
-def mean_attention(alphas: dict[str, Tensor]) -> ndarray | None:
-    """Maps (1,C,h,w) or (C,h,w) -> (h,w) float32, the mean over all units at the largest map's size; None of none."""
-    if not alphas:
-        return None
-    maps = [mean_map(alpha) for alpha in alphas.values()]
-    side = max(map(len, maps))
-    return np.mean([enlarge(alpha, side) for alpha in maps], axis=0)
 
 
 def best(columns: Sequence[Column]) -> str:
