@@ -8,6 +8,7 @@ untrusted bytes -> decode_photo -> Decoded: pixels, what is transparent, notes -
 import codecs
 import io
 import warnings
+from base64 import b64encode
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -318,3 +319,8 @@ def check_image(image: np.ndarray) -> np.ndarray:
         got = f"{image.dtype} {image.shape}" if isinstance(image, np.ndarray) else type(image).__name__
         raise ValueError(f"an image is (H, W, 3) uint8 RGB, not {got}; sparnet.images.load makes one of a file")
     return image
+
+
+def data_url(image: bytes, kind: str = "png") -> str:
+    """An encoded picture as the address of an <img>, for pages that ask no server."""
+    return f"data:image/{kind};base64,{b64encode(image).decode()}"

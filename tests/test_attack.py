@@ -22,11 +22,18 @@ from served import started
 from sparnet.checkpoints import DEFAULT_MODEL
 from sparnet.errors import UserError
 from sparnet.faces import Detector, Face
-from viz.tabs import door, serving
+from viz.tabs import controls, door, serving
 
 ROOT = Path(__file__).parents[1]
 META = {"_type": "gradio.FileData"}
 MEGABYTE = 1_000_000
+
+
+def own(name: str, **given) -> list:
+    """The values of an endpoint's own parameters: those that are given, and the defaults of the others."""
+    if name not in controls.ON_PAGE:
+        return []
+    return list((controls.given_to(controls.ON_PAGE[name]) | given).values())
 
 
 @pytest.fixture(scope="module")
@@ -74,15 +81,14 @@ def test_only_what_was_sent_to_the_page_is_opened_and_all_else_gets_the_same_ans
         assert attacker.call("restore", photo, *GIVEN[:2], False) == before + serving.NOT_SENT + after, photo
 
 
-@pytest.mark.parametrize("name", ["attention", "compare", "gate", "regions", "ablate", "query", "report", "edit"])
+@pytest.mark.parametrize("name", ["attention", "compare", "gate", "regions", "ablation", "query", "report", "edit"])
 def test_no_endpoint_opens_a_photo_that_was_not_sent(attacker, unsent, name):
-    own = {"ablate": [False], "query": [None, "gradient"], "edit": [None]}.get(name, [])
-    assert serving.NOT_SENT in attacker.call(name, unsent[0], *GIVEN, *own)
+    assert serving.NOT_SENT in attacker.call(name, unsent[0], *GIVEN, *own(name))
 
 
 def test_neither_does_the_second_photo_nor_a_file_of_edits(attacker, sent, unsent):
     for file in unsent[:6]:
-        assert serving.NOT_SENT in attacker.call("agreement", sent, *GIVEN, None, file)
+        assert serving.NOT_SENT in attacker.call("agreement", sent, *GIVEN, *own("agreement", other_photo=file))
         assert serving.NOT_SENT in attacker.call("edit", sent, *GIVEN, file | {"meta": META})
 
 
@@ -161,7 +167,7 @@ def test_a_photo_of_more_pixels_than_a_camera_makes_is_refused_by_its_header(att
     Image.new("1", (999, 40_000)).save(file, "PNG")
     large = {"path": attacker.upload(file.getvalue()).json()[0]}
     for name in ("restore", "gate"):
-        told = attacker.call(name, large, *(GIVEN if name == "gate" else [*GIVEN[:2], False]))
+        told = attacker.call(name, large, *([*GIVEN, *own("gate")] if name == "gate" else [*GIVEN[:2], False]))
         assert "999 x 40000 pixels, which is more than 12 megapixels" in told
 
 
@@ -181,8 +187,8 @@ def test_of_a_crowd_the_largest_faces_are_restored_and_it_is_said(monkeypatch):
 
 WRONG = {
     "face": ("attention", [DEFAULT_MODEL, "simulate", "x", False], "There is no face 'x'"),
-    "face half": ("gate", [DEFAULT_MODEL, "simulate", 1.5, False], "There is no face 1.5"),
-    "face 0": ("gate", [DEFAULT_MODEL, "simulate", 0, False], "There is no face 0"),
+    "face half": ("gate", [DEFAULT_MODEL, "simulate", 1.5, False, None], "There is no face 1.5"),
+    "face 0": ("gate", [DEFAULT_MODEL, "simulate", 0, False, None], "There is no face 0"),
     "whole": ("restore", [DEFAULT_MODEL, "simulate", "false"], "whole is 'false'"),
     "mode": ("restore", [DEFAULT_MODEL, ["simulate"], False], "is not a mode"),
     "model": ("restore", [[DEFAULT_MODEL], "simulate", False], "is not a model's name"),
@@ -190,13 +196,21 @@ WRONG = {
     "models nested": ("compare", [[[DEFAULT_MODEL]], "simulate", 1, False], "is not a list of models' names"),
     "models number": ("compare", [5, "simulate", 1, False], "is not a list of models' names"),
     "models path": ("compare", [["/etc"], "simulate", 1, False], "'/etc' is not a model"),
-    "unit": ("faithfulness", [*GIVEN, 5], "5 is not a unit"),
-    "patch": ("query", [*GIVEN, [1, 2, "x"], "gradient"], "A patch is four whole numbers"),
-    "patch text": ("query", [*GIVEN, "1,2,3,4", "gradient"], "A patch is four whole numbers"),
-    "patch outside": ("query", [*GIVEN, [0, 0, 999, 1], "gradient"], "is not inside the face"),
-    "detector": ("query", [*GIVEN, None, ["sum"]], "is not a detector"),
-    "pairs": ("ablate", [*GIVEN, "no"], "pairs is 'no'"),
-    "other model": ("agreement", [*GIVEN, 5, None], "is not a model's name"),
+    "units": ("faithfulness", [*GIVEN, *own("faithfulness", units=5)], "units is 5. It is a list"),
+    "unit": ("faithfulness", [*GIVEN, *own("faithfulness", units=[5])], "units is 5. Give it as text"),
+    "patch": ("query", [*GIVEN, *own("query", patch=[1, 2, "x"])], "A patch is four whole numbers"),
+    "patch text": ("query", [*GIVEN, *own("query", patch="1,2,3,4")], "A patch is four whole numbers"),
+    "patch outside": ("query", [*GIVEN, *own("query", patch=[0, 0, 999, 1])], "is not inside the face"),
+    "detector": ("query", [*GIVEN, *own("query", detector=["sum"])], "detector has no ['sum']"),
+    "pairs": ("ablation", [*GIVEN, *own("ablation", pairs="no")], "pairs is 'no'"),
+    "modes": ("ablation", [*GIVEN, *own("ablation", modes=["zero", "two"])], "modes has no 'two'"),
+    "steps": ("query", [*GIVEN, *own("query", steps=10**9)], "steps is 1000000000. It must be a number from 1 to 200"),
+    "steps half": ("query", [*GIVEN, *own("query", steps=1.5)], "steps is 1.5. It is a whole number"),
+    "sigma": ("query", [*GIVEN, *own("query", sigma="1e9")], "sigma is '1e9'. It is a number"),
+    "noises": ("stability", [*GIVEN, *own("stability", noises=True)], "noises is True. It is a whole number"),
+    "seed": ("sanity", [*GIVEN, *own("sanity", seed=-1)], "seed is -1. It must be a number from 0"),
+    "colormap": ("atlas", [*GIVEN, *own("atlas", colormap={"a": 1})], "colormap has no"),
+    "other model": ("agreement", [*GIVEN, *own("agreement", other_model=5)], "is not a model's name"),
     "too few": ("restore", [], "A value is missing"),
     "no such endpoint": ("rm", [], "A value is missing"),
 }
@@ -233,7 +247,9 @@ def test_a_face_strength_or_part_that_the_page_never_sends_is_answered_in_words(
         assert "There is no such face" in told
     assert "There is no such face" in attacker.event("faces", "select", session, [None])
     for patch in ([1], "x", [0, 0, float(10**9), 1], None):
-        assert '"success":true' in attacker.event("view-query", "select", session, [None, "gradient"], {"patch": patch})
+        assert '"success":true' in attacker.event(
+            "view-query", "select", session, [None, *own("query")], {"patch": patch}
+        )
     layers = {"background": None, "layers": [], "composite": None}
     told = attacker.event("paint-apply", "click", session, [None, None, None, layers, "x"])
     assert "of the wrong type" in told
@@ -475,7 +491,7 @@ def test_on_a_space_the_proxy_tells_the_address_and_elsewhere_nobody_is_believed
 
 
 def test_a_flood_of_slow_requests_is_refused_in_words_and_no_restoration_waits_behind_it(attacker, sent):
-    body = {"data": [sent, *GIVEN, ""], "session_hash": "flood"}
+    body = {"data": [sent, *GIVEN, *own("faithfulness")], "session_hash": "flood"}
     answers = [attacker.http.post("call/faithfulness", json=body) for _ in range(3 * serving.WAITING_OF_ONE)]
     refused = [answer for answer in answers if answer.status_code != 200]
     assert len(answers) - len(refused) in range(serving.WAITING_OF_ONE, serving.WAITING_OF_ONE + 5)  # some were done
@@ -488,4 +504,4 @@ def test_a_flood_of_slow_requests_is_refused_in_words_and_no_restoration_waits_b
 
 def test_the_page_is_well_after_all_that(page, attacker, sent):
     assert page.process.poll() is None
-    assert "event: complete" in attacker.call("gate", sent, *GIVEN)
+    assert "event: complete" in attacker.call("gate", sent, *GIVEN, *own("gate"))

@@ -15,10 +15,11 @@ from playwright.sync_api import expect
 from served import served
 
 from sparnet import Restorer, SPARNet, SPARNetConfig, load_model
+from sparnet.attention import mean_attention
 from sparnet.checkpoints import DEFAULT_MODEL, MODELS
 from sparnet.faces import Face
 from sparnet.metrics import psnr
-from viz.compare import Column, OneFace, best, comparison_strip, mean_attention, restored_column, side_by_side
+from viz.compare import Column, OneFace, best, comparison_strip, restored_column, side_by_side
 from viz.tabs import models
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:gradio.queueing")  # its use of pandas

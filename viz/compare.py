@@ -13,15 +13,13 @@ import numpy as np
 from matplotlib.font_manager import FontProperties, findfont
 from numpy import ndarray
 from PIL import Image, ImageDraw, ImageFont
-from torch import Tensor
 
+from sparnet.attention import colorize, enlarge, mean_attention
 from sparnet.faces import Face
 from sparnet.images import resize, to_image
 from sparnet.metrics import psnr, ssim
 from sparnet.restorer import Mode, Restorer, as_coloured, cut_face, side_in_photo
 from sparnet.text import plain
-from viz.atlas import mean_map
-from viz.overlay import colorize, enlarge
 
 SHARP, SMALL = 128, 16  # pixels a side: what SPARNet's training faces were, and what they were reduced to
 PROTOCOL = (
@@ -133,15 +131,6 @@ def side_by_side(one: OneFace, restored: Sequence[Column]) -> list[Column]:
     original = one.crop(side)
     columns = [Column("Bicubic", one.degraded(side), SMALL), *(_at(side, column) for column in restored)]
     return [Column("Original", original, one.pixels), *(_scored(column, original) for column in columns)]
-
-
-def mean_attention(alphas: dict[str, Tensor]) -> ndarray | None:
-    """Maps (1,C,h,w) or (C,h,w) -> (h,w) float32, the mean over all units at the largest map's size; None of none."""
-    if not alphas:
-        return None
-    maps = [mean_map(alpha) for alpha in alphas.values()]
-    side = max(map(len, maps))
-    return np.mean([enlarge(alpha, side) for alpha in maps], axis=0)
 
 
 def best(columns: Sequence[Column]) -> str:

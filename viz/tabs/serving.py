@@ -61,6 +61,7 @@ SESSIONS = 1000  # visitors who are remembered
 KEPT_BYTES = 500_000_000  # of what all of them look at, in memory; the oldest goes first
 WAITING = 100  # requests
 WAITING_OF_ONE = 20  # of these from one address, a lane
+OPTIONS_MOST = {"steps": 200, "draws": 10, "noises": 20, "cells": 64, "levels": 50, "count": 64}  # of instruments
 
 # Two lanes, so that a restoration never waits behind an instrument of minutes; each runs one network at a time.
 QUICK = {"concurrency_id": "quick", "concurrency_limit": 1}

@@ -14,6 +14,7 @@ So every ranking is watched at the same pixels, and every damaged cell has the s
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from operator import length_hint
+from typing import Annotated
 
 import numpy as np
 import torch
@@ -26,14 +27,17 @@ from skimage.filters import sobel
 from torch import Tensor
 from torch.nn import functional as F
 
+from sparnet.attention import enlarge
 from sparnet.errors import UserError
 from sparnet.images import to_image
 from sparnet.metrics import mean_interval
 from sparnet.restorer import Progress
 from sparnet.text import for_figure
-from viz.finding import Finding, Subject, attending
-from viz.overlay import enlarge
-from viz.regions import area_weights, spatial_maps
+from viz.finding import Finding, silent
+from viz.instrument import MATTERS, Instrument, Option, Seed
+from viz.instruments.regions import area_weights
+from viz.subject import Subject, attending, spatial_maps
+from viz.views import View, bars, lines, panel
 
 MEANING = (
     "How much the rest of the restored face changes when the most salient cells of the input are damaged, against the "
@@ -46,6 +50,12 @@ NOISE = 0.02  # standard deviation, in [-1,1]: 1 % of the range
 PROBES = 4  # of the gradient map: its noise is averaged further over each cell
 MEASURES = ("elsewhere", "anywhere", "input")
 ALPHA, GRADIENT, SOBEL, RANDOM = "mean attention", "gradient", "Sobel", "random"
+MapsToo = Annotated[
+    list[str] | None, Option("These units' own maps too, beside the mean of all.", units=True, shown=True)
+]
+Cells = Annotated[int, Option("On a side of the face; one of them is damaged at a time.", 2, 128)]
+Levels = Annotated[int, Option("Steps up to 50 % damaged.", 1, 1000)]
+Draws = Annotated[int, Option("Random maps to compare with.", 1, 1000)]
 
 _WEIGHTS = ((1 / 12, 1 / 6, 1 / 12), (1 / 6, 0, 1 / 6), (1 / 12, 1 / 6, 1 / 12))  # of the neighbours, ROAD
 _SOLVED = 1e-4  # largest residual of an imputed pixel, in [-1,1]
@@ -212,19 +222,18 @@ def saliency_maps(subject: Subject, units: Sequence[str], draws: int, seed: int)
 
 def study(
     subject: Subject,
-    units: Sequence[str] | None = None,
-    cells: int = CELLS,
-    levels: int = LEVELS,
-    draws: int = 3,
-    seed: int = 0,
-    progress: Progress | None = None,
+    units: MapsToo = None,
+    cells: Cells = CELLS,
+    levels: Levels = LEVELS,
+    draws: Draws = 3,
+    seed: Seed = 0,
+    progress: Progress = silent,
 ) -> Finding:
     """The test on one face: mean attention, that of `units`, and what a gradient, edges and chance can do."""
     maps = saliency_maps(subject, units or (), draws, seed)
     curves = {}
     for i, (name, saliency) in enumerate(maps.items()):
-        if progress:
-            progress(i, len(maps), f"Damaging the face by {name}")
+        progress(i, len(maps), f"Damaging the face by {name}")
         curves[name] = deletion(subject.model, subject.degraded, saliency, cells, levels, seed)
     shown, chance = _pooled(curves)
     scores = {name: one.scores() for name, one in shown.items()}
@@ -243,8 +252,7 @@ def study(
         "scores_of_random_draws": chance,
         "rms_elsewhere_at_50_percent": float(shown[ALPHA].most[0, -1]),
     }
-    if progress:
-        progress(len(maps), len(maps), "Done")
+    progress(len(maps), len(maps), "Done")
     arrays = {f"{name}.{end}": getattr(one, end) for name, one in curves.items() for end in ("most", "least")}
     return Finding(
         "faithfulness", MEANING, numbers, arrays | {f"{name}.ranks": p for name, p in pictures.items()}, figure
@@ -253,12 +261,12 @@ def study(
 
 def study_many(
     subjects: Iterable[Subject],
-    units: Sequence[str] | None = None,
-    cells: int = CELLS,
-    levels: int = LEVELS // 2,
-    draws: int = 1,
-    seed: int = 0,
-    progress: Progress | None = None,
+    units: MapsToo = None,
+    cells: Cells = CELLS,
+    levels: Levels = LEVELS // 2,
+    draws: Draws = 1,
+    seed: Seed = 0,
+    progress: Progress = silent,
 ) -> Finding:
     """The test over faces of one network: mean scores, and attention's lead over each baseline on the same face.
 
@@ -267,8 +275,7 @@ def study_many(
     curves, ranks, scores, model = [], 0, [], None
     total = length_hint(subjects)
     for i, subject in enumerate(subjects):
-        if progress:
-            progress(i, total, f"Damaging face {i + 1}")
+        progress(i, total, f"Damaging face {i + 1}")
         if model not in (None, subject.name):
             raise UserError(f"The faces are of two models, {model} and {subject.name}. Study one model at a time.")
         model = subject.name
@@ -302,8 +309,7 @@ def study_many(
         },
         "lead_of_attention": leads,
     }
-    if progress:
-        progress(len(scores), len(scores), "Done")
+    progress(len(scores), len(scores), "Done")
     return Finding(
         "faithfulness",
         MEANING,
@@ -435,3 +441,40 @@ def _told(values: Sequence[float]) -> dict[str, float | None]:
 
 def _signed(value: float | None) -> str:
     return "none" if value is None or np.isnan(value) else f"{value:+.2f}"
+
+
+def view(finding: Finding) -> View:
+    arrays, scores = finding.arrays, finding.numbers["scores"]
+    names = [name.removesuffix(".ranks") for name in arrays if name.endswith(".ranks")]
+    curves = {
+        f"{name}, {end} salient": arrays[f"{name}.{end}"][0]
+        for name in names
+        if name in scores or name == f"{RANDOM} 1"  # one of its draws is enough to see
+        for end in ("most", "least")
+    }
+    damaged = 50 * np.arange(1, len(next(iter(curves.values()))) + 1) / len(next(iter(curves.values())))
+    elsewhere = {"score, -1 to 1": [one["elsewhere"] for one in scores.values()]}
+    return View(
+        groups={"rank of each cell, 1 the most salient": [panel(name, arrays[f"{name}.ranks"]) for name in names]},
+        charts={
+            "The share of the change that the most salient cells bring before the least do; 0 is chance:": bars(
+                scores, elsewhere, "score"
+            ),
+            "How much the rest of the restored face changes when so many cells are damaged:": lines(
+                damaged, curves, "cells damaged, %", "RMS, 8-bit levels"
+            ),
+        },
+    )
+
+
+INSTRUMENT = Instrument(
+    "faithfulness",
+    MATTERS,
+    "Does the rest of the face follow?",
+    "Cells of the input are damaged in the order of a map, and the rest of the restored face is watched; beside "
+    "attention a gradient, an edge filter and chance.",
+    study,
+    over_faces=study_many,
+    view=view,
+    slow=True,
+)

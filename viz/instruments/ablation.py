@@ -8,24 +8,31 @@ study: units x modes    study_many: their means over faces    study_pairs: two u
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Annotated, Literal, get_args
 
 import numpy as np
 import torch
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from plotly import graph_objects as go
 from torch import Tensor
 
+from sparnet.attention import color_table
 from sparnet.errors import UserError
 from sparnet.images import to_image
 from sparnet.metrics import RESAMPLES, mean_interval, psnr, ssim
 from sparnet.model import SPARNet
 from sparnet.restorer import Progress
-from viz.finding import Finding, Subject, attending
-from viz.gate import resume, steps, steps_after
+from viz.finding import Finding, silent
+from viz.instrument import MATTERS, Instrument, Option, Seed, Units
+from viz.instruments.gate import resume, steps, steps_after
+from viz.subject import Subject, attending
+from viz.views import View, bars, panel, picture, pictures
 
 Mode = Literal["zero", "one", "mean", "shuffle"]
 MODES: tuple[Mode, ...] = get_args(Mode)
+Modes = Annotated[list[Mode] | None, Option("What replaces alpha; without it, all.")]
+PAIRS = "ablation-pairs"  # what the findings of two units at once are called
 MEASURES = ("rms", "psnr_change", "ssim_change")  # the last two where the sharp face is known
 MEANING = (
     "How much the restored face changes when one unit's attention is replaced and all later units react to it: 'zero' "
@@ -108,15 +115,22 @@ def rms(difference: np.ndarray) -> np.ndarray:
 @torch.no_grad()
 def study(
     subject: Subject,
-    units: Sequence[str] | None = None,
-    modes: Sequence[Mode] = MODES,
-    seed: int = 0,
-    progress: Progress | None = None,
+    units: Units = None,
+    modes: Modes = None,
+    seed: Seed = 0,
+    pairs: Annotated[bool, Option("Every two units at once.", shown=True)] = False,
+    progress: Progress = silent,
 ) -> Finding:
     """Every unit (or `units`) x mode on one face, ranked by RMS change; PSNR and SSIM change where it was sharp once.
 
     Arrays: `rms`, `psnr_change`, `ssim_change` (units, modes); of each mode the strongest as picture and difference.
+    pairs: `study_pairs` instead, of one mode.
     """
+    if pairs:
+        if modes and len(modes) > 1:
+            raise UserError("Pairs of units are replaced in one way: give one mode.")
+        return study_pairs(subject, units, modes[0] if modes else "mean", seed, progress)
+    modes = modes or MODES
     units = attending(subject, units)
     before = subject.model(subject.degraded)
     table = {name: np.zeros((len(units), len(modes))) for name in _measures(subject)}
@@ -127,8 +141,7 @@ def study(
         for j, mode in enumerate(modes):
             if mode not in strongest or table["rms"][i, j] > strongest[mode].rms:
                 strongest[mode] = Example.of(unit, before, restored[j : j + 1])
-        if progress:
-            progress(i + 1, len(units), f"{unit} replaced in {len(modes)} ways")
+        progress(i + 1, len(units), f"{unit} replaced in {len(modes)} ways")
 
     arrays = {"units": np.array(units), "modes": np.array(modes), **table, "restored": to_image(before)}
     for mode, example in strongest.items():
@@ -144,31 +157,29 @@ def study(
 @torch.no_grad()
 def study_many(
     subjects: Iterable[Subject],
-    units: Sequence[str] | None = None,
-    modes: Sequence[Mode] = MODES,
-    seed: int = 0,
-    progress: Progress | None = None,
+    units: Units = None,
+    modes: Modes = None,
+    seed: Seed = 0,
+    progress: Progress = silent,
 ) -> Finding:
     """The same over faces in front of one network: means with 95 % bootstrap intervals; arrays `NAME_of_faces`.
 
     PSNR and SSIM change only if every face was sharp once. `ValueError` without a face or for several networks.
     """
-    subjects = list(subjects)
+    subjects, modes = list(subjects), modes or MODES
     if len({id(subject.model) for subject in subjects}) != 1:
         raise ValueError("subjects are one or more faces in front of one network")
     units = attending(subjects[0], units)
     measures = set.intersection(*(set(_measures(subject)) for subject in subjects))
     faces = {name: np.zeros((len(subjects), len(units), len(modes))) for name in MEASURES if name in measures}
     for k, subject in enumerate(subjects):
-        if progress:
-            progress(k, len(subjects), f"Face {k + 1} of {len(subjects)}")
+        progress(k, len(subjects), f"Face {k + 1} of {len(subjects)}")
         before = subject.model(subject.degraded)
         for i, (_, restored) in enumerate(replaced(subject.model, subject.degraded, units, modes, seed)):
             effects = _effects(subject, before, restored)
             for name, values in faces.items():
                 values[k, i] = effects[name]
-    if progress:
-        progress(len(subjects), len(subjects), "Done")
+    progress(len(subjects), len(subjects), "Done")
 
     table = {}
     for name, values in faces.items():
@@ -193,7 +204,7 @@ def study_pairs(
     units: Sequence[str] | None = None,
     mode: Mode = "mean",
     seed: int = 0,
-    progress: Progress | None = None,
+    progress: Progress = silent,
 ) -> Finding:
     """Every two units replaced at once; of the changes d of the picture, alone and together, in 8-bit levels:
 
@@ -217,15 +228,13 @@ def study_pairs(
     for i, first in enumerate(units):
         for step in steps_after(subject.model, first, starts[first]):
             if step.name in units:
-                if progress:
-                    progress(done, pairs, f"{first} and {step.name}")
+                progress(done, pairs, f"{first} and {step.name}")
                 both = resume(subject.model, step.name, step.shortcut + maps[step.name] * step.f)
                 change, j = levels(both) - before, units.index(step.name)
                 effect[i, j] = effect[j, i] = rms(change).item()
                 rest[i, j] = rest[j, i] = rms(change - alone[first] - alone[step.name]).item()
                 done += 1
-    if progress:
-        progress(pairs, pairs, "Done")
+    progress(pairs, pairs, "Done")
     single = np.diag(effect)
     interaction = np.where(np.eye(len(units), dtype=bool), 0, effect - (single + single[:, None]))
     ranking = [
@@ -235,9 +244,7 @@ def study_pairs(
     ranking = sorted(ranking, key=lambda row: -row["rest"])
     numbers = {"model": subject.name, "mode": mode, "seed": seed, "unit_of_rms": "8-bit levels", "ranking": ranking}
     arrays = {"units": np.array(units), "effect": effect, "interaction": interaction, "rest": rest}
-    return Finding(
-        "ablation-pairs", PAIRS_MEANING, numbers, arrays, pairs_figure(units, mode, effect, interaction, rest)
-    )
+    return Finding(PAIRS, PAIRS_MEANING, numbers, arrays, pairs_figure(units, mode, effect, interaction, rest))
 
 
 def ablation_figure(
@@ -366,3 +373,71 @@ def _rows(model: SPARNet) -> int:
     """How many faces to run at once: a unit holds about four tensors of the size of its largest at a time."""
     largest = max(max(plan.c_in, plan.c_out) * plan.map_size**2 for plan in model.config.units())
     return max(1, _BYTES // (4 * 4 * largest))
+
+
+def view(finding: Finding) -> View:
+    arrays = finding.arrays
+    if finding.instrument == PAIRS:
+        return _view_of_pairs(finding)
+    units, modes = arrays["units"].tolist(), arrays["modes"].tolist()
+    top = max(float(arrays[f"{mode}/difference"].max()) for mode in modes)
+    groups = {
+        f"strongest of {mode}": [
+            picture("after", arrays[f"{mode}/picture"]),
+            panel("change, RMS", arrays[f"{mode}/difference"], (0, top), "inferno"),
+        ]
+        for mode in modes
+    }
+    order = np.argsort(-arrays["rms"].max(axis=1), kind="stable")
+    captions = {
+        "rms": (
+            "How much the face changes, by unit and by what replaces its alpha; the strongest change first:",
+            "RMS, 8-bit levels",
+        ),
+        "psnr_change": ("How much nearer to the sharp face, or, below 0, farther from it:", "PSNR change, dB"),
+    }
+    charts = {
+        caption: bars([units[i] for i in order], dict(zip(modes, arrays[name][order].T, strict=True)), unit)
+        for name, (caption, unit) in captions.items()
+        if name in arrays
+    }
+    return View(pictures(arrays), groups, charts)
+
+
+def _view_of_pairs(finding: Finding) -> View:
+    arrays = finding.arrays
+    units = arrays["units"].tolist()
+    captions = {
+        "effect": "How much the face changes when both units are replaced (on the diagonal: the one alone), levels:",
+        "rest": "How far that is from the sum of the two changes: 0 if they simply add, levels:",
+    }
+    return View(charts={caption: _levels(arrays[name], units) for name, caption in captions.items()})
+
+
+def _levels(values: np.ndarray, names: Sequence[str]) -> go.Figure:
+    """Lengths (units,units) from 0 up, dark the highest."""
+    colors = color_table("cividis")[::-17].tolist()
+    heat = go.Heatmap(
+        z=values.tolist(),
+        x=list(names),
+        y=list(names),
+        zmin=0,
+        texttemplate="%{z:.1f}",
+        hovertemplate="%{y} and %{x}: %{z:.2f}<extra></extra>",
+        colorscale=[[i / (len(colors) - 1), f"rgb({r},{g},{b})"] for i, (r, g, b) in enumerate(colors)],
+        showscale=False,
+    )
+    return go.Figure(heat, {"yaxis": {"autorange": "reversed"}, "height": 110 + 30 * len(names)})
+
+
+INSTRUMENT = Instrument(
+    "ablation",
+    MATTERS,
+    "Does a unit matter?",
+    "Its attention is replaced by 0, 1, its mean, or its own values in other places, and every later unit reacts.",
+    study,
+    over_faces=study_many,
+    view=view,
+    slow=True,
+    more_files=(PAIRS,),
+)

@@ -8,19 +8,18 @@ one face -> its maps in forward order -> coarse_to_fine -> gif
 """
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from io import BytesIO
 from operator import length_hint
 from pathlib import Path
+from typing import Annotated
 from zipfile import BadZipFile
 
 import numpy as np
-import torch
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from numpy import ndarray
-from PIL import Image
 
 from sparnet.errors import UserError
 from sparnet.files import save_bytes, sha256_of
@@ -28,9 +27,10 @@ from sparnet.images import to_image
 from sparnet.metrics import CONFIDENCE, RESAMPLES, mean_interval
 from sparnet.restorer import Progress
 from sparnet.text import for_figure
-from viz.finding import Finding, Subject
-from viz.overlay import overlay
-from viz.regions import spatial_maps
+from viz.finding import Finding, silent
+from viz.instrument import KEEP, POPULATION, REAL, Instrument, Seed
+from viz.subject import Subject, spatial_maps
+from viz.views import DIVERGING, View, bars, panel, pictures
 
 MEANING = (
     "Where each unit looks on the mean over faces that are aligned alike, and how much that varies from face to face; "
@@ -39,10 +39,6 @@ MEANING = (
 FACE_MEANING = (
     "Where this face's maps leave what is usual, in standard deviations of the population: beyond 2 is rare, but among "
     "hundreds of places some always are, and it says neither that the face is wrong nor that it is badly restored."
-)
-TRAINING_MEANING = (
-    "One face's maps at every checkpoint and their correlation with those of the last: when each unit settled on its "
-    "places; one face and one run, so another run's units may share the work differently."
 )
 FLOOR = 0.002  # half a shade of 256: a smaller standard deviation counts as this, or z would blow up the invisible
 KEPT = ".population.npz"  # instead of the weights' suffix
@@ -81,9 +77,10 @@ class Population:
     mean: dict[str, ndarray]  # unit -> (h,w) float64
     std: dict[str, ndarray]  # unit -> (h,w) float64, over the faces, of n - 1
     levels: ndarray  # (faces, units): each map's mean
+    data: str | None = None  # which faces they are, in words
 
 
-def gather(subjects: Iterable[Subject], progress: Progress | None = None) -> Population:
+def gather(subjects: Iterable[Subject], progress: Progress = silent) -> Population:
     """The population of these faces, one at a time; `UserError` for fewer than two, or faces of several models.
 
     Only faces that are aligned alike have a mean worth looking at. Memory grows by one number a face and unit.
@@ -91,8 +88,7 @@ def gather(subjects: Iterable[Subject], progress: Progress | None = None) -> Pop
     moments: dict[str, Moments] = {}
     levels, model, total = [], None, length_hint(subjects)
     for i, subject in enumerate(subjects):
-        if progress:
-            progress(i, total, f"Tracing face {i + 1}")
+        progress(i, total, f"Tracing face {i + 1}")
         if model not in (None, subject.name):
             raise UserError(f"The faces are of two models, {model} and {subject.name}. Study one model at a time.")
         model, maps = subject.name, spatial_maps(subject)
@@ -101,10 +97,20 @@ def gather(subjects: Iterable[Subject], progress: Progress | None = None) -> Pop
         levels.append([alpha.mean(dtype=np.float64) for alpha in maps.values()])
     if len(levels) < 2:
         raise UserError("A population needs at least two faces. Give a folder with more of them.")
-    if progress:
-        progress(len(levels), len(levels), "Done")
+    progress(len(levels), len(levels), "Done")
     mean, std = ({unit: getattr(of, name) for unit, of in moments.items()} for name in ("mean", "std"))
     return Population(model, len(levels), mean, std, np.array(levels))
+
+
+@dataclass(frozen=True)
+class Shelf:
+    """Where a population is kept for the app."""
+
+    weights: Path
+    data: str  # which faces they are, in words
+
+    def write(self, population: Population) -> None:
+        keep(population, self.weights, self.data)
 
 
 def z_scores(maps: Mapping[str, ndarray], population: Population) -> dict[str, ndarray]:
@@ -114,12 +120,20 @@ def z_scores(maps: Mapping[str, ndarray], population: Population) -> dict[str, n
     return {unit: (alpha - population.mean[unit]) / population.std[unit].clip(FLOOR) for unit, alpha in maps.items()}
 
 
-def study_many(subjects: Iterable[Subject], seed: int = 0, progress: Progress | None = None) -> Finding:
+def study_many(
+    subjects: Iterable[Subject],
+    keep: Annotated[Shelf | None, KEEP] = None,
+    seed: Seed = 0,
+    progress: Progress = silent,
+) -> Finding:
     """Mean map and standard deviation of every unit over the faces, arrays "UNIT/mean" and "UNIT/std".
 
     Each unit's mean attention with its 95 % bootstrap interval over the faces. `population_of` reads the arrays back.
+    keep: write it there, for the app.
     """
     population = gather(subjects, progress)
+    if keep is not None:
+        keep.write(population)
     mean, low, high = mean_interval(population.levels, seed)
     units = {}
     for i, (unit, std) in enumerate(population.std.items()):
@@ -168,8 +182,8 @@ def keep(population: Population, weights: Path, data: str) -> Path:
     return path
 
 
-def kept(model: str, weights: Path) -> tuple[Population, str]:
-    """What `keep` wrote beside a model's weights, and which faces they are; `UserError` if there is none of these."""
+def kept(model: str, weights: Path) -> Population:
+    """What `keep` wrote beside a model's weights; `UserError` if there is none of these."""
     path = weights.with_suffix(KEPT)
     make = f"With a folder of faces that are aligned alike: python -m viz population --faces DIR --model {model} --keep"
     if not path.is_file():
@@ -183,16 +197,15 @@ def kept(model: str, weights: Path) -> tuple[Population, str]:
         raise UserError(f"{path.name} of {model} is damaged ({error}). {make}") from error
     if about["weights_sha256"] != sha256_of(weights):
         raise UserError(f"The population of {model} was gathered with other weights than it has now. {make}")
-    return Population(model, about["faces"], mean, std, levels), about["data"]
+    return Population(model, about["faces"], mean, std, levels, about["data"])
 
 
-def study(subject: Subject, population: Population, progress: Progress | None = None) -> Finding:
+def study(subject: Subject, population: Annotated[Population, POPULATION], progress: Progress = silent) -> Finding:
     """How this face, aligned as the population's, differs from it: arrays "UNIT/z", "UNIT/map" and "UNIT/mean".
 
     z is as uncertain as the population is small; the face itself should not be in it.
     """
-    if progress:
-        progress(0, 1, "Tracing the face")
+    progress(0, 1, "Tracing the face")
     maps = spatial_maps(subject)
     z = z_scores(maps, population)
     units = {
@@ -213,87 +226,15 @@ def study(subject: Subject, population: Population, progress: Progress | None = 
         ),
     }  # fmt: skip
     figure = maps_figure(rows, f"One face against the population: {subject.name}")
-    if progress:
-        progress(1, 1, "Done")
+    progress(1, 1, "Done")
     arrays = {"degraded": to_image(subject.degraded)}
     for unit in z:
         arrays |= {f"{unit}/map": maps[unit], f"{unit}/z": z[unit], f"{unit}/mean": population.mean[unit]}
-    return Finding("population", FACE_MEANING, numbers, arrays, figure)
-
-
-def study_training(checkpoints: Iterable[Subject], progress: Progress | None = None) -> Finding:
-    """One face's maps by a network's checkpoints in order, arrays "UNIT/over_time" (T,h,w), and when they settled.
-
-    Each Subject's name labels its checkpoint; given as a generator, one network at a time is in memory. r is Pearson's
-    with the last checkpoint's map, None of a constant map. `UserError` if the face or the units change.
-    """
-    labels, over_time, degraded, total = [], {}, None, length_hint(checkpoints)
-    for i, subject in enumerate(checkpoints):
-        if progress:
-            progress(i, total, f"Tracing {subject.name}")
-        maps = spatial_maps(subject)
-        degraded = subject.degraded.cpu() if degraded is None else degraded
-        shapes = {unit: alphas[0].shape for unit, alphas in over_time.items()}
-        if labels and shapes != {unit: alpha.shape for unit, alpha in maps.items()}:
-            raise UserError(
-                f"The units of {subject.name} are not those of {labels[0]}. Give checkpoints of one recipe."
-            )
-        if not torch.equal(subject.degraded.cpu(), degraded):
-            raise UserError(f"{subject.name} was given another face than {labels[0]}. Give all the same one.")
-        labels.append(subject.name)
-        for unit, alpha in maps.items():
-            over_time.setdefault(unit, []).append(alpha)
-    if not labels:
-        raise UserError("There are no checkpoints to look at. Give at least one model folder.")
-    if progress:
-        progress(len(labels), len(labels), "Done")
-    return _training(labels, {unit: np.stack(alphas) for unit, alphas in over_time.items()})
-
-
-def study_run(run: Path, progress: Progress | None = None) -> Finding:
-    """The same of a training run's own face, the astronaut, from RUN/attention/step-*.npz, which its validations wrote.
-
-    Array "restored/over_time" (T,S,S,3) uint8 too. `UserError` if the folder has none, or they do not fit together.
-    """
-    paths = sorted((run / "attention").glob("step-*.npz"))
-    if not paths:
-        raise UserError(f"{run} has no attention/step-*.npz. Give the folder of a training run, its --out.")
-    labels, over_time = [], {}
-    for i, path in enumerate(paths):
-        if progress:
-            progress(i, len(paths), f"Reading {path.name}")
-        labels.append(f"step {int(path.stem.removeprefix('step-')):,}")
-        try:
-            with np.load(path, allow_pickle=False) as arrays:
-                for name in arrays.files:
-                    over_time.setdefault(name, []).append(arrays[name])
-        except (OSError, ValueError, BadZipFile) as error:
-            raise UserError(f"{path} cannot be read ({error}). Take it away, with the PNG beside it.") from error
-    del over_time["degraded"]
-    if any(len({one.shape for one in states}) > 1 or len(states) < len(paths) for states in over_time.values()):
-        raise UserError(f"The states in {run}/attention are of different networks. Take away those of the other one.")
-    if progress:
-        progress(len(paths), len(paths), "Done")
-    restored = np.stack(over_time.pop("restored"))
-    stacks = {unit: np.stack(states).astype(np.float32) for unit, states in over_time.items()}
-    return _training(labels, stacks, {"restored/over_time": restored})
-
-
-def _training(labels: list[str], stacks: dict[str, ndarray], more: Mapping[str, ndarray] | None = None) -> Finding:
-    units = {
-        unit: {
-            "mean": [float(alpha.mean(dtype=np.float64)) for alpha in stack],
-            "r_with_last": [_correlation(alpha, stack[-1]) for alpha in stack],
-        }
-        for unit, stack in stacks.items()
-    }
-    return Finding(
-        "training",
-        TRAINING_MEANING,
-        {"checkpoints": labels, "units": units},
-        {f"{unit}/over_time": stack for unit, stack in stacks.items()} | dict(more or {}),
-        training_figure(labels, stacks, units),
-    )
+    meaning = FACE_MEANING
+    if population.data is not None:
+        meaning += f" The others are {population.faces:,} faces: {population.data}."
+        numbers["population"] = population.data
+    return Finding("population", meaning, numbers, arrays, figure)
 
 
 def maps_figure(rows: Mapping[str, tuple[Mapping[str, ndarray], str, tuple[float, float]]], title: str) -> Figure:
@@ -320,69 +261,24 @@ def maps_figure(rows: Mapping[str, tuple[Mapping[str, ndarray], str, tuple[float
     return figure
 
 
-def training_figure(labels: Sequence[str], stacks: Mapping[str, ndarray], units: Mapping[str, Mapping]) -> Figure:
-    """A row a unit, a column a checkpoint, at most eight evenly spread with the first and the last; r with the last."""
-    shown = np.unique(np.linspace(0, len(labels) - 1, min(len(labels), _COLUMNS)).round().astype(int))
-    figure = Figure(figsize=(10, _HEAD + 0.2 + 1.3 * len(stacks)), facecolor="white")
-    FigureCanvasAgg(figure)
-    height = figure.get_figheight()
-    figure.text(0.02, 1 - 0.35 / height, "Attention of one face over the training", fontsize=11)
-    figure.text(
-        0.02, 1 - 0.6 / height, "dark 0, bright 1; r: correlation with the last checkpoint's map", size=8, color="0.35"
-    )
-    for row, (unit, stack) in enumerate(stacks.items()):
-        y = 1 - (_HEAD + 0.2 + row * 1.3 + _MAP) / height
-        figure.text(0.02, y + _MAP / 2 / height, for_figure(unit), fontsize=8, weight="bold")
-        for column, step in enumerate(shown):
-            axes = figure.add_axes((0.12 + column * 0.109, y, 0.105, _MAP / height))
-            axes.imshow(stack[step], cmap="viridis", vmin=0, vmax=1, interpolation="nearest")
-            axes.axis("off")
-            r = units[unit]["r_with_last"][step]
-            told = "constant" if r is None else f"r {r:.2f}"
-            axes.set_title(f"{for_figure(labels[step])}\n{told}" if row == 0 else told, fontsize=7, loc="left", pad=2)
-    return figure
+def view(finding: Finding) -> View:
+    units, arrays = finding.numbers["units"], finding.arrays
+    groups = {
+        "difference in SD": [panel(unit, arrays[f"{unit}/z"], (-4, 4), DIVERGING) for unit in units],
+        "this face": [panel(unit, arrays[f"{unit}/map"]) for unit in units],
+        "mean of the others": [panel(unit, arrays[f"{unit}/mean"]) for unit in units],
+    }
+    chart = bars(units, {"share beyond 2 SD": [one["rare"] for one in units.values()]}, "share of the places")
+    caption = "How much of each map is unusual; 0.046 if the differences were normal:"
+    return View(pictures(arrays), groups, {caption: chart})
 
 
-def coarse_to_fine(subject: Subject) -> list[ndarray]:
-    """One frame a unit in forward order, (H,W,3) uint8: its map over the restored face, and the map alone, 0..1."""
-    maps = spatial_maps(subject)
-    with torch.no_grad():
-        restored = to_image(subject.model(subject.degraded))
-    frames = []
-    for i, (unit, alpha) in enumerate(maps.items()):
-        figure = Figure(figsize=(6.1, 3.4), facecolor="white")
-        FigureCanvasAgg(figure)
-        for x, picture in ((0.02, overlay(restored, alpha)), (0.51, alpha)):
-            axes = figure.add_axes((x, 0.02, 0.47, 0.86))
-            axes.imshow(picture, cmap="viridis", vmin=0, vmax=1, interpolation="nearest")
-            axes.axis("off")
-        words = "{} of {}: {}, {}x{}, mean {:.2f}".format(i + 1, len(maps), unit, *alpha.shape, alpha.mean())
-        figure.text(0.02, 0.92, words, fontsize=11)
-        frames.append(_pixels(figure))
-    return frames
-
-
-def gif(frames: Sequence[ndarray], seconds: float = 0.8) -> bytes:
-    """Frames (H,W,3) uint8 of one size -> an animated GIF that repeats, each shown for `seconds`, the last three times.
-
-    256 colours a frame, not dithered. A frame equal to the one before it only prolongs it.
-    """
-    if not frames or len({frame.shape for frame in frames}) > 1:
-        raise ValueError(f"a film has frames of one size; these are {[frame.shape for frame in frames]}")
-    pictures = [Image.fromarray(frame).quantize(256, dither=Image.Dither.NONE) for frame in frames]
-    times = [round(seconds * 1000)] * (len(frames) - 1) + [round(seconds * 3000)]
-    file = BytesIO()
-    pictures[0].save(file, "GIF", save_all=True, append_images=pictures[1:], duration=times, loop=0)
-    return file.getvalue()
-
-
-def _correlation(a: ndarray, b: ndarray) -> float | None:
-    if min(a.std(), b.std()) <= 1e-6:  # float32's rounding: no variance of the map's own
-        return None
-    return float(np.corrcoef(a.ravel().astype(np.float64), b.ravel())[0, 1])
-
-
-def _pixels(figure: Figure) -> ndarray:
-    """The drawn figure, (H,W,3) uint8, 100 pixels an inch."""
-    figure.canvas.draw()
-    return np.asarray(figure.canvas.buffer_rgba())[..., :3].copy()
+INSTRUMENT = Instrument(
+    "population",
+    REAL,
+    "How does this face differ from what is usual?",
+    "Every map against its mean over many faces, aligned alike, in their standard deviations.",
+    study,
+    over_faces=study_many,
+    view=view,
+)

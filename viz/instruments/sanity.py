@@ -15,6 +15,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import replace
 from operator import length_hint
+from typing import Annotated
 
 import numpy as np
 import torch
@@ -32,9 +33,11 @@ from sparnet.metrics import mean_interval
 from sparnet.model import SPARNet
 from sparnet.restorer import Progress
 from sparnet.text import for_figure
-from viz.agreement import is_constant, rank_correlation
-from viz.finding import Finding, Subject
-from viz.regions import spatial_maps
+from viz.finding import Finding, silent
+from viz.instrument import OTHER_FACES, REAL, Instrument, Option, Seed
+from viz.instruments.agreement import is_constant, rank_correlation
+from viz.subject import Subject, spatial_maps
+from viz.views import View, bars
 
 MEANING = (
     "How much of each map is still there when the network's learned weights are replaced by random ones, and when it "
@@ -52,6 +55,7 @@ _APART = 2**31  # from the seeds that people give; the generator takes 32 bits
 _NEIGHBOURS = 3  # faces before it that each face of a folder is compared with
 _LEARNING, _FACE = "#0072B2", "#D55E00"  # Okabe and Ito 2008
 _SHADE = {"yes": "#009E73", "weak": "#E69F00", "no": "#D55E00", "undefined": "#999999"}
+Draws = Annotated[int, Option("Random networks.", 1, 1000)]
 
 
 def parts(model: SPARNet) -> dict[str, nn.Module]:
@@ -132,10 +136,10 @@ def verdict(correlation: float) -> str:
 
 def study(
     subject: Subject,
-    others: Sequence[Subject] | None = None,
-    draws: int = 3,
-    seed: int = 0,
-    progress: Progress | None = None,
+    others: Annotated[Sequence[Subject] | None, OTHER_FACES] = None,
+    draws: Draws = 3,
+    seed: Seed = 0,
+    progress: Progress = silent,
 ) -> Finding:
     """The checks on one face, with `draws` random networks; without other faces, the face upside down stands in.
 
@@ -145,11 +149,9 @@ def study(
     rows = list(parts(subject.model))[::-1]
     tables = []
     for draw in range(draws):
-        if progress:
-            progress(draw, draws + 1, f"Making the network random, {draw + 1} of {draws}")
+        progress(draw, draws + 1, f"Making the network random, {draw + 1} of {draws}")
         tables.append([*cascade(subject, seed + draw), *independent(subject, seed + draw)])
-    if progress:
-        progress(draws, draws + 1, "Turning the face")
+    progress(draws, draws + 1, "Turning the face")
     tables = np.array(tables)  # (draws, 4, parts, units)
     turned, own = flips(subject), spatial_maps(subject)
     units = list(own)
@@ -173,15 +175,14 @@ def study(
         "ssim_all_random": _named(units, _mean(tables[:, 1, -1])),
         "inputs": {name: _named(units, values) for name, values in turned.items()},
     }
-    if progress:
-        progress(draws + 1, draws + 1, "Done")
+    progress(draws + 1, draws + 1, "Done")
     names = ("cascade", "cascade_ssim", "independent", "independent_ssim")
     arrays = {name: tables[:, i] for i, name in enumerate(names)}
     arrays |= {name: np.array(values) for name, values in turned.items()}
     return Finding("sanity", MEANING, numbers, arrays, figure)
 
 
-def study_many(subjects: Iterable[Subject], draws: int = 1, seed: int = 0, progress: Progress | None = None) -> Finding:
+def study_many(subjects: Iterable[Subject], draws: Draws = 1, seed: Seed = 0, progress: Progress = silent) -> Finding:
     """The checks over faces of one network: means with 95 % bootstrap intervals; every face has its random networks.
 
     Each face is compared with the three before it. A badge is that of the mean of the faces' medians over units.
@@ -190,8 +191,7 @@ def study_many(subjects: Iterable[Subject], draws: int = 1, seed: int = 0, progr
     before: deque[Mapping[str, ndarray]] = deque(maxlen=_NEIGHBOURS)
     total = length_hint(subjects)
     for i, subject in enumerate(subjects):
-        if progress:
-            progress(i, total, f"Checking face {i + 1}")
+        progress(i, total, f"Checking face {i + 1}")
         if model not in (None, subject.name):
             raise UserError(f"The faces are of two models, {model} and {subject.name}. Study one model at a time.")
         model, own, rows = subject.name, spatial_maps(subject), list(parts(subject.model))[::-1]
@@ -226,8 +226,7 @@ def study_many(subjects: Iterable[Subject], draws: int = 1, seed: int = 0, progr
             name: _intervals(units, values, seed) for name, values in (("learning", learning), ("face", face))
         },
     }
-    if progress:
-        progress(len(learning), len(learning), "Done")
+    progress(len(learning), len(learning), "Done")
     arrays = {"cascade": np.array(cascades), "independent": np.array(alones), "learning": learning, "face": face}
     return Finding("sanity", MEANING, numbers, arrays, figure)
 
@@ -364,3 +363,28 @@ def _number(value: float | None) -> float:
 
 def _known(value: float) -> float | None:
     return None if np.isnan(value) else float(value)
+
+
+def view(finding: Finding) -> View:
+    units, badge = finding.numbers["units"], finding.numbers["badge"]
+    labels = {"learning": "with every weight random", "face": f"with {badge['face']['against']}"}
+    chart = bars(
+        units,
+        {label: [one[name]["correlation"] for one in units.values()] for name, label in labels.items()},
+        "|rank correlation|",
+    )
+    verdicts = "; ".join(f"on {name}: {badge[name]['verdict']}" for name in labels)
+    caption = f"How much of each map stays; below {YES_BELOW} it depends, from {NO_FROM} not ({verdicts}):"
+    return View(charts={caption: chart})
+
+
+INSTRUMENT = Instrument(
+    "sanity",
+    REAL,
+    "Is it learned, and of this face?",
+    "The maps again with learned weights made random, part by part, and with the face turned and mirrored.",
+    study,
+    over_faces=study_many,
+    view=view,
+    slow=True,
+)

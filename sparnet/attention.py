@@ -1,16 +1,18 @@
-"""Every attention map of one face, in numbers and in one figure.
+"""Attention maps as numbers, colours, files and figures, for whoever shows them.
 
-alphas {unit: (C,h,w)} -> mean_map (h,w) -> MapNumbers
-                                         -> atlas_figure   encoder | body | decoder | 0..1
-                       -> maps_npz       raw, nothing averaged
-Subject -> study -> Finding: all of it
+    alpha (C,h,w) -> mean_map (h,w) -> level 0..255 -> colour table (256,3) -+
+    base (S,S,3) uint8 ------------------------------------------------------+-> overlay (S,S,3) uint8
+    alphas {unit: (C,h,w)} -> atlas_figure   encoder | body | decoder | 0..1
+                           -> maps_npz       raw, nothing averaged
+
+`viz/static/explorer.js` lays a map over a face in the browser; a test holds it to this file.
 """
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from io import BytesIO
+from typing import Literal, get_args
 
 import numpy as np
-import torch
 from matplotlib import colormaps
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.cm import ScalarMappable
@@ -19,15 +21,11 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from torch import Tensor
 
-from sparnet.images import to_image
-from sparnet.restorer import Progress, RestoredFace
+from sparnet.restorer import RestoredFace
 from sparnet.text import for_figure
-from viz.finding import Finding, Subject, attending, figure_png
 
-MEANING = (
-    "How open each unit's gate is at every place: at 0 the unit's features are held back, at 1 all are let through; a "
-    "bright place is not proof that the unit matters there: ablation tells that."
-)
+Colormap = Literal["viridis", "magma", "inferno", "cividis", "gray"]  # perceptually uniform: equal steps look equal
+COLORMAPS = get_args(Colormap)
 _ENTROPY_BINS = 256
 _MAP, _PITCH, _ROW = 1.35, 1.6, 1.85  # inches: side of a map, from one map to the next, from one row to the next
 _MARGIN, _HEAD, _BLOCK_GAP = 0.35, 1.15, 0.15
@@ -57,6 +55,45 @@ class MapNumbers:
             entropy=float(-(p * np.log2(p)).sum()) + 0.0,  # + 0.0: a constant map has 0, not -0
             above_mean=float((alpha > mean).mean()),
         )
+
+
+def feature_strength(features: Tensor) -> np.ndarray:
+    """(C,h,w) -> (h,w) float32, the length of the feature vector at each place (L2 over the channels)."""
+    return features.detach().float().square().sum(-3).sqrt().reshape(features.shape[-2:]).cpu().numpy()
+
+
+def color_table(colormap: str) -> np.ndarray:
+    """(256,3) uint8 RGB, the colours of 0..1 in 256 steps."""
+    return colormaps[colormap](np.arange(256), bytes=True)[:, :3].copy()
+
+
+def colorize(alpha: np.ndarray, colormap: str = "viridis", low: float = 0, high: float = 1) -> np.ndarray:
+    """(h,w) -> (h,w,3) uint8; `low` and below take the first colour, `high` and above the last."""
+    share = np.clip((alpha - low) / max(high - low, 1e-12), 0, 1)
+    return color_table(colormap)[_round(share * 255).astype(np.uint8)]
+
+
+def enlarge(image: np.ndarray, side: int) -> np.ndarray:
+    """(h,w,...) -> (side,side,...), nearest: every value shown is one that the map has."""
+    rows, columns = (np.arange(side) * extent // side for extent in image.shape[:2])
+    return image[rows[:, None], columns]
+
+
+def overlay(
+    base: np.ndarray,
+    alpha: np.ndarray,
+    colormap: str = "viridis",
+    opacity: float = 0.6,
+    low: float = 0,
+    high: float = 1,
+) -> np.ndarray:
+    """Map (h,w) over base (S,S,3) uint8 -> (S,S,3) uint8; opacity 0 leaves the base, 1 leaves the map."""
+    color = enlarge(colorize(alpha, colormap, low, high), base.shape[0])
+    return _round((1 - opacity) * base + opacity * color).astype(np.uint8)
+
+
+def _round(x: np.ndarray) -> np.ndarray:
+    return np.floor(x + 0.5)  # halves go up, as the browser's Math.round does
 
 
 def mean_map(alpha: Tensor) -> np.ndarray:
@@ -137,34 +174,6 @@ def atlas_figure(
     return figure
 
 
-@torch.no_grad()
-def study(
-    subject: Subject, stretch: bool = False, colormap: str = "viridis", progress: Progress | None = None
-) -> Finding:
-    """Every map raw, arrays "UNIT" (C,h,w), with its `MapNumbers`; `UserError` for a network without attention."""
-    if progress:
-        progress(0, 1, "Restoring the face")
-    attending(subject)
-    trace = subject.model.trace(subject.degraded)
-    pictures = {"degraded": to_image(subject.degraded), "restored": to_image(trace.restored)}
-    if subject.sharp is not None:
-        pictures["sharp"] = subject.sharp
-    numbers = {
-        name: {"side": alpha.shape[-1], "channels": alpha.shape[-3], **asdict(MapNumbers.of(mean_map(alpha)))}
-        for name, alpha in trace.alphas.items()
-    }
-    title = f"Attention of {subject.name} in forward order"
-    if progress:
-        progress(1, 1, "Done")
-    return Finding(
-        "atlas",
-        MEANING,
-        {"model": subject.name, "stretch": stretch, "units": numbers},
-        {name: alpha[0].float().cpu().numpy() for name, alpha in trace.alphas.items()} | pictures,
-        atlas_figure(trace.alphas, stretch, title, colormap, pictures),
-    )
-
-
 def face_atlas(face: RestoredFace, title: str) -> bytes:
     """One face's maps beside what the network was given, what it made of it and the photo's own pixels, as a PNG."""
     pictures = {"network input": face.degraded, "restored": face.restored, "cut from photo": face.crop}
@@ -195,3 +204,19 @@ def _draw(axes, name: str, alpha: np.ndarray, channels: int, stretch: bool, colo
     range_ = f"{low:.2f}…{high:.2f}" if stretch else f"mean {alpha.mean():.2f}"
     axes.set_title(name, fontsize=8, loc="left", pad=11, weight="bold")
     axes.text(0, 1.035, f"{size}  {range_}", transform=axes.transAxes, fontsize=6, color="0.35")
+
+
+def mean_attention(alphas: dict[str, Tensor]) -> np.ndarray | None:
+    """Maps (1,C,h,w) or (C,h,w) -> (h,w) float32, the mean over all units at the largest map's size; None of none."""
+    if not alphas:
+        return None
+    maps = [mean_map(alpha) for alpha in alphas.values()]
+    side = max(map(len, maps))
+    return np.mean([enlarge(alpha, side) for alpha in maps], axis=0)
+
+
+def figure_png(figure: Figure, dpi: int = 200) -> bytes:
+    """The figure as a PNG file."""
+    file = BytesIO()
+    figure.savefig(file, format="png", dpi=dpi)
+    return file.getvalue()

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from hashlib import sha256
 from io import BytesIO
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 import torch
@@ -23,14 +24,17 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
+from sparnet.attention import mean_map
 from sparnet.errors import UserError
 from sparnet.files import save_bytes
 from sparnet.images import to_image
 from sparnet.model import SPARNet, Trace
 from sparnet.restorer import Progress
-from viz.ablation import levels, rms
-from viz.atlas import mean_map
-from viz.finding import Finding, Subject, attending
+from viz.finding import Finding, silent
+from viz.instrument import EDITS, WHAT_IF, Instrument
+from viz.instruments.ablation import levels, rms
+from viz.subject import Subject, attending
+from viz.views import View, bars, panel, picture
 
 MEANING = (
     "The face as the network restores it with alpha as you painted it, beside the face without: what a unit's "
@@ -164,18 +168,16 @@ def load(path: str | Path, subject: Subject) -> list[Edit]:
     return from_json(text, subject)
 
 
-def study(subject: Subject, edits: Sequence[Edit], progress: Progress | None = None) -> Finding:
+def study(subject: Subject, edits: Annotated[Sequence[Edit], EDITS], progress: Progress = silent) -> Finding:
     """The face before and after `edits`, and how far every unit's alpha has moved, painted or not.
 
     Arrays: `before`, `after`, `difference`; of each painted unit `UNIT/before`, `UNIT/after`. `UserError` of no edit.
     """
     if not edits:
         raise UserError("There is no edit to apply. Paint one, or load a file of edits.")
-    if progress:
-        progress(0, 1, "Restoring the face before and after")
+    progress(0, 1, "Restoring the face before and after")
     before, after = apply(subject, edits)
-    if progress:
-        progress(1, 1, "Done")
+    progress(1, 1, "Done")
     change = (levels(after.restored) - levels(before.restored))[0]
     units = list(dict.fromkeys(edit.unit for edit in edits))
     arrays = {
@@ -318,3 +320,25 @@ def _field(data: dict, key: str, kind: type, where: str):
     if not isinstance(value, kind):
         raise UserError(f"{where} has no {key}, or not as it was saved. Save the edits again.")
     return value
+
+
+def view(finding: Finding) -> View:
+    arrays = finding.arrays
+    face = [picture(f"restored {when}", arrays[when]) for when in ("before", "after")]
+    face.append(panel("change, RMS", arrays["difference"], (0, max(arrays["difference"].max(), 1)), "inferno"))
+    units = dict.fromkeys(name.rpartition("/")[0] for name in arrays if "/" in name)
+    maps = {unit: [panel(f"alpha {when}", arrays[f"{unit}/{when}"]) for when in ("before", "after")] for unit in units}
+    moved = finding.numbers["rms_change_of_alpha"]
+    chart = bars(moved, {"RMS change of alpha": list(moved.values())}, "alpha")
+    return View(face, maps, {"How far every unit's alpha moved:": chart})
+
+
+INSTRUMENT = Instrument(
+    "edit",
+    WHAT_IF,
+    "What if a unit looked elsewhere?",
+    "Attention is suppressed or boosted where it was painted on a unit's map, and the network restores the face anew.",
+    study,
+    view=view,
+    label="Paint",
+)

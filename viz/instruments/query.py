@@ -9,8 +9,9 @@ attribution -> its sum is the number's change (completeness)
 "Interpreting Super-Resolution Networks with Local Attribution Maps", Gu and Dong, CVPR 2021, arXiv 2011.11036 (LAM).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from typing import Annotated, Literal
 
 import cv2
 import numpy as np
@@ -18,6 +19,7 @@ import torch
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
+from numpy import ndarray
 from skimage.color import rgb2gray
 from torch import Tensor
 from torch.nn import functional as F
@@ -26,9 +28,11 @@ from sparnet.errors import UserError
 from sparnet.images import to_image
 from sparnet.model import SPARNet
 from sparnet.restorer import Progress
-from viz.agreement import SHARE, correlation, shrink, top_weights
-from viz.finding import Finding, Subject
-from viz.regions import spatial_maps
+from viz.finding import Finding, silent
+from viz.instrument import MATTERS, PATCH, Instrument, Option
+from viz.instruments.agreement import SHARE, correlation, shrink, top_weights
+from viz.subject import Subject, spatial_maps
+from viz.views import DIVERGING, View, bars, panel, pictures
 
 MEANING = (
     "The input pixels whose detail, as it returns from blur, made the marked patch of the restored face what it is; "
@@ -128,7 +132,7 @@ def attribute(
     detector: str = "gradient",
     path: str = "progressive",
     steps: int = STEPS,
-    progress: Progress | None = None,
+    progress: Progress = silent,
 ) -> Attribution:
     """Path-integrated gradients of D(F(x)), D a detector of the patch, F the network, along a path g of inputs x.
 
@@ -149,16 +153,14 @@ def attribute(
     pixels = np.zeros(face.shape[:2])
     batch = max(1, _BATCH_PIXELS // pixels.size)
     for start in range(0, steps, batch):
-        if progress:
-            progress(start, steps, f"Step {start + 1} of {steps}")
+        progress(start, steps, f"Step {start + 1} of {steps}")
         ks = range(start, min(start + batch, steps))
         with torch.enable_grad():
             x = faces([(k + 0.5) / steps for k in ks]).requires_grad_()
             (gradient,) = torch.autograd.grad(detect(model(x), patch).sum(), x)  # and nothing for the weights
         step = faces([(k + 1) / steps for k in ks]) - faces([k / steps for k in ks])
         pixels += (gradient.double() * step.double()).sum((0, 1)).cpu().numpy()
-    if progress:
-        progress(steps, steps, "Done")
+    progress(steps, steps, "Done")
     return Attribution(pixels, *ends)
 
 
@@ -200,12 +202,14 @@ def patch_around(x: float, y: float, side: int, size: int) -> Patch:
 
 def study(
     subject: Subject,
-    patch: Patch | None = None,
-    detector: str = "gradient",
-    path: str = "progressive",
-    sigma: float | None = None,
-    steps: int = STEPS,
-    progress: Progress | None = None,
+    patch: Annotated[Patch | None, PATCH] = None,
+    detector: Annotated[
+        Literal["gradient", "sum"], Option("Of the patch: its detail, or its light.", shown=True)
+    ] = "gradient",
+    path: Annotated[Literal["progressive", "linear"], Option("From blur to the real input.")] = "progressive",
+    sigma: Annotated[float | None, Option("Of the blur at the path's beginning, in pixels.", 0, 1000)] = None,
+    steps: Annotated[int, Option("Of the path; the more, the less of the change is missed.", 1, 1000)] = STEPS,
+    progress: Progress = silent,
 ) -> Finding:
     """Where the patch came from, and how that lies to every unit's attention; array "attribution" (S,S), signed.
 
@@ -319,3 +323,42 @@ def query_figure(
         x=0.01, ha="left", size=10.5,
     )  # fmt: skip
     return figure
+
+
+def view(finding: Finding) -> View:
+    arrays, numbers = finding.arrays, finding.numbers
+    top = float(np.abs(arrays["attribution"]).max())
+    maps = [panel("attribution", arrays["attribution"], (-top, top), DIVERGING)]
+    maps += [panel(unit, arrays[f"alpha/{unit}"]) for unit in numbers["units"]]
+    units = numbers["units"]
+    series = {
+        "correlation with alpha": [one["correlation"] for one in units.values()],
+        "share in the top fifth of alpha; chance is 0.2": [one["in_top"] for one in units.values()],
+    }
+    chart = bars(units, series, "overlap")
+    return View(
+        _marked(arrays, numbers["patch"]), {"all": maps}, {"How the attribution lies to every unit's alpha:": chart}
+    )
+
+
+def _marked(arrays: dict[str, ndarray], patch: Sequence[int]) -> list[dict]:
+    """The pictures with the patch framed."""
+    left, top, right, bottom = patch
+    framed = {}
+    for name in ("degraded", "restored"):
+        framed[name] = arrays[name].copy()
+        cv2.rectangle(framed[name], (left - 1, top - 1), (right, bottom), (255, 255, 255), 1)
+    return pictures(framed)
+
+
+INSTRUMENT = Instrument(
+    "query",
+    MATTERS,
+    "Where did this part come from?",
+    "Mark a part of the restored face. Gradients along the way from the blurred to the real input tell which input "
+    "pixels made it.",
+    study,
+    view=view,
+    slow=True,
+    pick="restored",
+)

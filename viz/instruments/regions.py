@@ -15,7 +15,6 @@ from math import nan
 from operator import length_hint
 
 import numpy as np
-import torch
 from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -33,8 +32,10 @@ from sparnet.metrics import CONFIDENCE, RESAMPLES, mean_interval
 from sparnet.regions import masks_from_five_points, region_masks
 from sparnet.restorer import Progress
 from sparnet.text import for_figure
-from viz.atlas import mean_map
-from viz.finding import Finding, Subject, attending
+from viz.finding import Finding, silent
+from viz.instrument import WHERE, Instrument, Seed
+from viz.subject import Subject, spatial_maps
+from viz.views import View, matrix, panel, picture, pictures
 
 MEANING = (
     "How open each unit's gate is inside a part of the face, over its mean over the whole picture: above 1 it lets "
@@ -63,20 +64,6 @@ _NEIGHBOURS = 3  # faces before it whose maps are laid under each face's masks
 _ENDS = ("mean", "low", "high")
 _LEAST = 1e-6  # of a ratio, so that a gate that is shut has a logarithm
 _INK = {STRENGTH: "0.75", OTHER: "#E69F00", LEFT: "#D55E00", ALONG: "#0072B2"}
-
-
-def spatial_maps(subject: Subject) -> dict[str, ndarray]:
-    """Every unit's map (h,w) of this face in forward order, 3D averaged; `UserError` if the model has no such maps."""
-    attending(subject)
-    with torch.no_grad():
-        alphas = subject.model.trace(subject.degraded).alphas
-    maps = {unit: mean_map(alpha) for unit, alpha in alphas.items()}
-    if all(alpha.size == 1 for alpha in maps.values()):
-        raise UserError(
-            f"{subject.name} gates whole channels, not places, so its attention prefers no part of the face. "
-            "Look at its channels, or choose a model with 2D or 3D attention."
-        )
-    return maps
 
 
 def face_regions(subject: Subject) -> tuple[dict[str, ndarray], str]:
@@ -258,10 +245,9 @@ def _draw_controls(axes: Axes, controls: Mapping[str, dict]) -> None:
     axes.legend(fontsize=7.5, frameon=False, ncols=4, loc="lower left", bbox_to_anchor=(-0.01, 0.98), borderaxespad=0)
 
 
-def study(subject: Subject, progress: Progress | None = None) -> Finding:
+def study(subject: Subject, progress: Progress = silent) -> Finding:
     """Which parts of this one face each unit prefers; of chance only `study_many` knows."""
-    if progress:
-        progress(0, 1, "Measuring the regions")
+    progress(0, 1, "Measuring the regions")
     masks, source = face_regions(subject)
     maps = spatial_maps(subject)
     table = np.array([_row(alpha, masks) for alpha in maps.values()])
@@ -278,14 +264,13 @@ def study(subject: Subject, progress: Progress | None = None) -> Finding:
         "share_of_picture": shares,
         "ratios": {unit: _named(row) for unit, row in zip(maps, table, strict=True)},
     }
-    if progress:
-        progress(1, 1, "Done")
+    progress(1, 1, "Done")
     arrays = {"ratios": table, "masks": stack, "degraded": face, "parts": parts}
     arrays |= {f"alpha/{unit}": alpha for unit, alpha in maps.items()}
     return Finding("regions", MEANING, numbers, arrays, figure)
 
 
-def study_many(subjects: Iterable[Subject], seed: int = 0, progress: Progress | None = None) -> Finding:
+def study_many(subjects: Iterable[Subject], seed: Seed = 0, progress: Progress = silent) -> Finding:
     """Which parts of a face each unit prefers on the mean over faces of one model, with 95 % intervals.
 
     The mean is that of the faces' ratios; the cells are not corrected for their number, so that of 100 without a
@@ -297,8 +282,7 @@ def study_many(subjects: Iterable[Subject], seed: int = 0, progress: Progress | 
     before: deque[Mapping[str, ndarray]] = deque(maxlen=_NEIGHBOURS)
     total = length_hint(subjects)
     for i, subject in enumerate(subjects):
-        if progress:
-            progress(i, total, f"Measuring the regions of face {i + 1}")
+        progress(i, total, f"Measuring the regions of face {i + 1}")
         if model not in (None, subject.name):
             raise UserError(f"The faces are of two models, {model} and {subject.name}. Study one model at a time.")
         model, maps = subject.name, spatial_maps(subject)
@@ -340,8 +324,7 @@ def study_many(subjects: Iterable[Subject], seed: int = 0, progress: Progress | 
         },
         "controls": controls,
     }  # fmt: skip
-    if progress:
-        progress(len(tables), len(tables), "Done")
+    progress(len(tables), len(tables), "Done")
     arrays = {"ratios": tables, "of_another_face": others, "distances": distances}
     arrays |= {"mean": mean, "low": low, "high": high, "coverage": coverage / len(tables)}
     return Finding("regions", MANY_MEANING, numbers, arrays, figure)
@@ -385,3 +368,25 @@ def _sizes(maps: Mapping[str, ndarray]) -> dict[str, str]:
 def _named(row: ndarray) -> dict[str, float | None]:
     """region -> its number, None where it has none: JSON knows no NaN."""
     return {region: None if np.isnan(value) else float(value) for region, value in zip(COLORS, row, strict=True)}
+
+
+def view(finding: Finding) -> View:
+    arrays, units = finding.arrays, list(finding.numbers["ratios"])
+    ratios = arrays["ratios"]
+    chart = matrix(np.log2(ratios), units, list(COLORS), SCALE, ratios)
+    return View(
+        [*pictures(arrays), picture("its parts", arrays["parts"])],
+        {"attention": [panel(unit, arrays[f"alpha/{unit}"]) for unit in units]},
+        {"Mean attention in the region over the map's own mean: 1 is no preference, orange more, violet less.": chart},
+    )
+
+
+INSTRUMENT = Instrument(
+    "regions",
+    WHERE,
+    "Which parts of the face does each unit prefer?",
+    "Mean attention in brows, eyes, nose, mouth and skin, over the map's own mean.",
+    study,
+    over_faces=study_many,
+    view=view,
+)

@@ -9,6 +9,7 @@ many such couples of faces -> MapAgreement of each -> mean and 95 % interval ove
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, fields
 from operator import length_hint
+from typing import Annotated
 
 import cv2
 import numpy as np
@@ -23,14 +24,17 @@ from sparnet.images import to_image
 from sparnet.metrics import mean_interval
 from sparnet.restorer import Progress
 from sparnet.text import for_figure
-from viz.finding import Finding, Subject
-from viz.regions import spatial_maps
+from viz.finding import Finding, silent
+from viz.instrument import OTHER, REAL, Instrument, Option, Seed
+from viz.subject import Subject, spatial_maps
+from viz.views import DIVERGING, View, bars, panel, picture
 
 MEANING = (
     "Each unit's map beside its partner's and their signed difference: high correlation and overlap say that both look "
     "at the same places, not that either is right, nor that units of the same name do the same work in two networks."
 )
 SHARE = 0.2  # of the positions of a map: those that count as looked at
+Share = Annotated[float, Option("Of the places: those that count as looked at.", 0.001, 1)]
 
 _ROUNDING = 1e-6  # of a map's largest value: a spread below this is float32's, not the map's
 _DIFFERENCE = 0.5  # end of the difference's colours, in units of alpha
@@ -141,7 +145,9 @@ def pair_units(first: list[str], other: list[str]) -> list[Pair]:
 
 
 @torch.no_grad()
-def study(subject: Subject, other: Subject, share: float = SHARE, progress: Progress | None = None) -> Finding:
+def study(
+    subject: Subject, other: Annotated[Subject, OTHER], share: Share = SHARE, progress: Progress = silent
+) -> Finding:
     """Two faces in one network, or two networks on one face; arrays "PAIR/first" and "PAIR/other", on one grid.
 
     `UserError` for a network without attention that has places.
@@ -149,12 +155,10 @@ def study(subject: Subject, other: Subject, share: float = SHARE, progress: Prog
     names = _names(subject, other)
     maps, pictures = [], []
     for i, one in enumerate((subject, other)):
-        if progress:
-            progress(i, 2, f"Looking at {names[i]}")
+        progress(i, 2, f"Looking at {names[i]}")
         maps.append(spatial_maps(one))
         pictures.append((to_image(one.degraded), to_image(one.model(one.degraded))))
-    if progress:
-        progress(2, 2, "Done")
+    progress(2, 2, "Done")
     aligned = _aligned(*maps)
     numbers = {pair: MapAgreement.of(*two, share) for pair, two in aligned.items()}
     arrays = {}
@@ -174,27 +178,29 @@ def study(subject: Subject, other: Subject, share: float = SHARE, progress: Prog
 
 
 def study_many(
-    couples: Iterable[tuple[Subject, Subject]], share: float = SHARE, seed: int = 0, progress: Progress | None = None
+    subjects: Iterable[Subject],
+    other: Annotated[Iterable[Subject], OTHER],
+    share: Share = SHARE,
+    seed: Seed = 0,
+    progress: Progress = silent,
 ) -> Finding:
-    """`study` of couples of the same two networks, each couple a face: means with 95 % intervals over the couples.
+    """`study` of faces, `other` the same ones by another network: means with 95 % intervals over the couples.
 
     Arrays: `pairs`, and of each measure (couples, pairs), NaN where a map is constant. `UserError` without a couple, of
     several models, or for a network without attention that has places.
     """
     found: list[dict[Pair, MapAgreement]] = []
-    names, total = None, length_hint(couples)
-    for subject, other in couples:
-        if progress:
-            progress(len(found), total, f"Comparing face {len(found) + 1}")
-        if names not in (None, _names(subject, other)):
+    names, total = None, length_hint(subjects)
+    for subject, beside in zip(subjects, other, strict=True):
+        progress(len(found), total, f"Comparing face {len(found) + 1}")
+        if names not in (None, _names(subject, beside)):
             raise UserError(f"Not all faces are of {names[0]} and {names[1]}. Compare one couple of models at a time.")
-        names = _names(subject, other)
-        aligned = _aligned(spatial_maps(subject), spatial_maps(other))
+        names = _names(subject, beside)
+        aligned = _aligned(spatial_maps(subject), spatial_maps(beside))
         found.append({pair: MapAgreement.of(*two, share) for pair, two in aligned.items()})
     if not found:
         raise UserError("There is no face to compare. Give a folder with at least one.")
-    if progress:
-        progress(len(found), len(found), "Done")
+    progress(len(found), len(found), "Done")
     pairs = list(found[0])
     measures = [field.name for field in fields(MapAgreement)]
     columns = {
@@ -247,9 +253,9 @@ def agreement_figure(
         return axes
 
     for i, (side, two) in enumerate(zip(("first", "other"), pictures, strict=True)):
-        for j, (caption, picture) in enumerate(zip(("network input", "restored"), two, strict=True)):
+        for j, (caption, image) in enumerate(zip(("network input", "restored"), two, strict=True)):
             axes = axes_at(_MARGIN + (2 * i + j) * (_MAP + _GAP), 0.8, _MAP, _MAP)
-            axes.imshow(picture, interpolation="nearest")
+            axes.imshow(image, interpolation="nearest")
             axes.set_title(f"{side}: {caption}", fontsize=8, loc="left", pad=3)
     bar_x = _MARGIN + block + _BETWEEN + _MAP + _GAP + 0.2
     for y, label, colors, scale in (
@@ -341,3 +347,37 @@ def _shown(value: float | None) -> str:
 
 def _known(value: float) -> float | None:
     return None if np.isnan(value) else float(value)
+
+
+def view(finding: Finding) -> View:
+    arrays, pairs = finding.arrays, finding.numbers["pairs"]
+    sides = {key: finding.numbers[key] for key in ("first", "other")}
+    faces = [
+        picture(f"{what}: {side}", arrays[f"{what}/{key}"])
+        for what in ("degraded", "restored")
+        for key, side in sides.items()
+    ]
+    names = [name.removesuffix("/first") for name in arrays if name.endswith("/first")]
+    groups = {
+        name: [
+            *(panel(f"alpha: {side}", arrays[f"{name}/{key}"]) for key, side in sides.items()),
+            panel("first - other", arrays[f"{name}/first"] - arrays[f"{name}/other"], (-0.5, 0.5), DIVERGING),
+        ]
+        for name in names
+        if name not in ("degraded", "restored")
+    }
+    series = {"correlation": [one["pearson"] for one in pairs], "IoU of the top": [one["iou"] for one in pairs]}
+    chart = bars(groups, series, "1 is the same")
+    return View(faces, groups, {"How alike the two maps of each pair are:": chart})
+
+
+INSTRUMENT = Instrument(
+    "agreement",
+    REAL,
+    "Do two networks, or two faces, get the same maps?",
+    "Maps on one grid: correlation, overlap of the top fifth, and the difference.",
+    study,
+    over_faces=study_many,
+    view=view,
+    slow=True,
+)

@@ -8,6 +8,7 @@ edit: alpha -> its channel mean -> restored, changed -> RMS: what 3D adds over i
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from typing import Annotated
 
 import cv2
 import numpy as np
@@ -20,8 +21,11 @@ from torch import Tensor
 from sparnet.errors import UserError
 from sparnet.restorer import Progress
 from sparnet.text import for_figure
-from viz.ablation import levels, rms
-from viz.finding import Finding, Subject
+from viz.finding import Finding, silent
+from viz.instrument import WHERE, Instrument, Option, Seed
+from viz.instruments.ablation import levels, rms
+from viz.subject import Subject
+from viz.views import View, bars, panel
 
 MEANING = (
     "How the maps of one unit's channels differ, and how much the face changes when all of them are given their mean: "
@@ -107,7 +111,7 @@ def clusters(alpha: ndarray, count: int, seed: int) -> tuple[ndarray, list[tuple
     return labels, kinds
 
 
-def mean_effect(subject: Subject, progress: Progress | None = None) -> dict[str, float]:
+def mean_effect(subject: Subject, progress: Progress = silent) -> dict[str, float]:
     """RMS change of the restored face, in 8-bit levels, when a unit's alpha is its channel mean; last, "all" at once.
 
     Later units react to the change, so it is the total effect.
@@ -121,17 +125,20 @@ def mean_effect(subject: Subject, progress: Progress | None = None) -> dict[str,
         trace = model.trace(face)
         before, units, effects = levels(trace.restored), list(trace.alphas), {}
         for i, unit in enumerate(units):
-            if progress:
-                progress(i, len(units) + 1, f"{unit} with one map for all channels")
+            progress(i, len(units) + 1, f"{unit} with one map for all channels")
             edit = model.trace(face, lambda name, alpha, unit=unit: averaged(alpha) if name == unit else alpha)
             effects[unit] = float(rms(levels(edit.restored) - before)[0])
-        if progress:
-            progress(len(units), len(units) + 1, "All units with one map for all channels")
+        progress(len(units), len(units) + 1, "All units with one map for all channels")
         everywhere = model.trace(face, lambda _, alpha: averaged(alpha))
     return effects | {"all": float(rms(levels(everywhere.restored) - before)[0])}
 
 
-def study(subject: Subject, count: int = 4, seed: int = 0, progress: Progress | None = None) -> Finding:
+def study(
+    subject: Subject,
+    count: Annotated[int, Option("Groups of channels that look alike.", 1, 1000)] = 4,
+    seed: Seed = 0,
+    progress: Progress = silent,
+) -> Finding:
     """The channels of every unit, in `count` clusters; `UserError` for a network with one map a unit.
 
     Arrays "UNIT/mean", "/max", "/spread", "/in_use", "/cluster" and "/representatives"; of channel attention "/gates".
@@ -164,8 +171,7 @@ def study(subject: Subject, count: int = 4, seed: int = 0, progress: Progress | 
     found = {"model": subject.name, "unit_of_rms": "8-bit levels", "rms_change_of_all": effects["all"], "units": units}
     if places:
         found |= {"seed": seed, "clusters_asked_for": count}
-    if progress:
-        progress(len(units) + 1, len(units) + 1, "Done")
+    progress(len(units) + 1, len(units) + 1, "Done")
     figure = channels_figure(arrays, numbers, kinds, effects, f"Channels of {subject.name}: one face")
     return Finding("channels", MEANING if places else CHANNEL_MEANING, found, arrays, figure)
 
@@ -241,3 +247,29 @@ def channels_figure(
 
 def _draw(axes, map_: ndarray, end: float = 1) -> None:
     axes.imshow(map_, cmap="viridis", vmin=0, vmax=end, interpolation="nearest", aspect="auto")
+
+
+def view(finding: Finding) -> View:
+    units = finding.numbers["units"]
+    groups = {
+        unit: [panel(name.replace("_", " "), finding.arrays[f"{unit}/{name}"], (0, end)) for name, end in MAPS.items()]
+        for unit in units
+        if f"{unit}/mean" in finding.arrays
+    }
+    labels = {
+        "place": "place: one map would do",
+        "channel": "channel: one number a channel would do",
+        "only_3d": "only 3D",
+    }
+    chart = bars(units, {label: [one[name] for one in units.values()] for name, label in labels.items()}, "share")
+    return View([], groups, {"Whose variance it is:": chart.update_layout(barmode="stack")})
+
+
+INSTRUMENT = Instrument(
+    "channels",
+    WHERE,
+    "Does attention differ from channel to channel?",
+    "For 3D and channel attention: mean, spread and clusters over the channels.",
+    study,
+    view=view,
+)

@@ -8,6 +8,7 @@ x_in (C,h,w) -+                                    + -> x_out; of each the lengt
 
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from typing import Annotated
 
 import numpy as np
 import torch
@@ -15,12 +16,14 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from sparnet.attention import feature_strength, mean_map
 from sparnet.images import to_image
 from sparnet.model import FaceAttentionUnit, SPARNet, check_face
 from sparnet.restorer import Progress
-from viz.atlas import mean_map
-from viz.explorer import feature_strength
-from viz.finding import Finding, Subject, attending
+from viz.finding import Finding, silent
+from viz.instrument import WHERE, Instrument, Option
+from viz.subject import Subject, attending
+from viz.views import View, bars, panel, pictures
 
 MEANING = (
     "One unit's equation as pictures: alpha scales the new features f at every place before they are added to what "
@@ -106,7 +109,11 @@ def gate_maps(step: Step) -> dict[str, np.ndarray]:
 
 
 @torch.no_grad()
-def study(subject: Subject, unit: str | None = None, progress: Progress | None = None) -> Finding:
+def study(
+    subject: Subject,
+    unit: Annotated[str | None, Option("The unit of the figure; else that of the most contrast.", units=True)] = None,
+    progress: Progress = silent,
+) -> Finding:
     """Every gate's numbers and maps, arrays "UNIT/MAP"; the figure shows `unit`, or that of the most contrast in alpha.
 
     `UserError` for a network without attention maps, or without one in `unit`.
@@ -116,11 +123,9 @@ def study(subject: Subject, unit: str | None = None, progress: Progress | None =
         attending(subject, [unit])
     numbers, maps = {}, {}
     for i, step in enumerate(steps(subject.model, subject.degraded)):
-        if progress:
-            progress(i, len(names), f"Looking into {step.name}")
+        progress(i, len(names), f"Looking into {step.name}")
         numbers[step.name], maps[step.name] = GateNumbers.of(step), gate_maps(step)
-    if progress:
-        progress(len(names), len(names), "Done")
+    progress(len(names), len(names), "Done")
     unit = unit or max(maps, key=lambda name: maps[name]["alpha"].std())
     degraded, restored = to_image(subject.degraded), to_image(resume(subject.model, step.name, step.x_out))
     arrays = {f"{name}/{key}": value for name, of in maps.items() for key, value in of.items()}
@@ -197,3 +202,36 @@ def _units_after(model: SPARNet, unit: str | None) -> list[tuple[str, FaceAttent
 def _ratio(part: Tensor, whole: Tensor) -> float:
     """part / whole; 0 of nothing."""
     return float(part / whole) if whole else 0.0
+
+
+def view(finding: Finding) -> View:
+    units, arrays = finding.numbers["units"], finding.arrays
+    groups = {}
+    for unit in units:
+        maps = {name: arrays[f"{unit}/{name}"] for name in MAPS}
+        carried = max(maps[name].max() for name in ("x_in", "shortcut", "x_out"))
+        tops = dict.fromkeys(MAPS, carried) | dict.fromkeys(("f", "gated"), maps["f"].max())
+        groups[unit] = [
+            *(panel(name, maps[name], (0, tops[name]), "inferno") for name in ("x_in", "shortcut", "f")),
+            panel("alpha", maps["alpha"]),
+            panel("alpha f", maps["gated"], (0, tops["gated"]), "inferno"),
+            panel("x_out", maps["x_out"], (0, tops["x_out"]), "inferno"),
+        ]
+    labels = {
+        "norm_share": "alpha f beside the shortcut, by norm",
+        "passed": "share of f that is passed",
+        "mean_alpha": "mean alpha",
+    }
+    series = {label: [one[name] for one in units.values()] for name, label in labels.items()}
+    charts = {"Every unit of this face:": bars(units, series, "share")}
+    return View(pictures(arrays), groups, charts, finding.numbers["shown"])
+
+
+INSTRUMENT = Instrument(
+    "gate",
+    WHERE,
+    "What does each gate let through?",
+    "Unit by unit the terms of x_out = shortcut(x_in) + alpha f: how long the feature vector is at every place.",
+    study,
+    view=view,
+)

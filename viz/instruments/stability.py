@@ -9,6 +9,7 @@ many faces -> Score of each -> mean and 95 % interval over the faces
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from operator import length_hint
+from typing import Annotated
 
 import cv2
 import numpy as np
@@ -17,15 +18,18 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from sparnet.attention import mean_map
 from sparnet.errors import UserError
 from sparnet.images import to_image, to_tensor
 from sparnet.metrics import mean_interval
 from sparnet.restorer import Progress
 from sparnet.text import for_figure
-from viz.agreement import correlation, is_constant
-from viz.atlas import mean_map
-from viz.finding import Finding, Subject
-from viz.regions import shift, spatial_maps
+from viz.finding import Finding, silent
+from viz.instrument import REAL, Instrument, Option, Seed
+from viz.instruments.agreement import correlation, is_constant
+from viz.instruments.regions import shift
+from viz.subject import Subject, spatial_maps
+from viz.views import View, bars, panel, pictures
 
 MEANING = (
     "How much every unit's map, and the restored face, change under a little noise, a JPEG's losses, a shift or a flip "
@@ -37,6 +41,7 @@ NOISE = 2  # standard deviation in levels of 0..255
 QUALITY = 75  # of the JPEG
 SHIFT = 2  # pixels of the face
 INPUT, OUTPUT = "input", "output"  # rows beside the units: the degraded face itself, for scale, and the restored one
+Noises = Annotated[int, Option("How many different noises are added.", 1, 1000)]
 
 _BORDER = 16  # a margin of 1/16 of the side is not compared: what a shift brings in there is made up
 _UNITS_LIMIT, _OUTPUT_LIMIT = 0.1, 25  # ends of the colours of the variance maps: RMS change of alpha, in levels
@@ -135,22 +140,20 @@ class Stability:
     restored: np.ndarray  # (S,S,3) uint8
 
     @classmethod
-    def of(cls, subject: Subject, seeds: Iterable[int], progress: Progress | None = None) -> "Stability":
+    def of(cls, subject: Subject, seeds: Iterable[int], progress: Progress = silent) -> "Stability":
         """Every perturbation of one face, one forward each."""
         some = perturbations(seeds)
         before = responses(subject, subject.degraded)
         scores = {row: {kind: [] for kind in KINDS} for row in before}
         squares = {row: {kind: 0.0 for kind in KINDS} for row in before}
         for i, one in enumerate(some):
-            if progress:
-                progress(i, len(some), one.name)
+            progress(i, len(some), one.name)
             for row, maps in responses(subject, one.change(subject.degraded)).items():
                 undone = one.undo(maps)
                 was, now = inner(before[row]), inner(undone)
                 scores[row][one.kind].append(Score.of(was, now))
                 squares[row][one.kind] += np.square(now - was, dtype=np.float64).mean(0)
-        if progress:
-            progress(len(some), len(some), "Done")
+        progress(len(some), len(some), "Done")
         variance = {
             row: np.mean([squares[row][kind] / len(of[kind]) for kind in KINDS], axis=0) for row, of in scores.items()
         }
@@ -165,12 +168,12 @@ class Stability:
         )  # fmt: skip
 
 
-def study(subject: Subject, seeds: Iterable[int] = range(4), progress: Progress | None = None) -> Finding:
+def study(subject: Subject, noises: Noises = 4, seed: Seed = 0, progress: Progress = silent) -> Finding:
     """Scores of every unit, the input and the output by kind of perturbation; arrays "variance/UNIT", the `inner` part.
 
     `UserError` for a network without attention that has places.
     """
-    seeds = list(seeds)
+    seeds = list(range(seed, seed + noises))
     spatial_maps(subject)
     found = Stability.of(subject, seeds, progress)
     rows = list(found.scores)
@@ -188,20 +191,17 @@ def study(subject: Subject, seeds: Iterable[int] = range(4), progress: Progress 
     )
 
 
-def study_many(
-    subjects: Iterable[Subject], seeds: Iterable[int] = range(4), seed: int = 0, progress: Progress | None = None
-) -> Finding:
+def study_many(subjects: Iterable[Subject], noises: Noises = 4, seed: Seed = 0, progress: Progress = silent) -> Finding:
     """`study` of many faces in one network: means with 95 % intervals over the faces, and the mean variance maps.
 
     Arrays: each measure (faces, rows, KINDS), NaN where it is not defined. `UserError` without a face, of several
     models, or for a network without attention that has places.
     """
-    seeds = list(seeds)
+    seeds = list(range(seed, seed + noises))
     columns: dict[str, list[np.ndarray]] = {"correlation": [], "change": [], "rms": []}
     variance, name, count, total = {}, None, 0, length_hint(subjects)
     for subject in subjects:
-        if progress:
-            progress(count, total, f"Changing face {count + 1}")
+        progress(count, total, f"Changing face {count + 1}")
         if name not in (None, subject.name):
             raise UserError(f"The faces are of two models, {name} and {subject.name}. Study one model at a time.")
         spatial_maps(subject)
@@ -212,8 +212,7 @@ def study_many(
             variance[row] = variance.get(row, 0) + values
     if not count:
         raise UserError("There is no face to look at. Give a folder with at least one.")
-    if progress:
-        progress(count, count, "Done")
+    progress(count, count, "Done")
     rows = list(variance)
     variance = {row: values / count for row, values in variance.items()}
     measures = {measure: np.array(some) for measure, some in columns.items()}
@@ -306,3 +305,33 @@ def _rows(rows: list[str], tables: dict[str, np.ndarray]) -> dict:
         }
         for i, row in enumerate(rows)
     }
+
+
+def view(finding: Finding) -> View:
+    arrays = finding.arrays
+    rows, kinds = arrays["rows"].tolist(), arrays["kinds"].tolist()
+    spread = {row: np.sqrt(arrays[f"variance/{row}"]) for row in rows if f"variance/{row}" in arrays}
+    ends = {row: float(np.nanmax(values)) for row, values in spread.items()}
+    alphas = max(end for row, end in ends.items() if row not in (INPUT, OUTPUT))
+    maps = [
+        panel(row, values, (0, ends[row] if row in (INPUT, OUTPUT) else alphas), "magma")
+        for row, values in spread.items()
+    ]
+    chart = bars(rows, dict(zip(kinds, arrays["correlation"].T, strict=True)), "correlation")
+    return View(
+        pictures(arrays),
+        {"RMS change of each place": maps},
+        {"Correlation of each map with itself after the change; 1 holds still:": chart},
+    )
+
+
+INSTRUMENT = Instrument(
+    "stability",
+    REAL,
+    "Does it hold still?",
+    "The maps again after a little noise, JPEG, a shift of two pixels, and mirrored.",
+    study,
+    over_faces=study_many,
+    view=view,
+    slow=True,
+)
