@@ -21,7 +21,7 @@ from torch import Tensor
 
 from sparnet.errors import UserError
 from sparnet.files import sha256_of
-from sparnet.hub import WEIGHTS, check_weights, fetch
+from sparnet.hub import WEIGHTS, check_weights, fetch_model
 from sparnet.limits import MAX_TENSORS, MAX_WEIGHTS_BYTES
 from sparnet.model import SPARNet, SPARNetConfig, UnitPlan
 
@@ -155,7 +155,7 @@ def weights_file(source: str, revision: str | None = None) -> Path:
     path = Path(source)
     if path.exists():
         return path / WEIGHTS if path.is_dir() else path
-    return fetch(source, revision, local_files_only=True) / WEIGHTS
+    return fetch_model(source, revision, local_files_only=True) / WEIGHTS
 
 
 def _load_entry(entry: ModelEntry, device: torch.device) -> SPARNet:

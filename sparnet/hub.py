@@ -1,6 +1,6 @@
 """A model in the project's own format, from a folder or from the Hugging Face Hub, read strictly.
 
-    repo id -> fetch: one commit, verified, cached -> folder -> config.json + model.safetensors -> model, eval, float32
+    repo id -> fetch_model: a commit, verified -> folder -> config.json + model.safetensors -> model, eval, float32
 
 The ecosystem's mixin fills in what is missing and drops what it does not know; here both are errors that name it.
 """
@@ -94,7 +94,7 @@ class StrictHubMixin(PyTorchModelHubMixin):
             )
         folder = Path(pretrained_model_name_or_path)
         if not folder.is_dir():
-            folder = fetch(
+            folder = fetch_model(
                 str(pretrained_model_name_or_path),
                 revision,
                 token=token,
@@ -215,7 +215,7 @@ def _check_header(expected: Mapping[str, Tensor], given: Mapping[str, Any], orig
     _raise_misfits(problems, origin)
 
 
-def fetch(
+def fetch_model(
     repo_id: str,
     revision: str | None = None,
     *,

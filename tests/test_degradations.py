@@ -32,7 +32,7 @@ from training.degradations import (
     blind,
     random_grey,
 )
-from training.degradations.__main__ import CELL, GAP, contact_sheet, main
+from training.degradations.__main__ import CELL, GAP, degradation_sheet, main
 
 DRAWS = 4000
 ORDER = ((Gaussian, Average, Median, Motion), (Reduce,), (Noise,), (Jpeg,))
@@ -368,7 +368,7 @@ def test_three_faces_in_ten_are_made_grey_by_their_luma():
 
 
 def test_the_sheet_shows_the_sharp_face_and_under_every_degraded_one_what_was_done():
-    sheet = contact_sheet([face(CELL), face(CELL)], columns=4, seed=2)
+    sheet = degradation_sheet([face(CELL), face(CELL)], columns=4, seed=2)
     cell = sheet[GAP : GAP + CELL, GAP : GAP + CELL]
     assert np.array_equal(cell, face(CELL))
     for row in range(2):
@@ -378,8 +378,8 @@ def test_the_sheet_shows_the_sharp_face_and_under_every_degraded_one_what_was_do
             caption = sheet[top + CELL : top + CELL + 24, left : left + CELL]
             assert (caption == 0).any()
     one_row, three_columns = len(sheet) // 2 + GAP // 2, 3 * (CELL + GAP) + GAP
-    assert np.array_equal(contact_sheet([face(CELL)], columns=3, seed=2), sheet[:one_row, :three_columns])
-    assert not np.array_equal(contact_sheet([face(CELL)], columns=4, seed=3), sheet[:one_row])
+    assert np.array_equal(degradation_sheet([face(CELL)], columns=3, seed=2), sheet[:one_row, :three_columns])
+    assert not np.array_equal(degradation_sheet([face(CELL)], columns=4, seed=3), sheet[:one_row])
 
 
 def test_the_command_writes_the_sheet_of_a_folder_and_says_the_seed(tmp_path):
@@ -391,13 +391,13 @@ def test_the_command_writes_the_sheet_of_a_folder_and_says_the_seed(tmp_path):
     assert (done.returncode, done.stderr) == (0, "")
     assert "seed 4" in done.stdout
     assert "2 faces" in done.stdout
-    assert np.array_equal(images.load(out), contact_sheet([images.resize(face(), 64)] * 2, columns=2, seed=4))
+    assert np.array_equal(images.load(out), degradation_sheet([images.resize(face(), 64)] * 2, columns=2, seed=4))
 
 
 def test_one_picture_is_drawn_in_every_row(tmp_path, capsys):
     images.save_png(face(), tmp_path / "face.png")
     main(tmp_path / "face.png", tmp_path / "out.png", seed=1, rows=3, columns=2, size=96)
-    assert np.array_equal(images.load(tmp_path / "out.png"), contact_sheet([face()] * 3, columns=2, seed=1))
+    assert np.array_equal(images.load(tmp_path / "out.png"), degradation_sheet([face()] * 3, columns=2, seed=1))
     assert "3 faces" in capsys.readouterr().out
 
 

@@ -59,11 +59,11 @@ def main(
         faces = faces * rows
     if not faces:
         raise UserError(f"None of the {len(items)} pictures in {source} can be read.")
-    images.save_png(contact_sheet(faces, columns, seed), out)
+    images.save_png(degradation_sheet(faces, columns, seed), out)
     print(f"{plain(str(out))}: {len(faces)} faces of {size} px, {columns - 1} degradations each, seed {seed}")
 
 
-def contact_sheet(faces: Sequence[ndarray], columns: int, seed: int) -> ndarray:
+def degradation_sheet(faces: Sequence[ndarray], columns: int, seed: int) -> ndarray:
     """One row for each face (S,S,3) uint8: sharp, then columns - 1 degradations of it, captioned; (H,W,3) uint8.
 
     A cell is seeded by (seed, row, column): more rows or columns leave the cells that were there as they are.

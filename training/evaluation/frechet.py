@@ -59,7 +59,7 @@ class InceptionDistances:
 
     def __init__(self, methods: Iterable[str], weights: str | Path | None = None, device: torch.device | str = "cpu"):
         if weights is not None:
-            _check_weights(Path(weights))
+            _check_published(Path(weights))
         self.device = device
         self.sharp = _metric(weights, device)  # of which only the real pictures' sums are used
         self.restored = {method: _metric(weights, device) for method in methods}  # and of these the others'
@@ -111,7 +111,7 @@ def _metric(weights: str | Path | None, device: torch.device | str) -> torch.nn.
         ) from error
 
 
-def _check_weights(file: Path) -> None:
+def _check_published(file: Path) -> None:
     """`UserError` unless the file is the published one: no others make a FID, and torch-fidelity unpickles any."""
     try:
         digest = sha256_of(file)

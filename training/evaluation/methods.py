@@ -70,7 +70,7 @@ class Model:
         """Faces (S,S,3) uint8 -> (S,S,3) uint8, in float32; `Diverged` where the answer is not finite."""
         use_free_cores()
         with torch.inference_mode():
-            restored = self.model(self.prepare(degraded)).float().cpu()
+            restored = self.model(self._tensors(degraded)).float().cpu()
         if not restored.isfinite().all():
             raise Diverged(f"{self.name} answers with values that are not numbers.")
         return [_at(images.to_image(face), len(low)) for face, low in zip(restored, degraded, strict=True)]
@@ -80,12 +80,12 @@ class Model:
         if not isinstance(self.model, SPARNet):
             return None
         with torch.inference_mode():
-            alphas = self.model.trace(self.prepare([degraded])).alphas.values()
+            alphas = self.model.trace(self._tensors([degraded])).alphas.values()
         side = (len(degraded), len(degraded))
         maps = [nn.functional.interpolate(alpha.float().mean(1, keepdim=True), side, mode="area") for alpha in alphas]
         return torch.stack(maps).mean(0)[0, 0].cpu().numpy() if maps else None
 
-    def prepare(self, degraded: Sequence[ndarray]) -> torch.Tensor:
+    def _tensors(self, degraded: Sequence[ndarray]) -> torch.Tensor:
         """Faces (S,S,3) uint8 -> (B,3,s,s) at the network's own size, on its device."""
         return torch.cat([images.to_tensor(_at(face, self.size)) for face in degraded]).to(self.device)
 
