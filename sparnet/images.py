@@ -82,14 +82,13 @@ def decode_photo(data: bytes, max_pixels: int = MAX_PIXELS) -> Decoded:
         image = Image.open(io.BytesIO(data), formats=FORMATS)  # reads the header only
     except UnidentifiedImageError as error:
         raise UserError(_unreadable(data)) from error
-    except Exception as error:  # Pillow's parsers raise nearly anything on damaged headers, bombs included
+    except Image.DecompressionBombError as error:
+        raise UserError(_too_large("hundreds of megapixels", max_pixels)) from error
+    except Exception as error:  # Pillow's parsers raise nearly anything on damaged headers
         raise UserError(_unreadable(data, error)) from error
     with image:
         if image.width * image.height > max_pixels:
-            raise UserError(
-                f"The picture has {image.width} x {image.height} pixels, which is more than "
-                f"{max_pixels // 1_000_000} megapixels. Make it smaller and try again."
-            )
+            raise UserError(_too_large(f"{image.width} x {image.height} pixels", max_pixels))
         if image.format in ("JPEG", "MPO") and data.count(_SCAN) > MAX_SCANS:
             raise UserError(f"The JPEG file builds its picture in more than {MAX_SCANS} passes. Save it again.")
         try:
@@ -271,6 +270,11 @@ def _chart(mode: str, steps: int) -> Image.Image:
 
 
 _CHARTS = {"GRAY": _chart("L", 52), "RGB": _chart("RGB", 18), "CMYK": _chart("CMYK", 3)}  # by a profile's colour space
+
+
+def _too_large(size: str, max_pixels: int) -> str:
+    most = max_pixels // 1_000_000
+    return f"The picture has {size}, which is more than {most} megapixels. Make it smaller and try again."
 
 
 def _unreadable(data: bytes, error: Exception | None = None) -> str:

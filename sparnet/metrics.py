@@ -100,14 +100,13 @@ def mean_interval(values: ndarray, seed: int) -> tuple[ndarray, ndarray, ndarray
 
 
 def _structural(sharp: ndarray, restored: ndarray, channel_axis: int | None = None) -> float:
-    return float(
-        structural_similarity(
-            sharp,
-            restored,
-            data_range=255,
-            gaussian_weights=True,
-            sigma=1.5,
-            use_sample_covariance=False,
-            channel_axis=channel_axis,
-        )
+    value = structural_similarity(
+        sharp,
+        restored,
+        data_range=255,
+        gaussian_weights=True,
+        sigma=1.5,
+        use_sample_covariance=False,
+        channel_axis=channel_axis,
     )
+    return float(value)  # pyright: ignore[reportArgumentType]  it is a tuple only where maps or gradients are asked for

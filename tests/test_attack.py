@@ -6,10 +6,12 @@ import json
 import os
 import select
 import socket
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
+import gradio as gr
 import numpy as np
 import pytest
 import torch
@@ -436,6 +438,19 @@ def test_memory_is_counted_once_and_a_view_counts_as_what_it_keeps():
     pixels, tensor = np.zeros((10, 10, 3), np.uint8), torch.zeros(5)
     value = {"a": pixels[:1], "b": [pixels, (tensor, tensor[:1])], "c": serving.Photo(b"1234", "name"), "d": 5}
     assert serving.size_of(value, set()) == 300 + 20 + 4 + 4
+
+
+def test_what_an_answer_leaves_behind_is_freed_with_it():
+    class Figure:
+        def __init__(self):
+            self.itself = self
+
+    figures = []
+    with door.Page() as page:
+        gr.Button().click(lambda: figures.append(weakref.ref(Figure())))
+    page.state_holder = SimpleNamespace(session_data={})
+    asyncio.run(page.process_api(0, []))
+    assert [figure() for figure in figures] == [None]
 
 
 def test_disk_is_bounded_and_the_oldest_files_go_first_but_not_the_examples(tmp_path, monkeypatch):

@@ -821,7 +821,7 @@ def test_an_embedders_file_is_read_as_its_kind_says(tmp_path, monkeypatch):
     ("files", "said"),
     [
         ({"json_file": "scores", "html": "SCORES"}, "--json and --html would both be written"),
-        ({"sheet": "{faces}/{first}"}, "would be read as data"),
+        ({"sheet": "{faces}/{first}"}, "would be read as data the next time"),
         ({"json_file": "{model}/config.json"}, "which is read"),
         ({"markdown": "x" * 300}, "longer than"),
     ],

@@ -6,6 +6,7 @@ event -> Line: a share for each visitor, who take turns -> Page: no file but a s
 """
 
 import asyncio
+import gc
 import html
 import logging
 import secrets
@@ -73,6 +74,7 @@ class Page(gr.Blocks):
         return self
 
     def launch(self, **settings):
+        gc.freeze()  # what is here stays: `gc.collect` need not look at it after every answer
         return super().launch(
             app_kwargs={"middleware": [Middleware(Door)]},
             max_file_size=serving.UPLOAD_BYTES,
@@ -108,6 +110,7 @@ class Page(gr.Blocks):
         answer = await super().postprocess_data(block_fn, predictions, state)
         _forget_answers(state)
         forget_the_oldest(self.state_holder, self._queue)
+        gc.collect()  # figures hold themselves, 200 MB each, until somebody looks for such
         return answer
 
 
