@@ -365,6 +365,25 @@ def test_a_finished_run_resumed_has_nothing_to_do_and_changes_nothing(faces, fin
     assert weights(finished) == before
 
 
+def test_a_checkpoint_has_the_keys_of_earlier_versions_and_those_of_the_earliest_are_enough_to_go_on(
+    faces, finished, tmp_path
+):
+    kept = state.load_checkpoint(finished, pytest.fail)
+    assert kept.keys() == {
+        *("model", "averaged", "optimizer", "discriminator", "discriminator_optimizer", "record", "step", "anneal"),
+        *("best", "scores", "history", "unreadable", "recent"),
+    }
+    out = tmp_path / "run"
+    train(replace(RECIPE, schedule="constant"), job(faces, out, max_minutes=0.0))
+    early = state.load_checkpoint(out, pytest.fail)
+    for name in ("discriminator", "discriminator_optimizer", "anneal", "recent"):
+        del early[name]
+    state.save_checkpoint(out, early)
+    AcceleratorState._reset_state(reset_partial_state=True)
+    train(replace(RECIPE, schedule="constant"), job(faces, out, resume=True))
+    assert state.load_checkpoint(out, pytest.fail)["step"] == RECIPE.steps
+
+
 def test_nothing_is_overwritten_without_resume_and_nothing_resumed_where_nothing_is(faces, finished, tmp_path):
     before = weights(finished)
     with pytest.raises(UserError, match="already holds a run; go on with --resume"):
