@@ -92,7 +92,8 @@ def test_the_atlas_shows_the_faces_and_every_map_on_one_scale():
 def test_the_probe_is_the_astronaut_as_the_averaged_model_sees_her():
     torch.manual_seed(0)
     model = SPARNet(replace(SMALL, attention="3d")).eval()
-    run = SimpleNamespace(recipe=replace(RECIPE, model=model.config), averaged=model, accelerator=Accelerator(cpu=True))
+    setup = SimpleNamespace(accelerator=Accelerator(cpu=True))
+    run = SimpleNamespace(recipe=replace(RECIPE, model=model.config), averaged=model, setup=setup)
     degraded, restored, maps = probe(run)
     x, y, side = ASTRONAUT
     face = Image.fromarray(skimage.data.astronaut()).crop((x, y, x + side, y + side)).resize((32, 32), Image.BICUBIC)
