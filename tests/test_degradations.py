@@ -404,7 +404,7 @@ def test_one_picture_is_drawn_in_every_row(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("source", "out", "word"),
     [
-        ("missing", "out.png", "there is no"),
+        ("missing", "out.png", "There is no"),
         ("face.png", "out.jpg", "out.png"),
         ("face.png", "no/out.png", "There is no folder"),
         ("broken.png", "out.png", "broken.png"),
