@@ -239,6 +239,8 @@ def hostile(attacker: Attacker, address: str, sent: dict) -> dict[str, tuple[Cal
     as_json, form = "application/json", "Content-Type: multipart/form-data; boundary=x"
     fetched = {"path": "http://127.0.0.1:9/a.png", "meta": {"_type": "gradio.FileData"}}
     return {
+        "uploads that drip": (dripping, "busy, try again"),
+        "a flood": (flood, "busy, try again"),
         "a path": (restored({"path": str(ASTRONAUT)}), serving.NOT_SENT),
         "a device": (restored({"path": "/dev/zero"}), serving.NOT_SENT),
         "an address": (restored(fetched), serving.NOT_SENT),
@@ -254,8 +256,6 @@ def hostile(attacker: Attacker, address: str, sent: dict) -> dict[str, tuple[Cal
         "a number for a photo": (restored(5), "wrong type"),
         "a list for a model": (restored(sent, [DEFAULT_MODEL], "simulate", False), "not a model's name"),
         "a model that is none": (restored(sent, "../../etc", "simulate", False), "not a model of this page"),
-        "uploads that drip": (dripping, "busy, try again"),
-        "a flood": (flood, "busy, try again"),
     }  # fmt: skip
 
 
