@@ -21,7 +21,7 @@ from torch import Tensor
 
 from sparnet.errors import UserError
 from sparnet.files import sha256_of
-from sparnet.hub import WEIGHTS, check_weights, fetch
+from sparnet.hub import WEIGHTS, check_weights, fetch_model
 from sparnet.limits import MAX_TENSORS, MAX_WEIGHTS_BYTES
 from sparnet.model import SPARNet, SPARNetConfig, UnitPlan
 
@@ -131,7 +131,7 @@ def load_model(source: str | Path, device: str | torch.device = "cpu", revision:
     if is_repo:
         return SPARNet.from_pretrained(name, revision=revision, map_location=device)
     if revision is not None:
-        raise UserError(f"{name} is not a Hub repo and has no revision {revision!r}: leave revision out")
+        raise UserError(f"{name} is not a Hub repo and has no revision {revision!r}: leave revision out.")
     if name in MODELS:
         return _load_entry(MODELS[name], device)
     if name and path.is_dir():
@@ -155,7 +155,7 @@ def weights_file(source: str, revision: str | None = None) -> Path:
     path = Path(source)
     if path.exists():
         return path / WEIGHTS if path.is_dir() else path
-    return fetch(source, revision, local_files_only=True) / WEIGHTS
+    return fetch_model(source, revision, local_files_only=True) / WEIGHTS
 
 
 def _load_entry(entry: ModelEntry, device: torch.device) -> SPARNet:
@@ -165,7 +165,7 @@ def _load_entry(entry: ModelEntry, device: torch.device) -> SPARNet:
             raise UserError(f"{weights}, a part of this project, is not there: {REMEDY}.")
         raise UserError(
             f"{entry.name} is the authors' model and is not bundled (licence: {entry.licence}). If that suits you, "
-            f"download {entry.source} and save it as {entry.path}"
+            f"download {entry.source} and save it as {entry.path}."
         )
     if entry.sha256:
         actual = sha256_of(weights)
@@ -279,7 +279,7 @@ def convert_released(state_dict: Mapping[str, Tensor], **known: Any) -> tuple[SP
         with torch.device("meta"):
             expected = SPARNet(config).state_dict()
     except (ValueError, TypeError) as error:
-        raise UserError(f"These weights do not describe a SPARNet: {error}") from error
+        raise UserError(f"These weights do not describe a SPARNet: {error}.") from error
     names = dict(_names(config))
     for theirs, ours in names.items():
         if ours.endswith("num_batches_tracked"):  # a count that inference ignores and old files lack

@@ -293,7 +293,7 @@ def _summary(photo: Path, out: Path, result: Restoration, seconds: float, notes:
 
 def _save_attention(face: RestoredFace, files: tuple[Path, Path], title: str) -> None:
     """Write the .npz, unit -> raw alpha (C,h,w) float32, and the .png, the atlas."""
-    from viz.atlas import face_atlas, maps_npz  # the one import of viz in sparnet: nothing else here needs Matplotlib
+    from sparnet.attention import face_atlas, maps_npz  # here, because nothing else needs Matplotlib
 
     for data, file in zip((maps_npz(face.alphas), face_atlas(face, title)), files, strict=True):
         save_bytes(data, file)

@@ -10,7 +10,8 @@ Points are xy in photo pixels; a whole number is the centre of a pixel.
 import functools
 import logging
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from math import ceil, floor
 from pathlib import Path
@@ -19,12 +20,12 @@ import cv2
 import httpx2
 import numpy as np
 import skimage.data
-from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url
-from huggingface_hub.errors import LocalEntryNotFoundError
 from skimage.feature import Cascade
+from skimage.transform import SimilarityTransform
 
 from sparnet.checkpoints import BUNDLED
 from sparnet.errors import UserError
+from sparnet.hub import fetch_file
 from sparnet.images import resize
 from sparnet.landmarks import LandmarkNet
 
@@ -45,9 +46,7 @@ LOOKS = 2  # of the landmark net: the second sees the face as the first aligned 
 MIN_FACE = 4  # pixels; less is not a face but a mistake
 
 YUNET_REPO, YUNET_FILE = "opencv/face_detection_yunet", "face_detection_yunet_2023mar.onnx"
-YUNET_REVISION = None  # the newest: the file's name holds its version
 YUNET_SCORE = 0.8
-TIMEOUT = 3  # seconds for the Hub's first answer
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,7 +92,7 @@ def find_detector(yunet: str | Path | None = None) -> Detector:
     if yunet is not None:
         return Detector("YuNet", f"Faces were searched with YuNet from {Path(yunet).name}.", _YuNet(yunet))
     try:
-        path = _fetch_yunet()
+        path = fetch_file(YUNET_REPO, YUNET_FILE)
     except (OSError, httpx2.TransportError) as error:
         # Absent or refused (all of huggingface_hub's errors are OSErrors), offline, no room or right to store it.
         log.warning("YuNet could not be fetched from the Hub: %s", error)
@@ -108,6 +107,20 @@ def find_detector(yunet: str | Path | None = None) -> Detector:
     return Detector("YuNet", f"Faces were searched with YuNet ({YUNET_REPO}).", _YuNet(path))
 
 
+@contextmanager
+def opened_by_opencv(path: str | Path, name: str, repo: str) -> Iterator[None]:
+    """`UserError` if the file is missing or OpenCV cannot use it; it should be the Hub's `name` in `repo`."""
+    if not Path(path).is_file():
+        raise UserError(f"There is no file {path}. Give the path of {name} from the Hub's {repo}.")
+    level = cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_ERROR)  # OpenCV 5.0 warns of its own default
+    try:
+        yield
+    except cv2.error as error:
+        raise UserError(f"OpenCV cannot use {path}. Fetch {name} from the Hub's {repo} again.") from error
+    finally:
+        cv2.utils.logging.setLogLevel(level)
+
+
 def crop_transform(face: Face, size: int) -> np.ndarray:
     """The similarity (2,3) that takes the face in the photo to the FFHQ template in a size x size crop.
 
@@ -119,9 +132,9 @@ def crop_transform(face: Face, size: int) -> np.ndarray:
         points = np.asarray(face.landmarks, float)
         if not np.ptp(points, axis=0).max() >= MIN_FACE / 2:
             raise UserError(
-                "The five points of the face lie on one spot or are no numbers. Give a box around the face."
+                "The five points of the face lie on one spot or are not numbers. Give a box around the face."
             )
-        return _similarity(points, (TEMPLATE + 0.5) * to_size - 0.5)
+        return SimilarityTransform.from_estimate(points, (TEMPLATE + 0.5) * to_size - 0.5).params[:2]
     x1, y1, x2, y2 = np.asarray(face.box, float)
     if not (x2 - x1 >= MIN_FACE and y2 - y1 >= MIN_FACE):
         raise UserError(
@@ -135,9 +148,9 @@ def crop_transform(face: Face, size: int) -> np.ndarray:
 
 
 def refine(photo: np.ndarray, box: np.ndarray, net: LandmarkNet) -> np.ndarray | None:
-    """Where the net sees the five points (5,2) of the face in the box, in photo pixels; None if that cannot be.
+    """Where the net sees the five points (5,2) of the face in the box, in photo pixels; None if they are implausible.
 
-    Points that cannot be: no face's, or of a face that is not where the box has it, not of its size, or not upright.
+    That is, not those of a face, or of one that is not where the box has it, not of its size, or not upright.
     """
     size = net.config.size
     face = Face(box)
@@ -264,18 +277,9 @@ class _YuNet:
     TILE, OVERLAP = 640, 224  # the overlap holds the largest face, which is higher than wide
 
     def __init__(self, path: str | Path):
-        if not Path(path).is_file():
-            raise UserError(f"There is no file {path}. Give the path of {YUNET_FILE} from the Hub's {YUNET_REPO}.")
-        level = cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_ERROR)  # OpenCV 5.0 warns of its own default
-        try:
+        with opened_by_opencv(path, YUNET_FILE, YUNET_REPO):
             self.network = cv2.FaceDetectorYN.create(str(path), "", (320, 320), YUNET_SCORE)
             self._search(np.zeros((32, 32, 3), np.uint8))
-        except cv2.error as error:
-            raise UserError(
-                f"OpenCV cannot use {path} as a YuNet network. Fetch {YUNET_FILE} from the Hub's {YUNET_REPO} again."
-            ) from error
-        finally:
-            cv2.utils.logging.setLogLevel(level)
 
     def __call__(self, photo: np.ndarray) -> Faces:
         length = max(photo.shape[:2])
@@ -444,26 +448,6 @@ def _apart(faces: Sequence[Face]) -> list[Face]:
     return [faces[i] for i in kept]
 
 
-def _fetch_yunet() -> str:
-    """The path of YuNet's file in the Hub's cache, filled if needed; at once, or within seconds, when offline."""
-    try:
-        return hf_hub_download(YUNET_REPO, YUNET_FILE, revision=YUNET_REVISION, local_files_only=True)
-    except LocalEntryNotFoundError:
-        # One question without the client's retries, which would last half a minute.
-        get_hf_file_metadata(hf_hub_url(YUNET_REPO, YUNET_FILE, revision=YUNET_REVISION), timeout=TIMEOUT)
-        return hf_hub_download(YUNET_REPO, YUNET_FILE, revision=YUNET_REVISION, etag_timeout=TIMEOUT)
-
-
-def _similarity(source: np.ndarray, target: np.ndarray) -> np.ndarray:
-    """Least-squares rotation, scale and shift (2,3) from points (N,2) to points (N,2), without reflection."""
-    x, y = (source - source.mean(axis=0)).T
-    u, v = (target - target.mean(axis=0)).T
-    spread = (x * x + y * y).sum()
-    a, b = (x * u + y * v).sum() / spread, (x * v - y * u).sum() / spread
-    turn = np.array([[a, -b], [b, a]])
-    return np.column_stack((turn, target.mean(axis=0) - turn @ source.mean(axis=0)))
-
-
 def _warp(image: np.ndarray, matrix: np.ndarray, width: int, height: int, border: int) -> np.ndarray:
     """Affine warp without aliasing: sampled at least once for each pixel of `image`, then averaged."""
     scale = np.sqrt(abs(np.linalg.det(matrix[:, :2])))
@@ -498,7 +482,9 @@ def _landmark_net(folder: Path) -> LandmarkNet | None:
 
 def _plausible(points: np.ndarray) -> bool:
     """Whether five points in a box's own 512x512 crop are a face that the box may well have meant."""
-    to_points = _similarity(TEMPLATE, points)
+    if not np.ptp(points, axis=0).max() > 0:  # on one spot, or not numbers
+        return False
+    to_points = SimilarityTransform.from_estimate(TEMPLATE, points).params[:2]
     scale = np.hypot(*to_points[:, 0])
     degrees = np.degrees(np.arctan2(to_points[1, 0], to_points[0, 0]))
     shift = np.linalg.norm(points.mean(axis=0) - TEMPLATE.mean(axis=0))

@@ -8,6 +8,7 @@ untrusted bytes -> decode_photo -> Decoded: pixels, what is transparent, notes -
 import codecs
 import io
 import warnings
+from base64 import b64encode
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -25,6 +26,7 @@ SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
 MAX_PIXELS = 40_000_000
 MAX_BYTES = 8 * MAX_PIXELS + 100_000_000  # of a file: four channels of 16 bits, and what else may be in it
 MAX_PROFILE = 4 * 2**20  # bytes of a colour profile; the largest of printing presses have three million
+MAX_SCANS = 100  # of a progressive JPEG, as libtiff allows; one costs 26 bytes and a pass over all pixels
 ACCEPTED = "JPEG, PNG, WebP, BMP and TIFF are accepted"
 
 _FIRST_BYTES = {  # only to tell the user what was sent instead of a photo, or which photo is damaged
@@ -43,6 +45,7 @@ _FIRST_BYTES = {  # only to tell the user what was sent instead of a photo, or w
     b"PK\x03\x04": "a ZIP archive or an office document",
 }
 
+_SCAN = b"\xff\xda"  # a JPEG's marker; within compressed pixels no such bytes follow each other
 
 # How many of 255 levels a profile may move a colour and still be sRGB: profiles of sRGB differ by their rounding.
 _SRGB_TOLERANCE = 1
@@ -79,14 +82,15 @@ def decode_photo(data: bytes, max_pixels: int = MAX_PIXELS) -> Decoded:
         image = Image.open(io.BytesIO(data), formats=FORMATS)  # reads the header only
     except UnidentifiedImageError as error:
         raise UserError(_unreadable(data)) from error
-    except Exception as error:  # Pillow's parsers raise nearly anything on damaged headers, bombs included
+    except Image.DecompressionBombError as error:
+        raise UserError(_too_large("hundreds of megapixels", max_pixels)) from error
+    except Exception as error:  # Pillow's parsers raise nearly anything on damaged headers
         raise UserError(_unreadable(data, error)) from error
     with image:
         if image.width * image.height > max_pixels:
-            raise UserError(
-                f"The picture has {image.width} x {image.height} pixels, which is more than "
-                f"{max_pixels // 1_000_000} megapixels. Make it smaller and try again."
-            )
+            raise UserError(_too_large(f"{image.width} x {image.height} pixels", max_pixels))
+        if image.format in ("JPEG", "MPO") and data.count(_SCAN) > MAX_SCANS:
+            raise UserError(f"The JPEG file builds its picture in more than {MAX_SCANS} passes. Save it again.")
         try:
             return _photo(ImageOps.exif_transpose(image))
         except UserError:
@@ -268,6 +272,11 @@ def _chart(mode: str, steps: int) -> Image.Image:
 _CHARTS = {"GRAY": _chart("L", 52), "RGB": _chart("RGB", 18), "CMYK": _chart("CMYK", 3)}  # by a profile's colour space
 
 
+def _too_large(size: str, max_pixels: int) -> str:
+    most = max_pixels // 1_000_000
+    return f"The picture has {size}, which is more than {most} megapixels. Make it smaller and try again."
+
+
 def _unreadable(data: bytes, error: Exception | None = None) -> str:
     if not data:
         return f"The file is empty. Choose a photo: {ACCEPTED}."
@@ -314,3 +323,8 @@ def check_image(image: np.ndarray) -> np.ndarray:
         got = f"{image.dtype} {image.shape}" if isinstance(image, np.ndarray) else type(image).__name__
         raise ValueError(f"an image is (H, W, 3) uint8 RGB, not {got}; sparnet.images.load makes one of a file")
     return image
+
+
+def data_url(image: bytes, kind: str = "png") -> str:
+    """An encoded picture as the address of an <img>, for pages that ask no server."""
+    return f"data:image/{kind};base64,{b64encode(image).decode()}"

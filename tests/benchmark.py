@@ -24,9 +24,10 @@ ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
 from sparnet import SPARNet, SPARNetConfig, images, load_model  # noqa: E402
-from viz import ablation  # noqa: E402
-from viz.atlas import atlas_figure  # noqa: E402
-from viz.finding import Subject, figure_png  # noqa: E402
+from sparnet.attention import atlas_figure  # noqa: E402
+from viz.finding import figure_png  # noqa: E402
+from viz.instruments import ablation  # noqa: E402
+from viz.subject import Subject  # noqa: E402
 
 ROUNDS = 15
 FEATURES = (

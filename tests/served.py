@@ -31,7 +31,7 @@ def started(files: Path, log: Path) -> Iterator[tuple[str, subprocess.Popen]]:
     environment = os.environ | {"HF_HUB_OFFLINE": "1", "GRADIO_TEMP_DIR": str(files)}
     with log.open("w") as output:
         process = subprocess.Popen(
-            [sys.executable, ROOT / "app.py", "--port", str(port)],
+            [sys.executable, ROOT / "app.py", "--host", "127.0.0.1", "--port", str(port)],
             env=environment, stdout=output, stderr=subprocess.STDOUT, cwd=files,
         )  # fmt: skip
     address = f"http://127.0.0.1:{port}"

@@ -12,9 +12,9 @@ from skimage.color import rgb2ycbcr
 from sparnet.errors import UserError
 from sparnet.images import to_image
 from sparnet.model import SPARNet, SPARNetConfig
-from viz import ablation
-from viz.ablation import MODES, levels, replaced, replacement, rms, study, study_many, study_pairs
-from viz.finding import Subject
+from viz.instruments import ablation
+from viz.instruments.ablation import MODES, levels, replaced, replacement, rms, study, study_many, study_pairs
+from viz.subject import Subject
 
 TINY = SPARNetConfig(
     size=32, smallest=8, min_channels=8, max_channels=16, hourglass_channels=8, body_depth=2, bottleneck=16

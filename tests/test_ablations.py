@@ -13,8 +13,8 @@ from playwright.sync_api import sync_playwright
 from torch.nn import functional as F
 
 from sparnet import Restorer, SPARNet, SPARNetConfig, cli, images
-from viz.atlas import atlas_figure
-from viz.explorer import feature_strength, payload
+from sparnet.attention import atlas_figure, feature_strength
+from viz.explorer import payload
 
 SMALL = SPARNetConfig(
     size=32, smallest=8, min_channels=8, max_channels=16, hourglass_channels=8, body_depth=2, bottleneck=16

@@ -7,7 +7,7 @@ from scipy import stats
 
 from sparnet.errors import UserError
 from sparnet.model import SPARNet, SPARNetConfig
-from viz.agreement import (
+from viz.instruments.agreement import (
     MapAgreement,
     correlation,
     iou,
@@ -19,8 +19,7 @@ from viz.agreement import (
     study_many,
     top_weights,
 )
-from viz.finding import Subject
-from viz.regions import spatial_maps
+from viz.subject import Subject, spatial_maps
 
 TINY = SPARNetConfig(
     size=32, smallest=8, min_channels=8, max_channels=16, hourglass_channels=8, body_depth=1, bottleneck=16
@@ -182,7 +181,7 @@ def test_the_figure_shows_every_pair_and_its_difference_centred_at_zero():
 
 def test_over_faces_the_mean_is_that_of_the_single_faces_and_lies_in_its_interval(tmp_path):
     couples = [(subject(seed), subject(seed + 10, "b")) for seed in range(3)]
-    finding = study_many(couples, seed=3)
+    finding = study_many(*zip(*couples, strict=True), seed=3)
     for i, row in enumerate(finding.numbers["pairs"]):
         maps = [[spatial_maps(one)[NAMES[i]] for one in couple] for couple in couples]
         values = [np.corrcoef(first.ravel(), other.ravel())[0, 1] for first, other in maps]
@@ -196,6 +195,6 @@ def test_what_cannot_be_compared_is_told():
     with pytest.raises(UserError, match="no attention"):
         study(subject(), subject(attention="none", bottleneck=None))
     with pytest.raises(UserError, match="no face"):
-        study_many([])
+        study_many([], [])
     with pytest.raises(UserError, match="Not all faces are of a and b"):
-        study_many([(subject(), subject(name=name)) for name in "bc"])
+        study_many([subject()] * 2, [subject(name=name) for name in "bc"])

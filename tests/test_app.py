@@ -21,9 +21,9 @@ from PIL import Image
 from playwright.sync_api import Page, expect
 from served import PATIENCE, started, watched
 
+from sparnet.attention import overlay
 from sparnet.checkpoints import DEFAULT_MODEL, MODELS
 from sparnet.errors import UserError
-from viz.overlay import overlay
 from viz.tabs import models, serving
 
 ROOT = Path(__file__).parents[1]

@@ -10,8 +10,8 @@ from scipy.stats import entropy
 
 from sparnet.errors import UserError
 from sparnet.model import SPARNet, SPARNetConfig
-from viz.channels import ChannelNumbers, channel_maps, clusters, mean_effect, study
-from viz.finding import Subject
+from viz.instruments.channels import ChannelNumbers, channel_maps, clusters, mean_effect, study
+from viz.subject import Subject
 
 TINY = SPARNetConfig(
     size=32, smallest=8, min_channels=8, max_channels=16, hourglass_channels=8, body_depth=1, bottleneck=16

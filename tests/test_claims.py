@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from viz import claims
-from viz.faithfulness import ALPHA, GRADIENT, RANDOM, SOBEL
-from viz.regions import ALONG, COLORS, LEFT, OTHER, STRENGTH
+from viz.instruments.faithfulness import ALPHA, GRADIENT, RANDOM, SOBEL
+from viz.instruments.regions import ALONG, COLORS, LEFT, OTHER, STRENGTH
 
 WAYS = {1: (0.1, 0.3), 0: (-0.1, 0.3), -1: (-0.3, -0.1)}  # intervals above 0, about it, below
 

@@ -13,8 +13,21 @@ from PIL import Image, ImageColor
 from sparnet.errors import UserError
 from sparnet.images import to_image
 from sparnet.model import SPARNet, SPARNetConfig
-from viz.edit import BOOST, SUPPRESS, Edit, apply, edited, fingerprint, from_json, load, painted, save, study, to_json
-from viz.finding import Subject
+from viz.instruments.edit import (
+    BOOST,
+    SUPPRESS,
+    Edit,
+    apply,
+    edited,
+    fingerprint,
+    from_json,
+    load,
+    painted,
+    save,
+    study,
+    to_json,
+)
+from viz.subject import Subject
 
 TINY = SPARNetConfig(
     size=32, smallest=8, min_channels=8, max_channels=16, hourglass_channels=8, body_depth=2, bottleneck=16

@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 import torch
 
-from sparnet.bootstrap import mean_interval
+from sparnet.attention import enlarge
 from sparnet.errors import UserError
+from sparnet.metrics import mean_interval
 from sparnet.model import SPARNet, SPARNetConfig
-from viz.faithfulness import (
+from viz.instruments.faithfulness import (
     ALPHA,
     GRADIENT,
     RANDOM,
@@ -25,8 +26,7 @@ from viz.faithfulness import (
     study,
     study_many,
 )
-from viz.finding import Subject
-from viz.overlay import enlarge
+from viz.subject import Subject
 
 TINY = dict(size=32, smallest=8, min_channels=8, max_channels=8, hourglass_channels=8, body_depth=1, bottleneck=16)
 SMALL = dict(cells=8, levels=2, draws=1)

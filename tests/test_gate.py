@@ -9,8 +9,8 @@ import torch
 from sparnet.errors import UserError
 from sparnet.images import to_image
 from sparnet.model import SPARNet, SPARNetConfig
-from viz.finding import Subject
-from viz.gate import MAPS, GateNumbers, gate_maps, resume, steps, study
+from viz.instruments.gate import MAPS, GateNumbers, gate_maps, resume, steps, study
+from viz.subject import Subject
 
 TINY = SPARNetConfig(
     size=32, smallest=8, min_channels=8, max_channels=16, hourglass_channels=8, body_depth=2, bottleneck=16

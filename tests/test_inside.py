@@ -20,12 +20,11 @@ from sparnet import Restorer, SPARNet, SPARNetConfig, images
 from sparnet.errors import UserError
 from sparnet.faces import Face
 from sparnet.model import FaceAttentionUnit
-from viz import ablation, agreement, edit, gate, query
-from viz.edit import Edit
-from viz.finding import Subject
+from viz.instruments import INSTRUMENTS, ablation, agreement, edit, gate, query
+from viz.instruments.edit import Edit
+from viz.subject import Subject
 from viz.tabs import models, painting, serving
 from viz.tabs.inside import _pixels
-from viz.tabs.instruments import INSTRUMENTS
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:gradio.queueing")  # its use of pandas
 
@@ -94,6 +93,7 @@ def inside(page):
     """The tab with the astronaut's first face, the gates measured."""
     page.get_by_role("tab", name="Look inside").click()
     page.locator("#inside-photo-input input[type=file]").set_input_files(ASTRONAUT)
+    open_tab(page, "Gate")
     expect(page.locator("#png-gate")).to_be_enabled(timeout=PATIENCE)
     return page
 
@@ -126,6 +126,7 @@ def test_a_face_restored_in_the_first_tab_is_taken_over_with_its_number_and_mode
     page.locator("#to-inside").click()
     expect(page.locator("#inside-status")).to_contain_text("2 of 2", timeout=PATIENCE)
     expect(page.locator("#inside-status")).to_contain_text("reduced first")
+    open_tab(page, "Gate")
     found = numbers(page, "gate")
     assert found["provenance"]["faces"][0]["box"] == OTHER.box.tolist()
     one = Restorer(model).restore_face(skimage.data.astronaut(), OTHER, "simulate")
@@ -138,7 +139,7 @@ def test_opening_the_tab_takes_nothing_away_from_a_photo_of_its_own(page, tmp_pa
     page.locator("#photo-input input[type=file]").set_input_files(ASTRONAUT)
     expect(page.locator("#download-atlas")).to_be_enabled(timeout=PATIENCE)
     page.get_by_role("tab", name="Look inside").click()
-    expect(page.locator("#png-gate")).to_be_enabled(timeout=PATIENCE)
+    expect(page.locator("#png-atlas")).to_be_enabled(timeout=PATIENCE)
     images.save_png(np.ascontiguousarray(skimage.data.astronaut()[:, ::-1]), tmp_path / "other.png")
     page.locator("#inside-photo-input input[type=file]").set_input_files(tmp_path / "other.png")
     first = page.locator("#film img").get_attribute("src")
@@ -217,7 +218,7 @@ def test_another_face_is_measured_anew_and_nothing_of_the_last_one_stays(inside)
 
 @pytest.mark.parametrize(
     ("label", "instrument"),
-    [("Ablation", "ablate"), ("Faithfulness", "faithfulness"), ("Sanity", "sanity")],
+    [("Ablation", "ablation"), ("Faithfulness", "faithfulness"), ("Sanity", "sanity")],
 )
 def test_what_is_slow_is_measured_when_asked_for(inside, label, instrument):
     open_tab(inside, label)
@@ -229,7 +230,7 @@ def test_what_is_slow_is_measured_when_asked_for(inside, label, instrument):
 
 
 def test_a_part_marked_on_the_restored_face_is_what_is_asked_about(inside):
-    open_tab(inside, "Pixel query")
+    open_tab(inside, "Query")
     expect(inside.locator("#view-query .stage")).to_have_count(2)
     stage = inside.locator("#view-query .stage.pick")
     stage.scroll_into_view_if_needed()
@@ -316,7 +317,11 @@ def test_only_pictures_of_the_canvas_are_opened_as_paint(tmp_path, monkeypatch):
 
 def test_the_report_is_one_file_that_opens_without_the_server(inside, browser, tmp_path):
     open_tab(inside, "Report")
-    for title in ("Does the rest of the face follow?", "Is it learned, and of this face?", "Where a patch came from"):
+    for title in (
+        "Does the rest of the face follow?",
+        "Is it learned, and of this face?",
+        "Where did this part come from?",
+    ):
         inside.locator("#report-instruments").get_by_label(title).uncheck()
     inside.locator("#run-report").click()
     expect(inside.locator("#report-file")).to_be_enabled(timeout=PATIENCE)
@@ -331,8 +336,8 @@ def test_the_report_is_one_file_that_opens_without_the_server(inside, browser, t
     assert ids == [
         "atlas",
         "gate",
-        "ablate",
         "regions",
+        "ablation",
         "stability",
         "left-out",
     ]  # no population was gathered, 2D attention has no channels
@@ -355,9 +360,9 @@ def test_it_fits_a_phone_and_the_dark(server, browser):
     page.locator("#photo-input input[type=file]").set_input_files(ASTRONAUT)
     expect(page.locator("#download-atlas")).to_be_enabled(timeout=PATIENCE)
     page.get_by_role("tab", name="Look inside").click()  # takes over what was restored, without a button
-    expect(page.locator("#png-gate")).to_be_enabled(timeout=PATIENCE)
+    expect(page.locator("#png-atlas")).to_be_enabled(timeout=PATIENCE)
     assert page.evaluate("document.documentElement.scrollWidth") == 390
-    accent = page.locator("#view-gate figcaption").first.evaluate("node => getComputedStyle(node).color")
+    accent = page.locator("#view-atlas figcaption").first.evaluate("node => getComputedStyle(node).color")
     assert min(map(int, re.findall(r"\d+", accent)[:3])) > 120  # light on dark
     page.close()
 
@@ -365,12 +370,12 @@ def test_it_fits_a_phone_and_the_dark(server, browser):
 def test_every_instrument_is_offered_to_programs(client):
     offered = client.view_api(return_format="dict")
     assert offered["unnamed_endpoints"] == {}
-    instruments = {f"/{piece.name}" for piece in INSTRUMENTS} - {"/compare"} | {"/agreement", "/edit", "/report"}
-    assert set(offered["named_endpoints"]) == {"/restore", "/attention", "/compare"} | instruments
+    instruments = {f"/{name}" for name in INSTRUMENTS if name != "training"}  # a visitor has no run here
+    assert set(offered["named_endpoints"]) == {"/restore", "/attention", "/compare", "/report"} | instruments
 
 
 def test_the_client_ablates(client, name, subject):
-    figure, arrays, told = client.predict(handle_file(ASTRONAUT), name, "simulate", api_name="/ablate")
+    figure, arrays, told = client.predict(handle_file(ASTRONAUT), name, "simulate", api_name="/ablation")
     assert Image.open(figure).format == "PNG"
     expected = ablation.study(subject)
     with np.load(arrays) as found:
@@ -378,20 +383,21 @@ def test_the_client_ablates(client, name, subject):
         assert found["rms"] == pytest.approx(expected.arrays["rms"], abs=1e-3)
     told = json.loads(Path(told).read_text())
     assert told["ranking"][0]["unit"] == expected.numbers["ranking"][0]["unit"]
-    assert told["provenance"]["command"] == "ablate"
+    assert told["provenance"]["command"] == "ablation"
     assert "astronaut" not in json.dumps(told)  # the file's name is the visitor's
 
 
 def test_the_client_gives_an_instrument_its_own_options(client, name, subject, tmp_path):
     photo = handle_file(ASTRONAUT)
     given = {"photo": photo, "model": name, "mode": "simulate"}
-    _, arrays, told = client.predict(**given, pairs=True, api_name="/ablate")
+    _, arrays, told = client.predict(**given, pairs=True, api_name="/ablation")
     assert json.loads(Path(told).read_text())["instrument"] == "ablation-pairs"
     _, arrays, told = client.predict(**given, patch=[8, 8, 24, 16], detector="sum", api_name="/query")
     expected = query.study(subject, (8, 8, 24, 16), "sum")
     with np.load(arrays) as found:
         assert found["attribution"] == pytest.approx(expected.arrays["attribution"], abs=1e-4)
-    assert json.loads(Path(told).read_text())["provenance"]["settings"] == {"patch": [8, 8, 24, 16], "detector": "sum"}
+    settings = {"patch": [8, 8, 24, 16], "detector": "sum", "path": "progressive", "sigma": None, "steps": 25}
+    assert json.loads(Path(told).read_text())["provenance"]["settings"] == settings
     mask = np.zeros((16, 16))
     mask[4:8] = 1
     edit.save(subject, [Edit("body.1", mask)], tmp_path / "edits.json")
@@ -409,11 +415,11 @@ def test_the_client_gives_an_instrument_its_own_options(client, name, subject, t
 @pytest.mark.parametrize(
     ("endpoint", "options", "told"),
     [
-        ("/ablate", {"face": 9}, "There is no face 9"),
+        ("/ablation", {"face": 9}, "There is no face 9"),
         ("/query", {"patch": [0, 0, 999, 9]}, "is not inside the face"),
         ("/query", {"patch": "all"}, "four whole numbers"),
-        ("/query", {"detector": "nose"}, "not a detector"),
-        ("/faithfulness", {"unit": "nose"}, "has no attention in nose"),
+        ("/query", {"detector": "nose"}, "detector has no .nose."),
+        ("/faithfulness", {"units": ["nose"]}, "has no attention in nose"),
         ("/agreement", {}, "either another model or another photo"),
         ("/agreement", {"other_model": "/etc"}, "not a model"),
         ("/edit", {}, "Give a file of edits"),

@@ -9,26 +9,24 @@ import pytest
 import torch
 from PIL import Image
 
+from sparnet.attention import colorize
 from sparnet.errors import UserError
 from sparnet.model import SPARNet, SPARNetConfig
-from viz.finding import Subject
-from viz.overlay import colorize
-from viz.population import (
+from viz.film import coarse_to_fine, gif
+from viz.instruments import training
+from viz.instruments.population import (
     FLOOR,
     Moments,
-    coarse_to_fine,
     gather,
-    gif,
     keep,
     kept,
     population_of,
     study,
     study_many,
-    study_run,
-    study_training,
     z_scores,
 )
-from viz.views import view_of
+from viz.instruments.training import of_checkpoints, of_run
+from viz.subject import Subject
 
 TINY = SPARNetConfig(
     size=32, smallest=8, min_channels=8, max_channels=16, hourglass_channels=8, body_depth=0, bottleneck=16
@@ -118,7 +116,7 @@ def test_what_makes_no_population_is_refused(faces):
 
 def test_maps_over_a_training_are_those_of_each_checkpoint_in_order():
     checkpoints = [subject(model=network(seed), name=f"step {seed}") for seed in (2, 1, 0)]
-    finding = study_training(iter(checkpoints))
+    finding = training.study(of_checkpoints(iter(checkpoints)))
     assert finding.numbers["checkpoints"] == ["step 2", "step 1", "step 0"]
     for i, checkpoint in enumerate(checkpoints):
         for unit, alpha in checkpoint.model.trace(checkpoint.degraded).alphas.items():
@@ -132,11 +130,11 @@ def test_maps_over_a_training_are_those_of_each_checkpoint_in_order():
 
 def test_checkpoints_of_another_network_or_face_are_refused():
     with pytest.raises(UserError, match=r"units of b are not those of a"):
-        study_training([subject(name="a"), subject(model=network(body_depth=1), name="b")])
+        of_checkpoints([subject(name="a"), subject(model=network(body_depth=1), name="b")])
     with pytest.raises(UserError, match="b was given another face than a"):
-        study_training([subject(name="a"), subject(1, name="b")])
+        of_checkpoints([subject(name="a"), subject(1, name="b")])
     with pytest.raises(UserError, match="at least one"):
-        study_training([])
+        of_checkpoints([])
 
 
 def read_back(film):
@@ -169,8 +167,8 @@ def test_a_population_is_kept_beside_the_weights_it_was_gathered_with(tmp_path):
     with pytest.raises(UserError, match="was gathered yet"):
         kept("tiny", weights)
     path = keep(gathered, weights, "made-up faces")
-    usual, data = kept("tiny", weights)
-    assert (usual.faces, data) == (4, "made-up faces")
+    usual = kept("tiny", weights)
+    assert (usual.faces, usual.data) == (4, "made-up faces")
     for unit, mean in gathered.mean.items():
         assert np.allclose(usual.mean[unit], mean, atol=5e-4)
         assert np.allclose(usual.std[unit], gathered.std[unit], atol=5e-4)
@@ -190,22 +188,22 @@ def test_a_run_is_read_in_the_order_of_its_steps_and_its_maps_settle_on_the_last
     for step, alpha in maps.items():
         face = np.full((8, 8, 3), step // 100, np.uint8)
         np.savez(folder / f"step-{step:07d}.npz", degraded=face, restored=face, **{"body.0": alpha})
-    found = study_run(tmp_path)
+    found = training.study(of_run(tmp_path))
     assert found.numbers["checkpoints"] == ["step 500", "step 1,000", "step 20,000"]
     r = found.numbers["units"]["body.0"]["r_with_last"]
     assert r == pytest.approx([-1, np.corrcoef(last[::-1].ravel(), last.ravel())[0, 1], 1])
     assert found.arrays["restored/over_time"][:, 0, 0, 0].tolist() == [5, 10, 200]
-    view = view_of(found)
+    view = training.view(found)
     assert view.ordered
     assert [len(panels) for panels in view.groups.values()] == [2, 2, 2]
     np.savez(folder / "step-0030000.npz", degraded=face, restored=face, **{"body.0": np.zeros((8, 8))})
     with pytest.raises(UserError, match="different networks"):
-        study_run(tmp_path)
+        of_run(tmp_path)
     (folder / "step-0030000.npz").write_bytes(b"PK")
     with pytest.raises(UserError, match="Take it away"):
-        study_run(tmp_path)
+        of_run(tmp_path)
     with pytest.raises(UserError, match="training run"):
-        study_run(folder)
+        of_run(folder)
 
 
 def test_the_film_of_a_face_has_a_frame_for_each_unit():

@@ -8,8 +8,7 @@ from torch import nn
 
 from sparnet.errors import UserError
 from sparnet.model import SPARNet, SPARNetConfig
-from viz.finding import Subject
-from viz.query import (
+from viz.instruments.query import (
     DETECTORS,
     PATHS,
     TOLERANCE,
@@ -24,6 +23,7 @@ from viz.query import (
     patch_sum,
     study,
 )
+from viz.subject import Subject
 
 TINY = SPARNetConfig(
     size=32, smallest=8, min_channels=8, max_channels=16, hourglass_channels=8, body_depth=1, bottleneck=16,

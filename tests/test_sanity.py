@@ -11,8 +11,7 @@ from skimage.metrics import structural_similarity
 
 from sparnet.errors import UserError
 from sparnet.model import SPARNet, SPARNetConfig, Trace
-from viz.finding import Subject
-from viz.sanity import (
+from viz.instruments.sanity import (
     NO_FROM,
     OTHERS,
     YES_BELOW,
@@ -27,6 +26,7 @@ from viz.sanity import (
     unlearned,
     verdict,
 )
+from viz.subject import Subject
 
 TINY = dict(size=32, smallest=8, min_channels=8, max_channels=8, hourglass_channels=8, body_depth=1, bottleneck=16)
 UNITS = [plan.name for plan in SPARNetConfig(**TINY).units()]

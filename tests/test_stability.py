@@ -12,8 +12,7 @@ from torch import nn
 from sparnet.errors import UserError
 from sparnet.images import to_image, to_tensor
 from sparnet.model import SPARNet, SPARNetConfig, Trace
-from viz.finding import Subject
-from viz.stability import (
+from viz.instruments.stability import (
     INPUT,
     KINDS,
     OUTPUT,
@@ -28,6 +27,7 @@ from viz.stability import (
     study,
     study_many,
 )
+from viz.subject import Subject
 
 TINY = SPARNetConfig(
     size=32, smallest=8, min_channels=8, max_channels=16, hourglass_channels=8, body_depth=1, bottleneck=16
@@ -158,7 +158,7 @@ def test_on_the_face_a_map_keeps_its_constants_and_its_place():
 
 def test_a_study_names_every_row_and_can_be_made_again(tmp_path):
     subject, done = Subject(network(attention="3d"), "a", face()), []
-    finding = study(subject, seeds=[5], progress=lambda *args: done.append(args))
+    finding = study(subject, noises=1, seed=5, progress=lambda *args: done.append(args))
     rows = [INPUT, *(plan.name for plan in TINY.units()), OUTPUT]
     assert list(finding.numbers["rows"]) == rows
     assert finding.numbers["noise_seeds"] == [5]
@@ -171,7 +171,7 @@ def test_a_study_names_every_row_and_can_be_made_again(tmp_path):
 
 def test_over_faces_the_scores_are_means_of_the_single_faces_with_an_interval():
     subjects = [Subject(network(), "a", face(seed)) for seed in range(3)]
-    finding = study_many(iter(subjects), seeds=[0])
+    finding = study_many(iter(subjects), noises=1)
     singles = np.array([Stability.of(one, [0]).table("change") for one in subjects])
     assert np.array_equal(finding.arrays["change"], singles)
     mean, low, high = (finding.numbers[key]["body.0"]["flip"]["change"] for key in ("rows", "low", "high"))
@@ -186,4 +186,4 @@ def test_what_cannot_be_studied_is_told():
     with pytest.raises(UserError, match="no face"):
         study_many([])
     with pytest.raises(UserError, match="two models"):
-        study_many([Subject(network(), name, face()) for name in "ab"], seeds=[0])
+        study_many([Subject(network(), name, face()) for name in "ab"], noises=1)

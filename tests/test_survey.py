@@ -64,7 +64,7 @@ def test_the_page_holds_every_figure_and_says_what_it_was_made_from(bench):
     assert made["models"][0]["weights_sha256"] in text
     assert f"{FACES} pictures" in text
     assert "--seed 0" in text
-    for name in ("regions", "faithfulness", "ablate", "sanity", "stability", "population"):
+    for name in ("regions", "faithfulness", "ablation", "sanity", "stability", "population"):
         assert f"`python -m viz {name} --faces FACES --out OUT" in text
     assert text.count("Not to be concluded") == len(STUDIES)
     assert text.index("What the maps show") < text.index("What they do not show") < text.index("## ")

@@ -10,10 +10,22 @@ import torch
 from PIL import Image
 from skimage.measure import shannon_entropy
 
+from sparnet.attention import (
+    COLORMAPS,
+    MapNumbers,
+    atlas_figure,
+    color_table,
+    colorize,
+    enlarge,
+    feature_strength,
+    group_units,
+    maps_npz,
+    mean_map,
+    overlay,
+)
 from sparnet.model import SPARNet, SPARNetConfig
-from viz.atlas import MapNumbers, atlas_figure, figure_png, group_units, maps_npz, mean_map
-from viz.explorer import color_tables, feature_strength, payload
-from viz.overlay import COLORMAPS, color_table, colorize, enlarge, overlay
+from viz.explorer import color_tables, payload
+from viz.instruments.atlas import figure_png
 
 TINY = SPARNetConfig(
     size=32, smallest=8, min_channels=8, max_channels=16, hourglass_channels=8, body_depth=2, bottleneck=16

@@ -21,9 +21,10 @@ from sparnet.faces import Detector, Face, whole_landmarks
 from sparnet.hub import WEIGHTS
 from sparnet.regions import TEMPLATE68
 from viz import cli
-from viz.edit import Edit, save
-from viz.finding import Subject, figure_png
-from viz.population import kept
+from viz.finding import figure_png
+from viz.instruments.edit import Edit, save
+from viz.instruments.population import kept
+from viz.subject import Subject
 
 ROOT = Path(__file__).parents[1]
 FACE = np.ascontiguousarray(skimage.data.astronaut()[8:216, 120:328])
@@ -87,11 +88,11 @@ def saved(path):
 ALONE = {
     "atlas": ("atlas", ()),
     "gate": ("gate", ("--unit", UNITS[1])),
-    "ablate": ("ablation", ("--mode", "zero", "--mode", "mean")),
+    "ablation": ("ablation", ("--mode", "zero", "--mode", "mean")),
     "edit": ("edit", ("--edits", Path("edits.json"))),
     "regions": ("regions", ()),
     "query": ("query", ("--patch", "10,10,20,18", "--steps", "4")),
-    "compare": ("agreement", ("--other-model", "{folder}/deep")),
+    "agreement": ("agreement", ("--other-model", "{folder}/deep")),
     "faithfulness": ("faithfulness", ("--cells", "4", "--levels", "2", "--draws", "1")),
     "sanity": ("sanity", ("--draws", "1", "--faces", Path("faces"))),
     "stability": ("stability", ("--noises", "1")),
@@ -176,7 +177,7 @@ def test_a_picture_that_is_a_face_is_measured_by_the_file_beside_it_else_by_the_
         images.save_png(FACE if name != "c" else np.zeros_like(FACE), faces / f"{name}.png")
     points = TEMPLATE68 * len(FACE) / 512  # as pixels of the picture, which the network does not see at this size
     (faces / "a.json").write_text(json.dumps({"landmarks68": points.tolist()}))
-    monkeypatch.setattr("viz.finding.whole_landmarks", lambda face: whole_landmarks(face) if face.any() else None)
+    monkeypatch.setattr("viz.subject.whole_landmarks", lambda face: whole_landmarks(face) if face.any() else None)
     assert run("regions", "--faces", faces)[0] == 0
     numbers, _ = saved(tmp_path / "out" / "regions")
     assert numbers["regions_from"] == {
@@ -192,11 +193,11 @@ def test_a_picture_that_is_a_face_is_measured_by_the_file_beside_it_else_by_the_
 
 
 @pytest.mark.parametrize(
-    "command", ["ablate", "regions", "faithfulness", "sanity", "stability", "compare", "population"]
+    "command", ["ablation", "regions", "faithfulness", "sanity", "stability", "agreement", "population"]
 )
 def test_over_a_folder_every_face_counts(command, run, folder, tmp_path):
     quick = {"faithfulness": ["--cells", 4, "--levels", 2], "stability": ["--noises", 1]}
-    more = {"compare": ["--other-model", folder / "deep"], **quick}.get(command, [])
+    more = {"agreement": ["--other-model", folder / "deep"], **quick}.get(command, [])
     code, _, err = run(command, "--faces", Path("faces"), *map(str, more))
     assert (code, err) == (0, "")
     (path,) = (tmp_path / "out").glob("*.json")
@@ -210,7 +211,7 @@ def test_one_face_against_a_folder_and_over_a_training(run, folder, tmp_path):
     assert numbers["faces"] == 3
     assert set(arrays) == {"degraded"} | {f"{unit}/{kind}" for unit in UNITS for kind in ("map", "z", "mean")}
     two = ["--checkpoint", folder / "flat", "--checkpoint", folder / "flat"]
-    assert run("population", Path("face.png"), "--whole", *map(str, two))[0] == 0
+    assert run("training", Path("face.png"), "--whole", *map(str, two))[0] == 0
     numbers, _ = saved(tmp_path / "out" / "training")
     assert [r == pytest.approx(1) for r in numbers["units"][UNITS[0]]["r_with_last"]] == [True, True]
 
@@ -218,12 +219,12 @@ def test_one_face_against_a_folder_and_over_a_training(run, folder, tmp_path):
 def test_a_population_is_kept_for_the_app_only_of_a_folder(run, folder):
     assert_one_line(run("population", Path("face.png"), "--faces", Path("faces"), "--keep", "x"), "and no FACE")
     assert run("population", "--faces", Path("faces"), "--keep", "three faces", model="deep")[0] == 0
-    usual, data = kept("deep", folder / "deep" / WEIGHTS)
-    assert (usual.faces, data) == (3, "three faces")
+    usual = kept("deep", folder / "deep" / WEIGHTS)
+    assert (usual.faces, usual.data) == (3, "three faces")
 
 
 def test_pairs_and_channels(run, tmp_path):
-    assert run("ablate", Path("face.png"), "--whole", "--pairs", "--unit", UNITS[0], "--unit", UNITS[1])[0] == 0
+    assert run("ablation", Path("face.png"), "--whole", "--pairs", "--unit", UNITS[0], "--unit", UNITS[1])[0] == 0
     _, arrays = saved(tmp_path / "out" / "ablation-pairs")
     assert arrays["effect"].shape == (2, 2)
     assert run("channels", Path("face.png"), "--whole", "--count", 2, model="deep")[0] == 0
@@ -247,11 +248,11 @@ def test_the_print_figure_holds_its_text_as_text(run, tmp_path):
         (("regions", "--faces", Path("flat")), "has no photos"),
         (("regions", "--faces", Path("nowhere")), "There is no folder"),
         (("gate", Path("face.png"), "--whole", "--unit", "body.99"), "no attention in body.99"),
-        (("ablate", Path("face.png"), "--whole", "--mode", "two"), "no --mode two. Choose from zero, one"),
+        (("ablation", Path("face.png"), "--whole", "--mode", "two"), "no .two.. Choose from zero, one"),
         (("edit", Path("face.png"), "--whole", "--edits", Path("face.png")), "not JSON"),
         (("query", Path("face.png"), "--whole", "--patch", "1,2,3"), "left,top,right,bottom"),
-        (("compare", Path("face.png"), "--whole"), "nothing to compare with"),
-        (("population", Path("face.png"), "--whole"), "one of --faces"),
+        (("agreement", Path("face.png"), "--whole"), "nothing to compare with"),
+        (("population", Path("face.png"), "--whole"), "a folder of aligned ones with --faces"),
         (("report", Path("face.png"), "--whole", "--only", "magic"), "no instrument magic"),
     ],
 )
@@ -290,13 +291,17 @@ def test_an_input_is_not_written_over_and_that_is_told_before_the_work(run, tmp_
     assert {path.name: path.read_bytes() for path in out.iterdir()} == {name: before}
 
 
-def test_what_every_command_writes_was_planned(run, folder, tmp_path):
+def test_what_every_command_writes_was_planned(run, folder, tmp_path, monkeypatch):
+    planned = []
+
+    def check(targets, inputs):
+        planned.append({path.name for _, path in targets})
+
+    monkeypatch.setattr(cli, "check_targets", check)
     for command, (_, options) in ALONE.items():
         options = [part.format(folder=folder) if isinstance(part, str) else part for part in options]
         assert run(command, Path("face.png"), "--whole", "--pdf", *options)[0] == 0
-        planned = {path.name for _, path in cli.targets_of(command, tmp_path, None)}
-        written = {path.name for path in (tmp_path / "out").iterdir()}
-        assert written <= planned
+        assert {path.name for path in (tmp_path / "out").iterdir()} <= planned[-1]
         for path in (tmp_path / "out").iterdir():
             path.unlink()
 
@@ -329,7 +334,7 @@ def test_a_models_name_is_text_in_every_figure(run, folder, tmp_path, name, recw
 @pytest.mark.parametrize(
     "options",
     [
-        ("query", "--sigma=nan"), ("query", "--sigma=inf"), ("compare", "--share=nan"), ("ablate", "--seed=-1"),
+        ("query", "--sigma=nan"), ("query", "--sigma=inf"), ("agreement", "--share=nan"), ("ablation", "--seed=-1"),
         ("faithfulness", "--seed=99999999999999999999999"), ("faithfulness", "--levels=99999999999999999999999"),
         ("faithfulness", "--draws=99999999999"), ("stability", "--noises=x"), ("atlas", "--face=0"),
     ],

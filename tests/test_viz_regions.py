@@ -7,14 +7,13 @@ import numpy as np
 import pytest
 import torch
 
-from sparnet.bootstrap import mean_interval
+from sparnet.attention import enlarge
 from sparnet.errors import UserError
 from sparnet.faces import TEMPLATE
+from sparnet.metrics import mean_interval
 from sparnet.model import SPARNet, SPARNetConfig, Trace
 from sparnet.regions import TEMPLATE68, masks_from_five_points
-from viz.finding import Subject
-from viz.overlay import enlarge
-from viz.regions import (
+from viz.instruments.regions import (
     ALONG,
     COLORS,
     LEFT,
@@ -27,6 +26,7 @@ from viz.regions import (
     study,
     study_many,
 )
+from viz.subject import Subject
 
 TINY = SPARNetConfig(
     size=32, smallest=8, min_channels=8, max_channels=16, hourglass_channels=8, body_depth=1, bottleneck=16

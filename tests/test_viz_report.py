@@ -75,7 +75,7 @@ def test_the_page_holds_everything_and_a_hostile_name_is_text(html):
 
 def test_every_instrument_is_there_with_its_files_or_its_reason(html, folder):
     there = re.findall(r'<section id="([\w-]+)">', html)
-    assert there == ["atlas", "gate", "ablate", "regions", "stability", "left-out"]
+    assert there == ["atlas", "gate", "regions", "ablation", "stability", "left-out"]
     left_out = html[html.index('<section id="left-out">') :]
     assert "one attention map a unit" in left_out
     assert "give --other-model or --other-face" in left_out
@@ -116,8 +116,8 @@ def test_units_can_be_chosen_and_charts_have_the_files_numbers(opened, folder):
     assert [float(number) for number in re.findall(r"[\d.e+-]+", label)[-2:]] == pytest.approx([low, high], rel=0.006)
     with np.load(folder / "ablation.npz") as arrays:
         for i, mode in enumerate(arrays["modes"]):
-            page.locator("#ablate .js-plotly-plot").first.wait_for()
-            bars = page.evaluate(f"document.querySelector('#ablate .chart > div').data[{i}]")
+            page.locator("#ablation .js-plotly-plot").first.wait_for()
+            bars = page.evaluate(f"document.querySelector('#ablation .chart > div').data[{i}]")
             assert bars["name"] == mode
             shown = dict(zip(bars["x"], bars["y"], strict=True))
             assert [shown[unit] for unit in arrays["units"]] == pytest.approx(arrays["rms"][:, i])
@@ -147,7 +147,7 @@ def test_the_other_instruments_can_be_shown(folder, tmp_path, browser):
         np.savez(
             tmp_path / f"run/attention/step-{step}.npz", degraded=FACE, restored=FACE, unit=np.full((4, 4), step / 4)
         )
-    names = ("channels", "compare", "population", "faithfulness", "sanity", "query", "training")
+    names = ("channels", "agreement", "population", "faithfulness", "sanity", "query", "training")
     only = [part for name in names for part in ("--only", name)]
     more = ["--other-model", folder.parent / "model", "--faces", tmp_path / "faces", "--run", tmp_path / "run"]
     make(tmp_path / "faces" / "0.png", tmp_path / "deep", tmp_path / "out", *only, *more)

@@ -21,7 +21,7 @@ from training.baselines import RCANConfig
 from training.state import load_checkpoint
 from training.train import train
 from training.watch import ASTRONAUT, atlas, curves, probe
-from viz.population import study_run
+from viz.instruments import training
 
 pytestmark = pytest.mark.usefixtures("fresh_accelerator")
 
@@ -115,7 +115,7 @@ def test_a_run_leaves_its_curves_and_a_frame_at_every_validation(faces, tmp_path
     first, last = map(images.load, frames)
     assert first.shape == last.shape
     assert not np.array_equal(first, last)
-    found = study_run(out)  # reads the numbers beside the frames
+    found = training.study(training.of_run(out))  # reads the numbers beside the frames
     assert found.numbers["checkpoints"] == ["step 3", "step 6"]
     averaged = load_model(str(out / "model"))
     maps = averaged.trace(images.to_tensor(np.load(out / "attention/step-0000006.npz")["degraded"])).alphas

@@ -57,12 +57,13 @@ def main():
         }
         if options.compile:
             AcceleratorState._reset_state()
-            job = replace(run.job, out=folder / "compiled", compile=True)
+            job = replace(run.setup.job, out=folder / "compiled", compile=True)
             ways["the trainer, compiled"] = trainer(prepare(recipe, job))
         speed = time_steps(ways, options.rounds, recipe.batch_size)
         loading = time_loading(run)
-    print(f"\npictures by {run.job.workers} worker: {loading:.1f} images/s, {loading / speed:.1f} times the trainer's")
-    if run.accelerator.device.type == "cuda":
+    workers = run.setup.job.workers
+    print(f"\npictures by {workers} worker: {loading:.1f} images/s, {loading / speed:.1f} times the trainer's")
+    if run.setup.accelerator.device.type == "cuda":
         print_share_of_peak(recipe.model, speed)
 
 
@@ -78,12 +79,12 @@ def made_up_pictures(folder: Path) -> Path:
 def trainer(run: Run) -> Callable[[], object]:
     """The trainer's step, always on the same batch."""
     [batches] = islice(fetch(run), 1)
-    return lambda: take_step(run, batches, False)
+    return lambda: take_step(run, batches, {})
 
 
 def plain(run: Run) -> Callable[[], object]:
     """A step as one would first write it: the same network, loss and batch size; `item` waits for a GPU."""
-    device, config = run.accelerator.device, run.recipe.model
+    device, config = run.setup.accelerator.device, run.recipe.model
     model = SPARNet(config).to(device).train()
     adam = torch.optim.Adam(model.parameters(), run.recipe.lr, run.recipe.betas)
     degraded, sharp = torch.rand(2, run.recipe.batch_size, 3, config.size, config.size, device=device) * 2 - 1

@@ -9,13 +9,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy import ndarray
 
-from sparnet.bootstrap import CONFIDENCE, mean_interval
+from sparnet.metrics import CONFIDENCE, mean_interval
 from sparnet.regions import OUTLINES
-from viz.agreement import rank_correlation
-from viz.faithfulness import ALPHA, GRADIENT, RANDOM, SOBEL
-from viz.regions import ALONG, LEFT, OTHER, STRENGTH
-from viz.sanity import NO_FROM, YES_BELOW, verdict
-from viz.stability import INPUT, KINDS, OUTPUT
+from viz.instruments.agreement import rank_correlation
+from viz.instruments.faithfulness import ALPHA, GRADIENT, RANDOM, SOBEL
+from viz.instruments.regions import ALONG, LEFT, OTHER, STRENGTH
+from viz.instruments.sanity import NO_FROM, YES_BELOW, verdict
+from viz.instruments.stability import INPUT, KINDS, OUTPUT
 
 CHANCE = 1 - CONFIDENCE  # of the cells, on average, whose interval leaves out what is true
 PREFERS = 1.1  # times the mean: less may be certain over many faces, but is not worth a word

@@ -12,9 +12,8 @@ import numpy as np
 from PIL import Image
 from torch import Tensor
 
-from sparnet.images import encode_png
-from viz.atlas import MapNumbers, mean_map
-from viz.overlay import COLORMAPS, color_table
+from sparnet.attention import COLORMAPS, MapNumbers, color_table, feature_strength, mean_map
+from sparnet.images import data_url, encode_png
 
 _SCREEN = 1280
 _LEVELS = 65535  # a map is sent in 16 bits: exact to 0.00001, and 0.001 is shown
@@ -47,15 +46,6 @@ def photo_payload(photo: np.ndarray, restored: np.ndarray | None, boxes: list[np
 def color_tables(names: Sequence[str] = COLORMAPS) -> dict[str, str]:
     """Colour map name -> its 256 RGB triples, base64."""
     return {name: _base64(color_table(name)) for name in names}
-
-
-def data_url(image: bytes, kind: str = "png") -> str:
-    return f"data:image/{kind};base64,{b64encode(image).decode()}"
-
-
-def feature_strength(features: Tensor) -> np.ndarray:
-    """(C,h,w) -> (h,w) float32, the length of the feature vector at each place (L2 over the channels)."""
-    return features.detach().float().square().sum(-3).sqrt().reshape(features.shape[-2:]).cpu().numpy()
 
 
 def _unit(name: str, alpha: Tensor, features: Tensor | None) -> dict:

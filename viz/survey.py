@@ -7,8 +7,8 @@ OUT -> Found -> viz.claims -> survey.md (Jinja) -> what-we-found.md, its figures
 
 import json
 import shlex
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from hashlib import sha256
 from io import BytesIO
 from pathlib import Path
@@ -26,9 +26,12 @@ from sparnet.images import save_png
 from sparnet.regions import OUTLINES
 from sparnet.restorer import Progress
 from sparnet.text import for_markdown, for_markdown_code, plain
-from viz import ablation, atlas, claims, faithfulness, population, query, regions, sanity, stability
-from viz.finding import Finding, Subject, within
-from viz.query import patch_around
+from viz import claims
+from viz.finding import silent, within
+from viz.instrument import OTHER, Seed, settings_of, sources_of
+from viz.instruments import INSTRUMENTS, atlas, faithfulness, query, regions, stability
+from viz.instruments.query import patch_around
+from viz.subject import Subject
 
 PAGE, TEMPLATE = "what-we-found.md", "survey.md"
 MEANING = (
@@ -42,24 +45,17 @@ ASTRONAUT, OF_ASTRONAUT = "astronaut", ("atlas", "query")
 
 @dataclass(frozen=True)
 class Settings:
-    """What every instrument of the survey is told."""
+    """What every instrument of the survey that has such an option is told."""
 
-    levels: int = faithfulness.LEVELS // 2  # of damage
-    noises: int = 2
-    seed: int = 0
+    levels: faithfulness.Levels = faithfulness.LEVELS // 2  # of damage
+    noises: stability.Noises = 2
+    seed: Seed = 0
 
 
-STUDIES: dict[str, Callable[[Sequence[Subject], Settings, Progress | None], Finding]] = {
-    "population": lambda faces, given, progress: population.study_many(faces, given.seed, progress),
-    "regions": lambda faces, given, progress: regions.study_many(faces, given.seed, progress),
-    "stability": lambda faces, given, progress: stability.study_many(
-        faces, range(given.seed, given.seed + given.noises), given.seed, progress
-    ),
-    "ablation": lambda faces, given, progress: ablation.study_many(faces, seed=given.seed, progress=progress),
-    "sanity": lambda faces, given, progress: sanity.study_many(faces, seed=given.seed, progress=progress),
-    "faithfulness": lambda faces, given, progress: faithfulness.study_many(
-        faces, levels=given.levels, seed=given.seed, progress=progress
-    ),
+STUDIES = {
+    name: instrument.over_faces
+    for name, instrument in INSTRUMENTS.items()
+    if instrument.over_faces is not None and OTHER not in sources_of(instrument.over_faces).values()
 }
 
 
@@ -162,7 +158,7 @@ def study(
     settings: Settings,
     data: str,
     page: Path,
-    progress: Progress | None = None,
+    progress: Progress = silent,
 ) -> Survey:
     """Every instrument over the faces, and two on the astronaut; what `folder` has of the same provenance is kept.
 
@@ -175,14 +171,15 @@ def study(
             f"least {FEWEST}. Give a folder with more of them, or look at these by the instruments themselves."
         )
     kept = []
-    for i, (name, run) in enumerate(STUDIES.items()):
+    for i, (name, study_faces) in enumerate(STUDIES.items()):
         provenance = json.loads(json.dumps(made[0] | {"command": f"survey: {name}"}))  # as it will be read back
         if is_kept(folder, name, provenance):
             kept.append(name)
             continue
         for kind in ("json", "npz", "png"):  # a finding is never half of this and half of another run
             (folder / f"{name}.{kind}").unlink(missing_ok=True)
-        run(faces, settings, within(progress, i, len(STUDIES), name)).save(folder, provenance)
+        options = {key: value for key, value in asdict(settings).items() if key in settings_of(study_faces)}
+        study_faces(faces, progress=within(progress, i, len(STUDIES), name), **options).save(folder, provenance)
     alone = folder / ASTRONAUT
     for name, finding in (("atlas", atlas.study(astronaut)), ("query", query.study(astronaut, eye_of(astronaut)))):
         finding.save(alone, made[1] | {"command": f"survey: {name} of the {ASTRONAUT}"})
@@ -199,11 +196,12 @@ def figures_of(page: Path) -> dict[str, Path]:
     return {name: page.with_suffix("") / f"{name}.png" for name in names}
 
 
-def targets(folder: Path, page: Path) -> list[tuple[str, Path]]:
-    """What is written beside the findings about the faces: the astronaut, her findings, the page and its figures."""
-    hers = [folder / ASTRONAUT / f"{name}.{kind}" for name in OF_ASTRONAUT for kind in ("json", "npz", "png")]
-    files = [folder / ASTRONAUT / f"{ASTRONAUT}.png", *hers, page, *figures_of(page).values()]
-    return [(file.name, file) for file in files]
+def files_of(folder: Path, given: Mapping) -> list[Path]:
+    """All that a survey into the folder may write; `given` may name its "page"."""
+    page = given.get("page", folder / PAGE)
+    found = [folder / f"{name}.{kind}" for name in STUDIES for kind in ("json", "npz", "png")]
+    alone = [folder / ASTRONAUT / f"{name}.{kind}" for name in OF_ASTRONAUT for kind in ("json", "npz", "png")]
+    return [*found, folder / ASTRONAUT / f"{ASTRONAUT}.png", *alone, page, *figures_of(page).values()]
 
 
 def is_kept(folder: Path, name: str, provenance: dict) -> bool:

@@ -10,9 +10,10 @@ from dataclasses import dataclass, replace
 
 import gradio as gr
 
+from sparnet.attention import colorize
 from sparnet.errors import UserError
 from sparnet.faces import Face
-from sparnet.images import encode_png
+from sparnet.images import data_url, encode_png
 from viz.compare import (
     ATTENTION,
     PROTOCOL,
@@ -23,8 +24,7 @@ from viz.compare import (
     restored_column,
     side_by_side,
 )
-from viz.explorer import data_url, photo_payload
-from viz.overlay import colorize
+from viz.explorer import photo_payload
 from viz.tabs.models import LOADING, arrival, hub_hint, model_choices, models_here
 from viz.tabs.pieces import EXPIRED, GUESS, NOT_YET, facts_line, notice, photo_inputs, script, status_html
 from viz.tabs.serving import (

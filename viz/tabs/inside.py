@@ -1,8 +1,8 @@
 """The third tab: one face under every instrument.
 
 photo, model, mode -> look (looking.py) -> Looked -> choose -> the same of another face
-Looked -> the instrument whose tab is open (instruments.py, panel.py) -> maps, charts, files
-       -> paint on a map (painting.py)                                -> all of them as one HTML file
+Looked -> the instrument whose tab is open (controls.py, panel.py) -> maps, charts, files
+       -> paint on a map (painting.py)                             -> all of them as one HTML file
 """
 
 from collections.abc import Callable
@@ -12,16 +12,16 @@ from functools import partial
 import gradio as gr
 
 from sparnet.errors import UserError
-from viz import query, report
-from viz.explorer import data_url, photo_payload
-from viz.population import coarse_to_fine, gif
-from viz.tabs.instruments import INSTRUMENTS
+from sparnet.images import data_url
+from viz.explorer import photo_payload
+from viz.film import coarse_to_fine, gif
+from viz.instruments import INSTRUMENTS, query
+from viz.tabs.controls import ON_PAGE, REPORTED, lane, study
 from viz.tabs.looking import Looked, look, telling, written_report
 from viz.tabs.models import LOADING, arrival, first_model
 from viz.tabs.painting import Painting
 from viz.tabs.panel import Panel
 from viz.tabs.pieces import EXPIRED, GUESS, facts_line, model_input, notice, photo_inputs, script, status_html
-from viz.tabs.programs import REPORTED, settings_of
 from viz.tabs.restore import Shown
 from viz.tabs.serving import (
     QUICK,
@@ -49,7 +49,7 @@ class Tab:
     """The tab's widgets and what fills them."""
 
     def __init__(self):
-        self.now, self.open = gr.State(None, time_to_live=3600), gr.State(INSTRUMENTS[0].name)
+        self.now, self.open = gr.State(None, time_to_live=3600), gr.State(next(iter(ON_PAGE)))
         with gr.Row(elem_classes="bench"):
             with gr.Column(scale=4, min_width=320):
                 self.model = model_input("inside-model")
@@ -69,11 +69,12 @@ class Tab:
         with gr.Column(visible=False, elem_id="instruments") as self.instruments, gr.Tabs(overflow_behavior="wrap"):
             self.panels: dict[str, Panel] = {}
             tabs = {}
-            for piece in INSTRUMENTS:
-                with gr.Tab(piece.label, id=piece.name, elem_id=f"tab-{piece.name}") as tabs[piece.name]:
-                    self.panels[piece.name] = Panel(piece)
-            with gr.Tab("Paint", id="edit", elem_id="tab-edit") as tabs["edit"]:
-                self.painting = Painting(self.now)
+            for name, instrument in ON_PAGE.items():
+                with gr.Tab(instrument.tab, id=name, elem_id=f"tab-{name}") as tabs[name]:
+                    if name == "edit":
+                        self.painting = Painting(self.now)
+                    else:
+                        self.panels[name] = Panel(instrument)
             with gr.Tab("Report", id="report", elem_id="tab-report") as tabs["report"]:
                 self.file = self._report()
         self._wire(tabs)
@@ -83,21 +84,19 @@ class Tab:
         """Everything that another face changes."""
         own = [self.photo, self.mode, self.status, self.now, self.welcome, self.result, self.film, self.faces]
         panels = [widget for panel in self.panels.values() for widget in panel.outputs]
-        told = [self._patch, self._unit]
+        told = [control for panel in self.panels.values() for control in panel.of_units]
+        told += [panel.patch for panel in self._marked]
         return [*own, self.instruments, self.file, *panels, *told, *self.painting.outputs]
 
     @property
-    def _patch(self) -> gr.State:
-        return self.panels["query"].controls[0]
-
-    @property
-    def _unit(self) -> gr.Dropdown:
-        return self.panels["faithfulness"].controls[0]
+    def _marked(self) -> list[Panel]:
+        """Those that ask about a part of the face."""
+        return [panel for panel in self.panels.values() if panel.instrument.pick]
 
     @property
     def _quick(self) -> list[Panel]:
         """Those that need no button: measured when they are open."""
-        return [panel for panel in self.panels.values() if not panel.piece.slow]
+        return [panel for panel in self.panels.values() if not panel.instrument.slow]
 
     def _wire(self, tabs: dict[str, gr.Tab]) -> None:
         private = {"api_visibility": "private", **QUICK}
@@ -125,32 +124,34 @@ class Tab:
             if self.panels.get(name) in self._quick:
                 self.refresh_after(opened, self.panels[name])
         for panel in self.panels.values():
-            settings = {"show_progress_on": panel.told, "api_visibility": "private", **UNOPENED, **panel.piece.lane}
-            panel.run.click(self._measuring(panel), [self.now, *panel.controls], panel.outputs, **settings)
-        marked = self.panels["query"]
-        marked.view.select(
-            self.mark, [self.now, *marked.controls[1:]], [*marked.outputs, self._patch],
-            show_progress_on=marked.told, api_visibility="private", **SLOW,
-        )  # fmt: skip
+            settings = {"show_progress_on": panel.told, "api_visibility": "private", **UNOPENED}
+            settings |= lane(panel.instrument)
+            inputs = [self.now, *panel.controls.values()]
+            panel.run.click(partial(self.measure, panel), inputs, panel.outputs, **settings)
+            if panel.patch is not None:
+                outputs = [*panel.outputs, panel.patch]
+                panel.view.select(self._marking(panel), inputs, outputs, **settings)
 
     def refresh_after(self, event: gr.events.Dependency, *panels: Panel) -> None:
         """After the event, measure what is quick and open, if its answer is not there; `panels`: if it is of these."""
         quick = panels or self._quick
+        controls = {control for panel in self._quick for control in panel.controls.values()}
         event.then(
             self.refresh,
-            [self.now, self.open, *(panel.done for panel in self._quick)],
+            {self.now, self.open, *(panel.done for panel in self._quick), *controls},
             [widget for panel in quick for widget in panel.outputs],
             show_progress_on=[panel.told for panel in quick],
             api_visibility="private",
+            **UNOPENED,
             **QUICK,
         )
 
-    def refresh(self, now: Looked | None, name: str, *done: str | None):
-        """What is quick and open, of the face that has just been chosen; done: the token of each one's last answer."""
-        panel = self.panels.get(name)
-        if now is None or panel not in self._quick or done[self._quick.index(panel)] == now.token:
+    def refresh(self, given: dict):
+        """What is quick and open, of the face that has just been chosen, unless it was its last answer."""
+        now, panel = given[self.now], self.panels.get(given[self.open])
+        if now is None or panel not in self._quick or given[panel.done] == now.token:
             return gr.skip()
-        return self.answer(panel, now, [], gr.Progress())
+        return self.measure(panel, now, *(given[control] for control in panel.controls.values()))
 
     def look(self, upload, model, mode, whole, now: Looked | None, progress=gr.Progress()):  # noqa: B008
         """A photo, or the one that is looked at, in front of a model."""
@@ -220,40 +221,38 @@ class Tab:
             self.film: _film(now) if there else "",
             self.faces: photo_payload(now.photo.pixels(), None, [face.box for face in now.faces]) if there else None,
             self.file: gr.update(value=None, interactive=False),
-            self._patch: None,
-            self._unit: gr.update(choices=[("none", ""), *(now.one.alphas if there else ())], value=""),
         }
         for panel in self.panels.values():
-            made |= panel.empty(MEASURE if panel.piece.slow else "")
-        if there:
-            faces = View([picture("degraded", now.one.degraded), picture("restored", now.one.restored)])
-            made |= self.panels["query"].empty(MARK, faces)
+            made |= panel.empty(MEASURE if panel.instrument.slow else "")
+            made |= dict.fromkeys(panel.of_units, gr.update(choices=list(now.one.alphas) if there else [], value=None))
+        for panel in self._marked:
+            made[panel.patch] = None
+            if there:
+                faces = View([picture("degraded", now.one.degraded), picture("restored", now.one.restored)])
+                made |= panel.empty(MARK, faces)
         return made | self.painting.empty(now if there else None)
 
-    def _measuring(self, panel: Panel) -> Callable:
-        """The handler of a panel: its instrument, with the values of its controls."""
-
-        def measure(now: Looked | None, *values):
-            return self.answer(panel, now, list(values), gr.Progress())
-
-        return measure
-
-    def mark(self, now: Looked | None, detector: str, event: gr.EventData, progress=gr.Progress()):  # noqa: B008
-        """The pixel query of a part that was marked on the restored face."""
-        shares = event_value(event, "patch")
-        patch = None if now is None or not _is_patch(shares) else _pixels(shares, len(now.one.restored))
-        return self.answer(self.panels["query"], now, [patch, detector], progress) | {self._patch: patch}
-
-    def answer(self, panel: Panel, now: Looked | None, values: list, progress: gr.Progress) -> dict:
-        """What the instrument says of the face, or why it says nothing."""
+    def measure(self, panel: Panel, now: Looked | None, *values) -> dict:
+        """What the instrument says of the face by the values of its controls, or why it says nothing."""
         try:
             if now is None:
                 raise UserError(EXPIRED)
-            study = panel.piece.study
-            finding = study(now, *values, progress=telling(progress))
-            return panel.answer(finding, now.provenance(panel.piece.name, settings_of(study, values)), now.token)
+            given = dict(zip(panel.controls, values, strict=True))
+            finding, settings = study(panel.instrument, now, given, telling(gr.Progress()))
+            return panel.answer(finding, now.provenance(panel.instrument.name, settings), now.token)
         except Exception as error:  # told on the page; `sentence` logs what is not the visitor's mistake
             return panel.empty(notice(sentence(error)))
+
+    def _marking(self, panel: Panel) -> Callable:
+        """The handler of a part that was marked on the face: the same, of that part."""
+        place = list(panel.controls).index("patch")
+
+        def mark(now: Looked | None, event: gr.EventData, *values) -> dict:
+            shares = event_value(event, "patch")
+            patch = None if now is None or not _is_patch(shares) else _pixels(shares, len(now.one.restored))
+            return self.measure(panel, now, *values[:place], patch, *values[place + 1 :]) | {panel.patch: patch}
+
+        return mark
 
     def _report(self) -> gr.DownloadButton:
         gr.HTML(
@@ -262,8 +261,8 @@ class Tab:
             elem_classes="about",
         )
         chosen = gr.CheckboxGroup(
-            [(report.INSTRUMENTS[name].title, name) for name in ("atlas", *REPORTED)],
-            value=["atlas", *REPORTED],
+            [(INSTRUMENTS[name].title, name) for name in REPORTED],
+            value=REPORTED,
             label="In the report",
             elem_id="report-instruments",
         )

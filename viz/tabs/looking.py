@@ -10,13 +10,14 @@ from secrets import token_hex
 
 import gradio as gr
 
-from sparnet.errors import UserError
 from sparnet.faces import Face
 from sparnet.restorer import Progress, RestoredFace
 from viz import report
-from viz.finding import Finding, Subject
-from viz.population import Population, kept
+from viz.finding import Finding
+from viz.instrument import POPULATION
+from viz.instruments.population import Population, kept
 from viz.provenance import versions
+from viz.subject import Subject
 from viz.tabs.models import named
 from viz.tabs.serving import (
     DEVICE,
@@ -63,8 +64,8 @@ class Looked:
         one = restore.restore_face(self.photo.pixels(), self.faces[self.index], mode, whole=self.whole)
         return Subject.of(restore.model, model, one, self.detector)
 
-    def population(self) -> tuple[Population, str]:
-        """What is usual for the model, and of which faces; `UserError` if that was not gathered."""
+    def population(self) -> Population:
+        """What is usual for the model; `UserError` if that was not gathered."""
         return kept(self.model, named(self.model).weights)
 
     def provenance(self, command: str, settings: dict) -> dict:
@@ -115,11 +116,8 @@ def saved(finding: Finding, provenance: dict) -> dict[str, str]:
 
 def written_report(now: Looked, names: list[str], progress: gr.Progress) -> str:
     """The path of an HTML report by these instruments."""
-    try:
-        usual, _ = now.population()
-    except UserError:  # the report says that it has no others to compare with
-        usual = None
-    made = report.study(report.Given(now.subject, population=usual), only=names, progress=telling(progress))
+    given = {POPULATION: lambda _: now.population()}
+    made = report.study(now.subject, given, only=names, progress=telling(progress))
     file: Path = download_folder() / "attention-report.html"
     file.write_text(made.page(now.provenance("report", {"only": names}), {}), encoding="utf-8")
     return str(file)

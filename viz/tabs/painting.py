@@ -15,14 +15,12 @@ from gradio.components.base import server
 from gradio.components.image_editor import AcceptBlobs
 from PIL import Image
 
+from sparnet.attention import mean_map, overlay
 from sparnet.errors import UserError
 from sparnet.images import to_image
-from viz import edit
-from viz.atlas import mean_map
-from viz.edit import BOOST, SUPPRESS, Edit
-from viz.finding import Subject
-from viz.overlay import overlay
-from viz.tabs.instruments import Piece
+from viz.instruments import edit
+from viz.instruments.edit import BOOST, SUPPRESS, Edit
+from viz.subject import Subject
 from viz.tabs.looking import Looked, telling
 from viz.tabs.panel import Panel
 from viz.tabs.pieces import EXPIRED, NOT_YET, notice
@@ -32,14 +30,6 @@ CANVAS = 512  # px
 _INDICES = (None, "", "null", "0", "1")  # of a layer, as a browser sends them
 HINT = (
     "<p class='hint'>Paint on the map, then press Apply. Blue holds features back there, orange lets them through.</p>"
-)
-PIECE = Piece(
-    "edit",
-    "Paint",
-    "What if a unit looked elsewhere?",
-    "Choose a unit and paint on its map: <b class='suppress'>blue</b> suppresses attention there, "
-    "<b class='boost'>orange</b> boosts it. The network then restores the face with the map as you painted it.",
-    edit.study,
 )
 
 
@@ -81,7 +71,7 @@ class Painting:
         self.now, self.edits = now, gr.State([])
         with gr.Row(elem_classes="painting"):
             with gr.Column(scale=5, min_width=320):
-                gr.HTML(f"<h2>{PIECE.asks}</h2><p>{PIECE.about}</p>", elem_classes="about")
+                gr.HTML(f"<h2>{edit.INSTRUMENT.title}</h2><p>{edit.INSTRUMENT.about}</p>", elem_classes="about")
                 with gr.Row():
                     self.unit = gr.Dropdown([], label="Unit", filterable=False, min_width=140, elem_id="paint-unit")
                     self.strength = gr.Slider(0.05, 1, 1, step=0.05, label="Strength", min_width=140,
@@ -122,7 +112,7 @@ class Painting:
                     elem_id="paint-slider",
                 )
                 self.told = gr.HTML(elem_id="paint-told", elem_classes="told")
-        self.panel = Panel(PIECE, heading=False)
+        self.panel = Panel(edit.INSTRUMENT, alone=False)
         self._wire()
 
     @property

@@ -1,33 +1,43 @@
 """One instrument on the page: its question, what it needs to be told, its answer as linked maps, charts and files.
 
-Piece (instruments.py) -> Panel -> widgets
+Instrument -> Panel -> controls (controls.py) and widgets
 Finding -> Panel.answer -> its meaning, linked maps (static/view.js), charts, files
 """
+
+from collections.abc import Iterable
 
 import gradio as gr
 from plotly import graph_objects as go
 
 from viz.finding import Finding
-from viz.tabs.instruments import Piece
+from viz.instrument import Instrument, Setting
+from viz.tabs.controls import option_control, source_controls
 from viz.tabs.looking import saved
 from viz.tabs.pieces import NOT_YET, script
-from viz.views import View, all_tables, view_of
+from viz.views import View, all_tables
 
 CHARTS = 2  # at most, of any instrument
 KINDS = {"png": "Figure (PNG)", "pdf": "for print (PDF)", "json": "Numbers (JSON)", "npz": "Arrays (NPZ)"}
 
 
 class Panel:
-    """The widgets of a `Piece`; `outputs` is everything that an answer fills."""
+    """The widgets of an instrument; `outputs` is everything that an answer fills."""
 
-    def __init__(self, piece: Piece, heading: bool = True):
-        self.piece = piece
-        name = piece.name
-        if heading:
-            gr.HTML(f"<h2>{piece.asks}</h2><p>{piece.about}</p>", elem_classes="about")
-        with gr.Row(elem_classes="panel-controls"):
-            self.controls = piece.controls()
-            self.run = gr.Button("Measure", variant="primary", elem_id=f"run-{name}", visible=piece.slow, scale=0)
+    def __init__(self, instrument: Instrument, alone: bool = True):
+        """alone: with its heading and its controls, for nothing else on the page gives it what it needs."""
+        self.instrument = instrument
+        name, settings = instrument.name, instrument.settings.values()
+        self.controls: dict[str, gr.components.Component] = {}
+        if alone:
+            gr.HTML(f"<h2>{instrument.title}</h2><p>{instrument.about}</p>", elem_classes="about")
+            with gr.Row(elem_classes="panel-controls"):
+                self.controls |= source_controls(instrument)
+                self._add(setting for setting in settings if setting.option.shown)
+                asked = instrument.slow or bool(settings)
+                self.run = gr.Button("Measure", variant="primary", elem_id=f"run-{name}", visible=asked, scale=0)
+            if folded := [setting for setting in settings if not setting.option.shown]:
+                with gr.Accordion("Options", open=False, elem_id=f"options-{name}"), gr.Row():
+                    self._add(folded)
         self.told = gr.HTML(elem_id=f"told-{name}", elem_classes="told")
         self.view = gr.HTML(
             None, html_template="", js_on_load=script("maps.js") + script("view.js"), elem_id=f"view-{name}"
@@ -43,6 +53,19 @@ class Panel:
             }
         self.done = gr.State(None)  # the token of what was last answered
 
+    def _add(self, settings: Iterable[Setting]) -> None:
+        self.controls |= {setting.name: option_control(self.instrument, setting) for setting in settings}
+
+    @property
+    def of_units(self) -> list[gr.components.Component]:
+        """The controls that offer the units of the face's network."""
+        return [self.controls[name] for name, one in self.instrument.settings.items() if one.option.units]
+
+    @property
+    def patch(self) -> gr.components.Component | None:
+        """The part that was marked, of an instrument that asks about one."""
+        return self.controls["patch"] if self.instrument.pick else None
+
     @property
     def outputs(self) -> list:
         charts = [widget for chart in self.charts for widget in chart]
@@ -52,7 +75,7 @@ class Panel:
         """Nothing measured of this face yet; `told` says what to do, `view` what can be marked."""
         return {
             self.told: told,
-            self.view: None if view is None else _payload(view, self.piece.pick),
+            self.view: None if view is None else _payload(view, self.instrument.pick),
             **{column: gr.update(visible=False) for column, _, _ in self.charts},
             **{plot: None for _, _, plot in self.charts},
             self.row: gr.update(visible=False),
@@ -62,10 +85,10 @@ class Panel:
 
     def answer(self, finding: Finding, provenance: dict, token: str) -> dict:
         """The finding on the page."""
-        view = view_of(finding)
+        view = self.instrument.view(finding)
         made = {
             self.told: f"<p class='meaning'>{finding.meaning}</p>",
-            self.view: _payload(view, self.piece.pick),
+            self.view: _payload(view, self.instrument.pick),
             self.row: gr.update(visible=True),
             self.done: token,
         }

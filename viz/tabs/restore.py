@@ -9,11 +9,11 @@ from secrets import token_hex
 import gradio as gr
 import numpy as np
 
+from sparnet.attention import face_atlas, maps_npz
 from sparnet.errors import UserError
 from sparnet.faces import Face
 from sparnet.images import encode_png
 from sparnet.restorer import RestoredFace
-from viz.atlas import face_atlas, maps_npz
 from viz.explorer import payload, photo_payload
 from viz.tabs.models import LOADING, arrival, first_model
 from viz.tabs.pieces import EXPIRED, GUESS, NOT_YET, facts_line, model_input, notice, photo_inputs, script, status_html

@@ -1,0 +1,280 @@
+"""The report in words: for the terminal, for a model card (Markdown), for a paper (LaTeX).
+
+    report of training.evaluate -> one column for each method -> terminal
+                                -> one row for each method    -> Markdown, LaTeX
+
+A number stands with its 95 % interval; a gain is the mean of the differences to bicubic on the same faces.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+
+from sparnet.metrics import RESAMPLES
+from sparnet.text import for_latex, for_markdown, plain
+from training.evaluation.judges import METRICS
+from training.evaluation.ledger import FAULTS, number
+from training.evaluation.protocols import SWEEPS, find_protocol
+
+Text = Callable[[str], str]  # one of sparnet.text
+SHOWN_FAULTS = 5  # names of each kind in the terminal; the JSON has all
+_TEX = str.maketrans({"↑": "$\\uparrow$", "↓": "$\\downarrow$"})
+FLOOR = (
+    "A network's points have a bias against another annotation, so the error of those found in the sharp pictures "
+    "is the floor for every method"
+)
+ARROWS = {"higher": "↑", "lower": "↓", "": ""}
+
+
+def headline(report: dict, text: Text = plain) -> str:
+    """What was measured on how much, in one line; `text` makes foreign names text of the medium."""
+    faces, data, protocol = report["faces"], report["data"], report["protocol"]
+    missing = "" if faces["scored"] == faces["pictures"] else f" of {faces['pictures']}"
+    name = "" if protocol["name"] == "plain" else f"{protocol['name']}: "
+    cut = f" ({faces['cut_as_celebas']} cut as CelebA's)" if faces["cut_as_celebas"] else ""
+    line = "->".join(text(part) for part in protocol["line"].split("->"))
+    return f"{name}{text(data['name'])}: {faces['scored']}{missing} faces{cut}, {line}"
+
+
+def metrics_of(report: dict) -> list[str]:
+    """The measured ones in their usual order."""
+    found = {metric for estimates in report["scores"].values() for metric in estimates}
+    return [metric for metric in METRICS if metric in found]
+
+
+def title(metric: str) -> str:
+    """Such as "PSNR dB ↑"."""
+    known = METRICS[metric]
+    return " ".join(filter(None, (known.title, known.unit, ARROWS[known.better])))
+
+
+def value(estimate: dict, metric: str, sign: str = "") -> str:
+    """The mean, as many digits as the metric has."""
+    if number(estimate["mean"]) == float("inf"):
+        return "identical"
+    return f"{number(estimate['mean']):{sign}.{METRICS[metric].digits}f}"
+
+
+def interval(estimate: dict, metric: str, sign: str = "") -> str:
+    """ " [low, high]", or nothing where there is none."""
+    if estimate.get("low") is None:
+        return ""
+    low, high = (f"{number(estimate[end]):{sign}.{METRICS[metric].digits}f}" for end in ("low", "high"))
+    return f" [{low}, {high}]"
+
+
+def measured(estimate: dict, metric: str, scored: int) -> str:
+    """Mean, interval, and over how many faces if not over all that were scored; how many are the sharp ones exactly."""
+    identical = estimate.get("identical", 0)
+    if not estimate["n"]:
+        return f"identical ({identical})"
+    fewer = [] if estimate["n"] == scored else [f"n = {estimate['n']}"]
+    fewer += [f"{identical} identical left out"] if identical else []
+    return value(estimate, metric) + interval(estimate, metric) + (f" ({', '.join(fewer)})" if fewer else "")
+
+
+def terminal(report: dict) -> str:
+    """Everything but single faces."""
+    methods, scored = list(report["scores"]), report["faces"]["scored"]
+    body = []
+    for metric in metrics_of(report):
+        cells, gains = [title(metric)], ["  minus bicubic"]
+        for method in methods:
+            estimate = report["scores"][method].get(metric)
+            if estimate is None:
+                cells.append("-")
+                gains.append("")
+                continue
+            cells.append(measured(estimate, metric, scored))
+            gain = estimate.get("difference")
+            gains.append(value(gain, metric, "+") + interval(gain, metric, "+") if gain else "")
+        body.append(cells)
+        if any(gains[1:]):
+            body.append(gains)
+    seconds = report["run"]["seconds_per_face"]
+    if seconds:
+        body.append(["ms a face", *(f"{1000 * seconds[method]:.1f}" for method in methods)])
+    parts = [headline(report), _aligned(["mean [95 % interval]", *map(plain, methods)], body)]
+    parts += [_aligned(*table) for table in sweeps(report)]
+    parts += [_identity(report)] if report["identity"] else []
+    parts += [landmark_line(report), published_lines(report), fault_lines(report), _run(report)]
+    return "\n\n".join(part for part in parts if part)
+
+
+def sweeps(report: dict, text: Text = plain) -> Iterable[tuple[list[str], list[list[str]]]]:
+    """A table for each sweep of the robustness protocol: PSNR of every method at every level."""
+    metric = "psnr"
+    for sweep, (meaning, _) in SWEEPS.items():
+        points = [condition for condition in report["conditions"] if condition["sweep"] == sweep]
+        if not points:
+            continue
+        head = [
+            f"{title(metric)} with {sweep} ({meaning})",
+            "none",
+            *(f"{condition['level']:g}" for condition in points),
+        ]
+        rows = [
+            [text(method), value(report["scores"][method][metric], metric)]
+            + [value(condition["scores"][method][metric], metric) for condition in points]
+            for method in report["scores"]
+            if metric in report["scores"][method]
+        ]
+        yield head, rows
+
+
+def methods_table(report: dict, text: Text = plain) -> tuple[list[str], list[list[str]]]:
+    """Head and rows, one for each method, with its gain in PSNR; attention units where they are the question."""
+    metrics, about = metrics_of(report), report["methods"]
+    units = report["protocol"]["name"] == "attention-units"
+    head = ["method", "parameters", *(["attention units"] if units else [])]
+    for metric in metrics:
+        head += [title(metric), "gain dB"] if metric == "psnr" else [title(metric)]
+    rows = []
+    for method in order(report):
+        estimates, entry = report["scores"][method], about[method]
+        size = f"{entry['parameters'] / 1e6:.2f} M" if "parameters" in entry else "-"
+        cells = [text(method), size, *([str(entry.get("attention_units", "-"))] if units else [])]
+        for metric in metrics:
+            estimate = estimates.get(metric)
+            cells.append(measured(estimate, metric, report["faces"]["scored"]) if estimate else "-")
+            if metric == "psnr":
+                gain = (estimate or {}).get("difference")
+                cells.append(value(gain, metric, "+") + interval(gain, metric, "+") if gain else "-")
+        rows.append(cells)
+    return head, rows
+
+
+def order(report: dict) -> list[str]:
+    """The methods as given; by the number of attention units where they are the question."""
+    methods = list(report["scores"])
+    if report["protocol"]["name"] != "attention-units":
+        return methods
+    return sorted(methods, key=lambda method: report["methods"][method].get("attention_units", -1))
+
+
+def published_table(report: dict) -> tuple[list[str], list[list[str]]] | None:
+    """What others printed for this protocol, with the gain over their own bicubic; None where nothing is known."""
+    rows = find_protocol(report["protocol"]["name"]).published
+    if not rows:
+        return None
+    floor = next((row.psnr for row in rows if row.method == "bicubic"), None)
+    columns = {
+        "PSNR dB": [_or_dash(row.psnr, ".2f") for row in rows],
+        "gain dB": [_or_dash(row.psnr - floor if floor and row.psnr != floor else None, "+.2f") for row in rows],
+        "SSIM": [_or_dash(row.ssim, ".3f") for row in rows],
+        "landmark AUC": [_or_dash(row.landmark_auc, ".3f") for row in rows],
+        "identity": [_or_dash(row.identity, ".3f") for row in rows],
+        "FID": [_or_dash(row.fid, ".2f") for row in rows],
+    }
+    columns = {name: cells for name, cells in columns.items() if set(cells) != {"-"}}
+    names = [row.method for row in rows]
+    return ["published", *columns], [list(cells) for cells in zip(names, *columns.values(), strict=True)]
+
+
+def published_lines(report: dict) -> str:
+    table = published_table(report)
+    where = find_protocol(report["protocol"]["name"]).published_on
+    return f"{_aligned(*table)}\nnot measured here: {where}" if table else ""
+
+
+def landmark_line(report: dict) -> str:
+    """What landmarks are compared with, or regions drawn by; nothing where neither was measured."""
+    if not {"landmark_auc", "psnr_eyes"} & set(metrics_of(report)):
+        return ""
+    known, scored = report["faces"]["known_landmarks"], report["faces"]["scored"]
+    line = f"landmarks known from files beside {known} of {scored} faces"
+    if known < scored:
+        line += ", found in the sharp picture for the others"
+    floor = report["landmark_floor"]
+    if not floor:
+        return line
+    errors = [f"{title(metric)} {measured(floor[metric], metric, known)}" for metric in METRICS if metric in floor]
+    return f"{line}; sharp (floor): {', '.join(errors)}. {FLOOR}"
+
+
+def fault_lines(report: dict, text: Text = plain) -> str:
+    """A line for each kind of fault, with the first names."""
+    lines = []
+    for kind, found in report["faces"]["faults"].items():
+        named = [f"{text(fault['name'])} ({text(fault['of'])}: {text(fault['why'])})" for fault in found[:SHOWN_FAULTS]]
+        count = report["faces"]["fault_counts"][kind]
+        more = f" and {count - SHOWN_FAULTS} more" if count > SHOWN_FAULTS else ""
+        lines.append(f"{kind} ({FAULTS[kind]}), {count}: {'; '.join(named)}{more}")
+    return "\n".join(lines)
+
+
+def _identity(report: dict) -> str:
+    identity = report["identity"]
+    strangers = identity.get("impostors")
+    lines = [
+        f"identity over {identity['faces']} faces of {identity['people']} people: sharp faces of two strangers have a "
+        f"cosine of {strangers['mean']:.4f}, one pair of 20 above {strangers['highest_of_20']:.4f}"
+        if strangers
+        else f"identity over {identity['faces']} faces of one person"
+    ]
+    for method, numbers in identity["methods"].items():
+        auc = f"verification AUC {numbers['verification_auc']:.4f}, " if "verification_auc" in numbers else ""
+        lines.append(
+            f"  {plain(method)}: {auc}Frechet distance on the embeddings {numbers['frechet_on_identity']:.4f} (no FID)"
+        )
+    return "\n".join(lines)
+
+
+def _run(report: dict) -> str:
+    run = report["run"]
+    where = f"{run['processes']} x {run['device']}, {run['threads']} threads"
+    return (
+        f"{run['seconds']:.1f} s on {where}; {run['peak_memory_gb']:.2f} GB at most, all methods together; "
+        f"intervals from {RESAMPLES} bootstrap samples of the faces, seed {report['protocol']['seed']}"
+    )
+
+
+def markdown(report: dict) -> str:
+    """Tables for a README or a model card."""
+    parts = [
+        f"{headline(report, for_markdown)}. In brackets: 95 % bootstrap intervals over the faces.",
+        _pipes(*methods_table(report, for_markdown)),
+    ]
+    parts += [_pipes(*table) for table in sweeps(report, for_markdown)]
+    if line := landmark_line(report):
+        parts.append(line[0].upper() + line[1:] + ".")
+    if table := published_table(report):
+        where = find_protocol(report["protocol"]["name"]).published_on
+        parts.append(f"Published, not measured here ({where}):\n\n{_pipes(*table)}")
+    if lines := fault_lines(report, for_markdown):
+        parts.append("\n".join(f"- {line}" for line in lines.splitlines()))
+    return "\n\n".join(parts) + "\n"
+
+
+def latex(report: dict) -> str:
+    """The methods' table for booktabs, with the protocol as its caption."""
+    head, rows = methods_table(report, for_latex)
+    caption = headline(report, for_latex).replace("->", "$\\to$")
+    lines = [
+        "\\begin{table}",
+        f"  \\caption{{{caption}. 95\\,\\% bootstrap intervals over the faces.}}",
+        f"  \\begin{{tabular}}{{l{'r' * (len(head) - 1)}}}",
+        "    \\toprule",
+        "    " + " & ".join(for_latex(name).translate(_TEX) for name in head) + " \\\\",
+        "    \\midrule",
+        *("    " + " & ".join(row) + " \\\\" for row in rows),
+        "    \\bottomrule",
+        "  \\end{tabular}",
+        "\\end{table}",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _pipes(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _aligned(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
+        for line in (head, *rows)
+    )
+
+
+def _or_dash(value: float | None, how: str) -> str:
+    return "-" if value is None else format(value, how)

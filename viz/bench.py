@@ -1,0 +1,182 @@
+"""A network and faces in front of it, for the command line; what it looked at can be found again.
+
+FACE, or every picture of a folder -> find_faces, Restorer -> Subject; Bench.provenance: by which files it was made
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+import typer
+
+from sparnet import images
+from sparnet.checkpoints import DEFAULT_MODEL, load_model
+from sparnet.errors import UserError
+from sparnet.faces import find_detector, transform_points
+from sparnet.files import sha256_of
+from sparnet.folders import pictures_in
+from sparnet.landmarks import read_landmarks
+from sparnet.model import SPARNet
+from sparnet.restorer import Restorer, find_faces
+from viz.provenance import model_record, versions
+from viz.subject import Subject
+
+_PATHS = ("model", "other_model", "checkpoint", "out", "photo")  # paths, whose last parts are told elsewhere
+
+
+@dataclass(frozen=True)
+class Options:
+    """What every command can be told."""
+
+    out: Annotated[Path, typer.Option(metavar="DIR", help="The folder to write into.")]
+    photo: Annotated[Path | None, typer.Argument(metavar="FACE", help="A photo with a face in it.")] = None
+    model: Annotated[
+        str, typer.Option(help="A name of `python -m sparnet models`, folder, released .pth or Hub repo.")
+    ] = DEFAULT_MODEL
+    simulate: Annotated[
+        bool | None,
+        typer.Option(
+            "--simulate/--as-is",
+            help="Reduce the face first to the size that the model enlarges, or do not. Without either: reduce if the "
+            "model has such a size.",
+        ),
+    ] = None
+    face: Annotated[int, typer.Option(metavar="N", min=1, help="Which face of the photo; 1 is the largest.")] = 1
+    whole: Annotated[bool, typer.Option("--whole", help="The picture is already a face.")] = False
+    yunet: Annotated[Path | None, typer.Option(metavar="FILE", help="YuNet's .onnx, to find faces with.")] = None
+    device: Annotated[str | None, typer.Option(help="cpu, cuda, ...; without it, cuda if there is one.")] = None
+    revision: Annotated[str | None, typer.Option(help="Commit, tag or branch of a Hub repo.")] = None
+    pdf: Annotated[bool, typer.Option("--pdf", help="Write the figure as a PDF for print too.")] = False
+
+
+class Bench:
+    """The network and the faces put in front of it, remembered so that what is found can be found again."""
+
+    def __init__(self, options: Options):
+        self.options = options
+        self.device = options.device or ("cuda" if torch.cuda.is_available() else "cpu")
+        self.detector = find_detector(options.yunet) if options.yunet else None
+        self.models: list[dict] = []
+        self.faces: dict[tuple, dict] = {}  # each once, however often it was looked at
+        self.left_out: list[str] = []  # why, of each picture of a folder that cannot be looked at
+        self.network = self.load(options.model, options.revision)
+
+    def load(self, source: str, revision: str | None = None) -> tuple[SPARNet, str]:
+        """The model and its name, of a file or folder the last two parts of its path; `UserError` of `load_model`."""
+        model = load_model(source, self.device, revision)
+        record = model_record(source, model, revision)
+        self.models.append(record)
+        return model, record["id"]
+
+    def subject(self) -> Subject:
+        """FACE of the command line in front of the model."""
+        return self.look(self.photo(), self.options.face, self.options.whole)
+
+    def photo(self) -> Path:
+        """FACE; `UserError` if it was not given."""
+        if self.options.photo is None:
+            raise UserError("There is no face to look at: give a photo as FACE.")
+        return self.options.photo
+
+    def subjects(self, folder: Path) -> "FolderOfFaces":
+        """The aligned faces of a folder, instead of FACE."""
+        if self.options.photo is not None:
+            raise UserError("FACE and --faces exclude each other: give one of them.")
+        return self.faces_in(folder)
+
+    def faces_in(self, folder: Path) -> "FolderOfFaces":
+        """The aligned faces of a folder; those that are none are left out. `UserError` if no face is left."""
+        paths = []
+        for path in pictures_in(folder):
+            try:
+                find_faces(images.load(path), "whole")
+                read_landmarks(path)
+            except UserError as error:
+                self.left_out.append(str(error))
+            else:
+                paths.append(path)
+        if not paths:
+            raise UserError(f"None of the pictures in {folder} can be looked at. {self.left_out[0]}")
+        return FolderOfFaces(self, paths)
+
+    def look(
+        self, path: Path, number: int = 1, whole: bool = False, network: tuple[SPARNet, str] | None = None
+    ) -> Subject:
+        """One face of a photo as the app takes it; `UserError` if there is no such face or it cannot be restored."""
+        model, name = network or self.network
+        mode = None if self.options.simulate is None else "simulate" if self.options.simulate else "as_is"
+        photo = images.load(path)
+        found, detector, notes = find_faces(photo, "whole" if whole else None, self.detector)
+        if not found:
+            raise UserError(f"{path}: {' '.join(notes)} For that, give --whole.")
+        if number > len(found):
+            raise UserError(f"{path} has {len(found)} face{'s' * (len(found) > 1)}: there is no --face {number}.")
+        result = Restorer(model)(photo, mode, "whole" if whole else [found[number - 1]])
+        if not result.faces:
+            raise UserError(f"{path}: {' '.join(result.notes)}")
+        face = result.faces[0]
+        reduced = face.degraded is not face.crop
+        mode = "simulate" if reduced else "as_is"
+        subject = Subject.of(model, name, face, detector)
+        if whole and (written := read_landmarks(path)) is not None:
+            points = transform_points(face.to_crop, written)
+            subject = replace(subject, points=points, points_from="of the file beside the picture")
+        self.faces[path, number, mode] = {
+            "file": path.name,
+            "sha256": sha256_of(path),
+            "face": number,
+            "of": len(found),
+            "box": face.face.box.round(2).tolist(),
+            "detector": detector,
+            "points": subject.points_from,
+            "mode": mode,
+        }
+        return subject
+
+    def told(self) -> str:
+        """Who looked at what, in one line."""
+        models = ", ".join(model["id"] for model in self.models)
+        if not self.faces:
+            return f"{models} on {self.device}"
+        first, *more = self.faces.values()
+        face = f"{first['file']}, face {first['face']} of {first['of']} ({first['detector']}), {first['mode']}"
+        return f"{face}{f' and {len(more)} more' if more else ''}; {models} on {self.device}"
+
+    def provenance(self, command: str, settings: Mapping[str, Any]) -> dict:
+        """What makes a finding anew; of paths only the names."""
+        given = asdict(self.options) | dict(settings)
+        return {
+            "command": command,
+            "models": self.models,
+            "faces": list(self.faces.values()),
+            "settings": {name: _plain(value) for name, value in given.items() if name not in _PATHS},
+            "device": self.device,
+            "versions": versions(),
+        }
+
+
+@dataclass(frozen=True, eq=False)
+class FolderOfFaces:
+    """Subjects made one at a time, so that a folder of any size fits into memory; it knows how many there are."""
+
+    bench: Bench
+    paths: Sequence[Path]
+    network: tuple[SPARNet, str] | None = None  # None: the bench's
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __iter__(self) -> Iterator[Subject]:
+        return (self.bench.look(path, whole=True, network=self.network) for path in self.paths)
+
+    def by(self, model: str) -> "FolderOfFaces":
+        """The same faces in front of another model."""
+        return replace(self, network=self.bench.load(model))
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, list | tuple):
+        return [_plain(part) for part in value]
+    return value.name if isinstance(value, Path) else value

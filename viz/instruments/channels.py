@@ -1,0 +1,275 @@
+"""What attention does that differs from channel to channel, and whether one map for all channels would do.
+
+alpha (C,h,w) -> channel_maps: mean, max, spread, channels in use (h,w)
+              -> ChannelNumbers: variance = place (2D could do it) + channel (channel attention) + only 3D
+              -> clusters: channels that look alike, one representative each
+edit: alpha -> its channel mean -> restored, changed -> RMS: what 3D adds over its mean
+"""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Annotated
+
+import cv2
+import numpy as np
+import torch
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from numpy import ndarray
+from torch import Tensor
+
+from sparnet.errors import UserError
+from sparnet.restorer import Progress
+from sparnet.text import for_figure
+from viz.finding import Finding, silent
+from viz.instrument import WHERE, Instrument, Option, Seed
+from viz.instruments.ablation import levels, rms
+from viz.subject import Subject
+from viz.views import View, bars, panel
+
+MEANING = (
+    "How the maps of one unit's channels differ, and how much the face changes when all of them are given their mean: "
+    "a small change says that one map would do for this network and face, not that a network trained with one map "
+    "would be as good; the groups are found in these maps alone and have no meaning of their own."
+)
+CHANNEL_MEANING = (
+    "How far each channel's gate is open, the same at every place, so it says what is let through and nothing about "
+    "where; groups and places do not exist here, the change is that of giving all channels of a unit their mean gate."
+)
+SHARES = {"place": "#0072b2", "channel": "#e69f00", "only_3d": "#cc79a7"}  # Okabe and Ito 2008
+_ROUNDING = 1e-6  # a spread below this is float32's, not the map's
+MAPS = {"mean": 1, "max": 1, "spread": 0.5, "in_use": 1}  # over the channels, each with the end of its scale
+_HEAD, _MAP, _PITCH, _MARGIN = 1.45, 0.84, 0.9, 0.25  # inches
+
+
+@dataclass(frozen=True)
+class ChannelNumbers:
+    """Shares of the variance of one alpha (C,h,w), which sum to 1: two-way analysis of variance (Fisher 1925).
+
+    place = C sum_p (m_p - m)^2 / sum_cp (alpha_cp - m)^2 with m_p the mean over channels; channel likewise with each
+    channel's mean over places. C unrelated maps have a place of about 1 / C. An alpha without variance: place = 1.
+    """
+
+    channels: int
+    place: float  # what the channel mean explains
+    channel: float  # what one number a channel explains
+    only_3d: float  # the rest: channels that open in different places
+
+    @classmethod
+    def of(cls, alpha: ndarray) -> "ChannelNumbers":
+        values = alpha.reshape(len(alpha), -1).astype(np.float64)
+        centred = values - values.mean()
+        variance = np.square(centred).mean()
+        if variance <= _ROUNDING**2:
+            return cls(len(alpha), 1.0, 0.0, 0.0)
+        place, channel = (np.square(centred.mean(axis=axis)).mean() / variance for axis in (0, 1))
+        return cls(len(alpha), float(place), float(channel), float(1 - place - channel))
+
+
+def channel_maps(alpha: ndarray) -> dict[str, ndarray]:
+    """(C,h,w) in (0,1) -> maps (h,w) over the channels: mean, max, spread (standard deviation, at most 0.5), in_use.
+
+    in_use = 2^H / C with the entropy H of p_c = alpha_c / sum alpha (Shannon 1948; Hill 1973's effective number): 1 if
+    all channels are equally open there, 1 / C if one is open alone.
+    """
+    p = alpha / alpha.sum(axis=0)
+    entropy = -(p * np.log2(p, out=np.zeros_like(p), where=p > 0)).sum(axis=0)
+    return {
+        "mean": alpha.mean(axis=0),
+        "max": alpha.max(axis=0),
+        "spread": alpha.std(axis=0),
+        "in_use": 2**entropy / len(alpha),
+    }
+
+
+def clusters(alpha: ndarray, count: int, seed: int) -> tuple[ndarray, list[tuple[int, int, float]]]:
+    """(C,h,w) -> each channel's cluster (C,), -1 for a flat map; and (representative channel, members, mean r) of each.
+
+    k-means++ (OpenCV) on the maps brought to mean 0 and length 1, whose squared distance is 2 (1 - r): alike is what
+    correlates, whatever its level. Largest cluster first; the representative correlates best with its centre, mean r
+    is the members' mean correlation with it. `count` is asked for, not found; fewer where fewer maps differ.
+    """
+    maps = alpha.reshape(len(alpha), -1)
+    flat = maps.std(axis=1) <= _ROUNDING
+    labels, kinds = np.full(len(maps), -1), []
+    if flat.all():
+        return labels, kinds
+    standard = maps[~flat] - maps[~flat].mean(axis=1, keepdims=True)
+    standard /= np.linalg.norm(standard, axis=1, keepdims=True)
+    different = len(np.unique(standard.round(5), axis=0))
+    cv2.setRNGSeed(seed)
+    stop = (cv2.TERM_CRITERIA_EPS + cv2.TERM_CRITERIA_MAX_ITER, 100, 1e-6)
+    _, found, centres = cv2.kmeans(
+        standard.astype(np.float32), min(count, different), None, stop, 10, cv2.KMEANS_PP_CENTERS
+    )
+    found, where = found.ravel(), np.flatnonzero(~flat)
+    for label, cluster in enumerate(np.argsort(-np.bincount(found, minlength=len(centres)), kind="stable")):
+        members = np.flatnonzero(found == cluster)
+        best = members[np.argmax(standard[members] @ centres[cluster])]
+        labels[where[members]] = label
+        kinds.append((int(where[best]), len(members), float((standard[members] @ standard[best]).mean())))
+    return labels, kinds
+
+
+def mean_effect(subject: Subject, progress: Progress = silent) -> dict[str, float]:
+    """RMS change of the restored face, in 8-bit levels, when a unit's alpha is its channel mean; last, "all" at once.
+
+    Later units react to the change, so it is the total effect.
+    """
+    model, face = subject.model, subject.degraded
+
+    def averaged(alpha: Tensor) -> Tensor:
+        return alpha.mean(1, keepdim=True)
+
+    with torch.no_grad():
+        trace = model.trace(face)
+        before, units, effects = levels(trace.restored), list(trace.alphas), {}
+        for i, unit in enumerate(units):
+            progress(i, len(units) + 1, f"{unit} with one map for all channels")
+            edit = model.trace(face, lambda name, alpha, unit=unit: averaged(alpha) if name == unit else alpha)
+            effects[unit] = float(rms(levels(edit.restored) - before)[0])
+        progress(len(units), len(units) + 1, "All units with one map for all channels")
+        everywhere = model.trace(face, lambda _, alpha: averaged(alpha))
+    return effects | {"all": float(rms(levels(everywhere.restored) - before)[0])}
+
+
+def study(
+    subject: Subject,
+    count: Annotated[int, Option("Groups of channels that look alike.", 1, 1000)] = 4,
+    seed: Seed = 0,
+    progress: Progress = silent,
+) -> Finding:
+    """The channels of every unit, in `count` clusters; `UserError` for a network with one map a unit.
+
+    Arrays "UNIT/mean", "/max", "/spread", "/in_use", "/cluster" and "/representatives"; of channel attention "/gates".
+    """
+    if subject.model.config.attention == "none":
+        raise UserError(f"{subject.name} has no attention, so it has no maps. Choose a model with 3D attention.")
+    if subject.model.config.attention == "2d":
+        raise UserError(
+            f"{subject.name} has one attention map a unit for all its channels, so there are no channels to compare. "
+            "See its maps in the atlas, or choose a model with 3D attention."
+        )
+    with torch.no_grad():
+        traced = subject.model.trace(subject.degraded).alphas
+    alphas = {unit: alpha[0].float().cpu().numpy() for unit, alpha in traced.items()}
+    places = any(alpha[0].size > 1 for alpha in alphas.values())
+    effects = mean_effect(subject, progress)
+    numbers = {unit: ChannelNumbers.of(alpha) for unit, alpha in alphas.items()}
+    arrays, kinds = {}, {}
+    for unit, alpha in alphas.items():
+        if not places:
+            arrays[f"{unit}/gates"] = alpha.ravel()
+            continue
+        labels, kinds[unit] = clusters(alpha, count, seed)
+        arrays |= {f"{unit}/{name}": map_ for name, map_ in channel_maps(alpha).items()}
+        arrays[f"{unit}/cluster"] = labels
+        arrays[f"{unit}/representatives"] = alpha[[channel for channel, _, _ in kinds[unit]]]
+    units = {unit: asdict(of) | {"rms_change": effects[unit]} for unit, of in numbers.items()}
+    for unit, of in kinds.items():
+        units[unit]["clusters"] = [{"channel": channel, "members": members, "mean_r": r} for channel, members, r in of]
+    found = {"model": subject.name, "unit_of_rms": "8-bit levels", "rms_change_of_all": effects["all"], "units": units}
+    if places:
+        found |= {"seed": seed, "clusters_asked_for": count}
+    progress(len(units) + 1, len(units) + 1, "Done")
+    figure = channels_figure(arrays, numbers, kinds, effects, f"Channels of {subject.name}: one face")
+    return Finding("channels", MEANING if places else CHANNEL_MEANING, found, arrays, figure)
+
+
+def channels_figure(
+    arrays: Mapping[str, ndarray],
+    numbers: Mapping[str, ChannelNumbers],
+    kinds: Mapping[str, list[tuple[int, int, float]]],
+    effects: Mapping[str, float],
+    title: str,
+) -> Figure:
+    """A row a unit: its maps over the channels, the representatives, whose variance it is, what the mean changes.
+
+    `arrays` and `kinds` as `study` makes them; of channel attention, without kinds, the row is its gates in order.
+    """
+    groups = max([len(of) for of in kinds.values()] or [4])
+    right = _MARGIN + (4 + groups) * _PITCH + 0.3
+    tall = _MAP if kinds else 0.4
+    width, height = right + 2.3, _HEAD + (tall + 0.42) * len(numbers) + 0.25
+    figure = Figure(figsize=(width, height), facecolor="white")
+    FigureCanvasAgg(figure)
+
+    def axes_at(x: float, y: float, w: float, h: float):
+        """Axes placed in inches from the top left."""
+        axes = figure.add_axes((x / width, 1 - (y + h) / height, w / width, h / height))
+        axes.axis("off")
+        return axes
+
+    def words(x: float, y: float, text: str, **style) -> None:
+        figure.text(x / width, 1 - y / height, text, **({"fontsize": 8, "va": "bottom", "color": "0.2"} | style))
+
+    words(_MARGIN, 0.42, for_figure(title), fontsize=11)
+    words(_MARGIN, 0.65, "dark: 0, closed; bright: the end of the scale", color="0.35")
+    for i, name in enumerate(MAPS if kinds else ()):
+        words(_MARGIN + i * _PITCH, 1.1, f"{name.replace('_', ' ')}\n0…{MAPS[name]}")
+    if kinds:
+        words(
+            _MARGIN + 4 * _PITCH + 0.1,
+            1.1,
+            "channels that stand for a group:\nits size, its mean correlation with them",
+        )
+    else:
+        words(_MARGIN, 1.1, "the gates of all channels, from the most open to the most closed\n0…1")
+    words(right, 0.92, "shares of alpha's variance")
+    for name, x in zip(SHARES, (0, 0.42, 1.0), strict=True):
+        words(right + x, 1.1, name.replace("_", " "), color=SHARES[name], weight="bold")
+    words(right + 1.62, 1.1, "change,\nRMS of\n255")
+
+    for row, (unit, of) in enumerate(numbers.items()):
+        y = _HEAD + row * (tall + 0.42)
+        size = "{}x{}, ".format(*arrays[f"{unit}/mean"].shape) if kinds else ""
+        words(_MARGIN, y - 0.04, f"{unit}  {size}{of.channels} ch.", weight="bold")
+        if kinds:
+            for i, (name, end) in enumerate(MAPS.items()):
+                _draw(axes_at(_MARGIN + i * _PITCH, y, _MAP, _MAP), arrays[f"{unit}/{name}"], end)
+            pairs = zip(arrays[f"{unit}/representatives"], kinds[unit], strict=True)
+            for i, (map_, (_, members, r)) in enumerate(pairs):
+                axes = axes_at(_MARGIN + (4 + i) * _PITCH + 0.1, y, _MAP, _MAP)
+                _draw(axes, map_)
+                axes.set_title(f"{members} ch., {r:.2f}", fontsize=6.5, loc="left", pad=2, color="0.35")
+        else:
+            gates = np.sort(arrays[f"{unit}/gates"])[None, ::-1]
+            _draw(axes_at(_MARGIN, y, right - _MARGIN - 0.25, tall), gates)
+        axes, start = axes_at(right, y + tall / 2 - 0.13, 1.5, 0.26), 0.0
+        for name, color in SHARES.items():
+            axes.barh(0, getattr(of, name), left=start, color=color)
+            start += getattr(of, name)
+        axes.set_xlim(0, 1)
+        words(right + 1.62, y + tall / 2, f"{effects[unit]:.2f}", fontsize=9, va="center")
+    words(right, height - 0.08, f"all units at once: {effects['all']:.2f}", weight="bold")
+    return figure
+
+
+def _draw(axes, map_: ndarray, end: float = 1) -> None:
+    axes.imshow(map_, cmap="viridis", vmin=0, vmax=end, interpolation="nearest", aspect="auto")
+
+
+def view(finding: Finding) -> View:
+    units = finding.numbers["units"]
+    groups = {
+        unit: [panel(name.replace("_", " "), finding.arrays[f"{unit}/{name}"], (0, end)) for name, end in MAPS.items()]
+        for unit in units
+        if f"{unit}/mean" in finding.arrays
+    }
+    labels = {
+        "place": "place: one map would do",
+        "channel": "channel: one number a channel would do",
+        "only_3d": "only 3D",
+    }
+    chart = bars(units, {label: [one[name] for one in units.values()] for name, label in labels.items()}, "share")
+    return View([], groups, {"Whose variance it is:": chart.update_layout(barmode="stack")})
+
+
+INSTRUMENT = Instrument(
+    "channels",
+    WHERE,
+    "Does attention differ from channel to channel?",
+    "For 3D and channel attention: mean, spread and clusters over the channels.",
+    study,
+    view=view,
+)

@@ -1,0 +1,344 @@
+"""What the face would be if a unit looked elsewhere: a painted change of its alpha, saved and replayed.
+
+painted layers, blue | orange -> mask -1..1 -+
+                   strength, unit -----------+-> Edit -> alpha' -> SPARNet.trace -> restored: before, after
+                                                  |
+JSON: hash of the weights, mask as PNG <----------+---- undo: the list without its last
+"""
+
+import json
+from base64 import b64decode, b64encode
+from collections.abc import Sequence
+from dataclasses import dataclass
+from hashlib import sha256
+from io import BytesIO
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import torch
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import to_rgb
+from matplotlib.figure import Figure
+from PIL import Image
+from torch import Tensor
+from torch.nn import functional as F
+
+from sparnet.attention import mean_map
+from sparnet.errors import UserError
+from sparnet.files import save_bytes
+from sparnet.images import to_image
+from sparnet.model import SPARNet, Trace
+from sparnet.restorer import Progress
+from viz.finding import Finding, silent
+from viz.instrument import EDITS, WHAT_IF, Instrument
+from viz.instruments.ablation import levels, rms
+from viz.subject import Subject, attending
+from viz.views import View, bars, panel, picture
+
+MEANING = (
+    "The face as the network restores it with alpha as you painted it, beside the face without: what a unit's "
+    "attention can do there; such an alpha never came up in training, so an odd result shows the network's limits and "
+    "not what it normally does."
+)
+SUPPRESS, BOOST = "#0072b2", "#e69f00"  # the two brushes, apart for every kind of colour vision
+VERSION = 1
+
+_STEPS = 127  # of a mask on either side of 0
+_FORMAT = "sparnet-attention-edits"
+_MAX_BYTES, _MAX_EDITS, _MAX_SIDE = 8_000_000, 64, 1024  # of a file, in it, of a mask: files come from strangers
+_OTHER_PAINT = 16  # 8-bit levels that a colour may be off a mix of the brushes: rounding where a stroke fades out
+
+
+@dataclass(frozen=True, eq=False)
+class Edit:
+    """A painted change of one unit's alpha, in every channel alike."""
+
+    unit: str
+    mask: np.ndarray  # (h,w) float32, any size to 1024, -1: suppress ... 0: leave ... 1: boost; in steps of 1/127
+    strength: float = 1  # above 0, to 1: scales the mask
+
+    def __post_init__(self):
+        mask = np.asarray(self.mask, np.float32)
+        if mask.ndim != 2 or not mask.size or max(mask.shape) > _MAX_SIDE or not (np.abs(mask) <= 1).all():
+            raise ValueError(f"a mask is (h,w), at most {_MAX_SIDE} a side, of -1 to 1; this one is {mask.shape}")
+        if not 0 < self.strength <= 1:
+            raise ValueError(f"strength is {self.strength}; it must be above 0, at most 1")
+        object.__setattr__(self, "mask", np.rint(mask * _STEPS) / np.float32(_STEPS))  # so that a file can hold it
+
+
+def edited(alpha: Tensor, edit: Edit) -> Tensor:
+    """alpha (B,C,h,w) -> alpha' the same shape: the share |m| of the way to 1 where m > 0, to 0 where m < 0.
+
+    alpha' = (1 - |m|) alpha + |m| [m > 0], m = strength * mask. So alpha stays in 0..1 without clipping and keeps its
+    pattern, m = 0 keeps it bit for bit, and boosting acts on 1 - alpha as suppressing does on alpha. Each place of the
+    map takes the mean of the mask's pixels that it touches.
+    """
+    mask = F.adaptive_avg_pool2d(torch.from_numpy(edit.mask)[None], alpha.shape[-2:])[0]
+    m = (edit.strength * mask).to(alpha)
+    return torch.lerp(alpha, (m > 0).to(alpha), m.abs())
+
+
+@torch.no_grad()
+def apply(subject: Subject, edits: Sequence[Edit]) -> tuple[Trace, Trace]:
+    """The face before and after; edits of the same unit act in their order, later units on what they are then given.
+
+    `UserError` if the network has no map to paint on in one of the units.
+    """
+    _map_sizes(subject, [edit.unit for edit in edits])
+
+    def all_edits(name: str, alpha: Tensor) -> Tensor:
+        for edit in edits:
+            alpha = edited(alpha, edit) if edit.unit == name else alpha
+        return alpha
+
+    return subject.model.trace(subject.degraded), subject.model.trace(subject.degraded, all_edits)
+
+
+def painted(value: dict | None) -> np.ndarray:
+    """What a gr.ImageEditor of type numpy and mode RGBA gives -> mask (H,W) float32: orange 1, blue -1, no paint 0.
+
+    Only its layers count, each over those before it; the background is the picture that was painted on. Faint paint is
+    a faint mask. `UserError` if nothing is painted, or in other colours than `SUPPRESS` and `BOOST`.
+    """
+    layers = value["layers"] if value else []
+    if len({layer.shape for layer in layers}) > 1 or any(layer.shape[2:] != (4,) for layer in layers):
+        raise ValueError("the layers of a gr.ImageEditor are (H,W,4), all of one size")
+    mask = np.zeros(())
+    for layer in layers:
+        opacity = layer[..., 3] / 255
+        mask = opacity * _signed(layer[..., :3], opacity) + (1 - opacity) * mask
+    if not mask.any():
+        raise UserError("Nothing is painted yet. Paint on the map: blue suppresses attention, orange boosts it.")
+    return mask.astype(np.float32)
+
+
+def fingerprint(model: SPARNet) -> str:
+    """SHA-256 of the weights: name, type, shape and bytes of every tensor, in the network's order."""
+    digest = sha256()
+    for name, tensor in model.state_dict().items():
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()
+
+
+def to_json(subject: Subject, edits: Sequence[Edit]) -> str:
+    """Edits of this network as a file's text; `from_json` gives them back exactly."""
+    return json.dumps(_record(subject, edits), indent=1)
+
+
+def from_json(text: str | bytes, subject: Subject) -> list[Edit]:
+    """A file's text, trusted in nothing -> its edits; `UserError` says what is wrong with it.
+
+    They are of one network: with other weights or another size the same paint would mean something else.
+    """
+    if len(text) > _MAX_BYTES:
+        raise UserError(f"The file of edits is larger than {_MAX_BYTES // 1_000_000} MB. Save fewer edits in one.")
+    try:
+        data = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"The file is not JSON ({error}). Choose a file of edits that was saved here.") from error
+    if not isinstance(data, dict) or data.get("format") != _FORMAT:
+        raise UserError("The file holds no edits of attention. Choose one that was saved here.")
+    if data.get("version") != VERSION:
+        raise UserError(f"The file has version {data.get('version')!r}; this program reads {VERSION}. Paint it anew.")
+    model = _field(data, "model", dict, "the file")
+    if _field(model, "sha256", str, "the model") != fingerprint(subject.model):
+        name = _field(model, "name", str, "the model")
+        raise UserError(
+            f"The edits were painted for other weights than those of {subject.name}: for {name}. Load those."
+        )
+    edits = _field(data, "edits", list, "the file")
+    _check_count(edits)
+    return [_edit(one, f"edit {i + 1}", subject) for i, one in enumerate(edits)]
+
+
+def save(subject: Subject, edits: Sequence[Edit], path: str | Path) -> None:
+    """`to_json` into a file, whole or not at all; `UserError` if that is impossible."""
+    save_bytes(to_json(subject, edits).encode(), path)
+
+
+def load(path: str | Path, subject: Subject) -> list[Edit]:
+    """`from_json` of a file; `UserError` if it cannot be read."""
+    try:
+        with Path(path).open("rb") as file:
+            text = file.read(_MAX_BYTES + 1)
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}.") from error
+    return from_json(text, subject)
+
+
+def study(subject: Subject, edits: Annotated[Sequence[Edit], EDITS], progress: Progress = silent) -> Finding:
+    """The face before and after `edits`, and how far every unit's alpha has moved, painted or not.
+
+    Arrays: `before`, `after`, `difference`; of each painted unit `UNIT/before`, `UNIT/after`. `UserError` of no edit.
+    """
+    if not edits:
+        raise UserError("There is no edit to apply. Paint one, or load a file of edits.")
+    progress(0, 1, "Restoring the face before and after")
+    before, after = apply(subject, edits)
+    progress(1, 1, "Done")
+    change = (levels(after.restored) - levels(before.restored))[0]
+    units = list(dict.fromkeys(edit.unit for edit in edits))
+    arrays = {
+        "before": to_image(before.restored),
+        "after": to_image(after.restored),
+        "difference": np.sqrt(np.square(change).mean(-1)),
+    }
+    for unit in units:
+        arrays |= {f"{unit}/before": mean_map(before.alphas[unit]), f"{unit}/after": mean_map(after.alphas[unit])}
+    moved = {name: (after.alphas[name] - alpha).square().mean().sqrt().item() for name, alpha in before.alphas.items()}
+    numbers = {
+        "model": subject.name,
+        "edits": _record(subject, edits),  # a file of edits in itself
+        "rms": rms(change).item(),
+        "unit_of_rms": "8-bit levels",
+        "rms_change_of_alpha": moved,
+    }
+    return Finding("edit", MEANING, numbers, arrays, edit_figure(arrays, units, numbers["rms"]))
+
+
+def edit_figure(arrays: dict[str, np.ndarray], units: Sequence[str], change: float) -> Figure:
+    """Arrays as of `study`: the face before, after and its difference; a row for each painted unit, alpha the same."""
+    figure = Figure(figsize=(9, 2.9 * (1 + len(units)) + 0.3), facecolor="white", layout="constrained")
+    FigureCanvasAgg(figure)
+    figure.suptitle("The face with attention as painted", x=0.01, ha="left", size=11)
+    axes = figure.subplots(1 + len(units), 3, squeeze=False)
+    top = max(arrays["difference"].max(), 1)
+    axes[0, 0].imshow(arrays["before"], interpolation="nearest")
+    axes[0, 1].imshow(arrays["after"], interpolation="nearest")
+    image = axes[0, 2].imshow(arrays["difference"], cmap="inferno", vmin=0, vmax=top, interpolation="nearest")
+    _colorbar(figure, image, axes[0, 2], "8-bit levels, black: unchanged")
+    _titles(axes[0], ["restored before", "restored after", f"difference, RMS {change:.1f}"])
+    for row, unit in zip(axes[1:], units, strict=True):
+        before, after = arrays[f"{unit}/before"], arrays[f"{unit}/after"]
+        row[0].imshow(before, vmin=0, vmax=1, interpolation="nearest")
+        image = row[1].imshow(after, vmin=0, vmax=1, interpolation="nearest")
+        _colorbar(figure, image, row[1], r"$\alpha$: 0 closed, 1 open")
+        image = row[2].imshow(after - before, cmap="PuOr_r", vmin=-1, vmax=1, interpolation="nearest")
+        _colorbar(figure, image, row[2], "suppressed … boosted")
+        _titles(row, [rf"{unit}: $\alpha$ before", r"$\alpha$ after", "what has changed"])
+    return figure
+
+
+def _colorbar(figure: Figure, image, ax, label: str) -> None:
+    bar = figure.colorbar(image, ax=ax, shrink=0.85, pad=0.02)
+    bar.set_label(label, fontsize=8)
+    bar.ax.tick_params(labelsize=7)
+
+
+def _titles(row, titles: list[str]) -> None:
+    for ax, title in zip(row, titles, strict=True):
+        ax.set_title(title, fontsize=9, loc="left")
+        ax.set_xticks([])
+        ax.set_yticks([])
+        ax.spines[:].set_visible(False)
+
+
+def _map_sizes(subject: Subject, units: Sequence[str]) -> dict[str, int]:
+    """Sides of the maps that can be painted on, by unit; `UserError` if one of `units` has none."""
+    attending(subject, units)
+    plans = {plan.name: plan for plan in subject.model.config.units()}
+    if flat := [unit for unit in units if plans[unit].attention == "channel"]:
+        raise UserError(f"{', '.join(flat)} weighs channels and has no places to paint on. Choose another model.")
+    return {name: plan.map_size for name, plan in plans.items()}
+
+
+def _signed(rgb: np.ndarray, opacity: np.ndarray) -> np.ndarray:
+    """(H,W,3) uint8 -> (H,W): where each colour lies on the way from `SUPPRESS`, -1, to `BOOST`, 1."""
+    low, high = (255 * np.array(to_rgb(color)) for color in (SUPPRESS, BOOST))
+    share = ((rgb - low) @ (high - low) / ((high - low) @ (high - low))).clip(0, 1)
+    off = np.linalg.norm(rgb - (low + share[..., None] * (high - low)), axis=-1)
+    if (off * opacity > _OTHER_PAINT).any():
+        raise UserError("Paint with blue, to suppress, or orange, to boost; there is another colour. Undo it.")
+    return 2 * share - 1
+
+
+def _record(subject: Subject, edits: Sequence[Edit]) -> dict:
+    sizes = _map_sizes(subject, [edit.unit for edit in edits])
+    _check_count(edits)
+    return {
+        "format": _FORMAT,
+        "version": VERSION,
+        "model": {"name": subject.name, "sha256": fingerprint(subject.model)},
+        "edits": [
+            {
+                "unit": edit.unit,
+                "map": [sizes[edit.unit]] * 2,  # height, width
+                "strength": edit.strength,
+                "mask": _encode(edit.mask),  # PNG, 8 bits grey: 1 is -1, 128 is 0, 255 is 1
+            }
+            for edit in edits
+        ],
+    }
+
+
+def _check_count(edits: Sequence) -> None:
+    if len(edits) > _MAX_EDITS:
+        raise UserError(f"A file holds at most {_MAX_EDITS} edits; these are {len(edits)}. Undo some.")
+
+
+def _encode(mask: np.ndarray) -> str:
+    file = BytesIO()
+    Image.fromarray(np.rint(mask * _STEPS + 128).astype(np.uint8)).save(file, "PNG", optimize=True)
+    return b64encode(file.getvalue()).decode()
+
+
+def _decode(text: str, where: str) -> np.ndarray:
+    unusable = (
+        f"The mask of {where} is not an 8-bit grey PNG of at most {_MAX_SIDE} x {_MAX_SIDE}. Save the edits again."
+    )
+    try:
+        with Image.open(BytesIO(b64decode(text, validate=True)), formats=("PNG",)) as image:
+            if image.mode != "L" or max(image.size) > _MAX_SIDE:
+                raise UserError(unusable)
+            values = np.array(image, np.float32)
+    except UserError:
+        raise
+    except Exception as error:  # Pillow's parsers raise nearly anything on damaged files, bombs included
+        raise UserError(unusable) from error
+    if not values.all():
+        raise UserError(f"The mask of {where} has a value below -1. Save the edits again.")
+    return (values - 128) / _STEPS
+
+
+def _edit(data: object, where: str, subject: Subject) -> Edit:
+    if not isinstance(data, dict):
+        raise UserError(f"{where} is not an object with a unit and a mask. Save the edits again.")
+    unit = _field(data, "unit", str, where)
+    side = _map_sizes(subject, [unit])[unit]
+    if (size := _field(data, "map", list, where)) != [side, side]:
+        raise UserError(f"{where} was painted on a map of {size}; that of {unit} is {[side, side]}. Load its model.")
+    strength = data.get("strength")
+    if type(strength) not in (int, float) or not 0 < strength <= 1:
+        raise UserError(f"The strength of {where} is {strength!r}; it must be above 0, at most 1. Correct it.")
+    return Edit(unit, _decode(_field(data, "mask", str, where), where), strength)
+
+
+def _field(data: dict, key: str, kind: type, where: str):
+    value = data.get(key)
+    if not isinstance(value, kind):
+        raise UserError(f"{where} has no {key}, or not as it was saved. Save the edits again.")
+    return value
+
+
+def view(finding: Finding) -> View:
+    arrays = finding.arrays
+    face = [picture(f"restored {when}", arrays[when]) for when in ("before", "after")]
+    face.append(panel("change, RMS", arrays["difference"], (0, max(arrays["difference"].max(), 1)), "inferno"))
+    units = dict.fromkeys(name.rpartition("/")[0] for name in arrays if "/" in name)
+    maps = {unit: [panel(f"alpha {when}", arrays[f"{unit}/{when}"]) for when in ("before", "after")] for unit in units}
+    moved = finding.numbers["rms_change_of_alpha"]
+    chart = bars(moved, {"RMS change of alpha": list(moved.values())}, "alpha")
+    return View(face, maps, {"How far every unit's alpha moved:": chart})
+
+
+INSTRUMENT = Instrument(
+    "edit",
+    WHAT_IF,
+    "What if a unit looked elsewhere?",
+    "Attention is suppressed or boosted where it was painted on a unit's map, and the network restores the face anew.",
+    study,
+    view=view,
+    label="Paint",
+)

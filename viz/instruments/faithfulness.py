@@ -1,0 +1,480 @@
+"""Does the rest of the restored face change more where a map is high? The deletion test, from image to image.
+
+attention, gradient, Sobel, random -> saliency (S,S) -> cells of one colour of a checkerboard, ranked
+    -> the most, the least salient p % imputed from their neighbours -> network
+    -> RMS change at the cells of the other colour -> curves over p -> score -1..1; over faces: mean and 95 % interval
+
+Petsiuk et al. 2018 (RISE, arXiv 1806.07421, section 4.3) delete pixels in order of saliency and watch a class score.
+Rong et al. 2022 (ROAD, arXiv 2202.00449) show that what replaces them must not tell where they were, and impute.
+Here the answer is a picture, and a picture changes at a damaged pixel whatever any map says. Hence the checkerboard:
+only cells of one colour are damaged and only those of the other are watched ("elsewhere"), then with colours swapped.
+So every ranking is watched at the same pixels, and every damaged cell has the same share of its border with them.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from operator import length_hint
+from typing import Annotated
+
+import numpy as np
+import torch
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from numpy import ndarray
+from skimage.color import rgb2gray
+from skimage.filters import sobel
+from torch import Tensor
+from torch.nn import functional as F
+
+from sparnet.attention import enlarge
+from sparnet.errors import UserError
+from sparnet.images import to_image
+from sparnet.metrics import mean_interval
+from sparnet.restorer import Progress
+from sparnet.text import for_figure
+from viz.finding import Finding, silent
+from viz.instrument import MATTERS, Instrument, Option, Seed
+from viz.instruments.regions import area_weights
+from viz.subject import Subject, attending, spatial_maps
+from viz.views import View, bars, lines, panel
+
+MEANING = (
+    "How much the rest of the restored face changes when the most salient cells of the input are damaged, against the "
+    "least salient: 1 is all of the change from the first cells, 0 is no better than chance, below 0 is worse; a high "
+    "score does not say that the network needs its attention there, since a map that merely finds edges scores too."
+)
+CELLS = 16  # on a side of the face: what SPARNet's faces of 16x16 pixels had to tell
+LEVELS = 10  # steps of p up to 50 %, where all cells of one colour are damaged
+NOISE = 0.02  # standard deviation, in [-1,1]: 1 % of the range
+PROBES = 4  # of the gradient map: its noise is averaged further over each cell
+MEASURES = ("elsewhere", "anywhere", "input")
+ALPHA, GRADIENT, SOBEL, RANDOM = "mean attention", "gradient", "Sobel", "random"
+MapsToo = Annotated[
+    list[str] | None, Option("These units' own maps too, beside the mean of all.", units=True, shown=True)
+]
+Cells = Annotated[int, Option("On a side of the face; one of them is damaged at a time.", 2, 128)]
+Levels = Annotated[int, Option("Steps up to 50 % damaged.", 1, 1000)]
+Draws = Annotated[int, Option("Random maps to compare with.", 1, 1000)]
+
+_WEIGHTS = ((1 / 12, 1 / 6, 1 / 12), (1 / 6, 0, 1 / 6), (1 / 12, 1 / 6, 1 / 12))  # of the neighbours, ROAD
+_SOLVED = 1e-4  # largest residual of an imputed pixel, in [-1,1]
+_BATCH = 16 * 128 * 128  # pixels at once through the network
+_MOST, _LEAST, _INK = "#D55E00", "#0072B2", "0.35"  # Okabe and Ito 2008
+
+Network = Callable[[Tensor], Tensor]
+"""(B,3,S,S) in [-1,1] -> the same shape."""
+
+
+@dataclass(frozen=True, eq=False)
+class Curves:
+    """RMS change in 8-bit levels, (measures, levels) in the order of `MEASURES`, at p = 50 % * (1 .. levels) / levels.
+
+    "elsewhere" is of the restored face at the cells that were not to be damaged, "anywhere" of the whole restored
+    face, "input" of the input: what was done to it. All are of both colours together.
+    """
+
+    most: ndarray  # the most salient cells damaged
+    least: ndarray
+
+    def scores(self) -> dict[str, float | None]:
+        """The area between the curves of each measure, `area_between`."""
+        return {name: area_between(*pair) for name, *pair in zip(MEASURES, self.most, self.least, strict=True)}
+
+
+def area_between(most: ndarray, least: ndarray) -> float | None:
+    """Curves (levels,) that end alike -> mean over the levels before of (most - least) / end; None: nothing changes.
+
+    That is the trapezoidal area between them, which is 0 at p = 0 and at the end, scaled so that 1 is a map that names
+    the only cells that matter and 0 is a random order's expectation. Below 0, the least salient cells matter more. As
+    more damage can change less, a score may pass 1 by a little.
+    """
+    return float((most - least)[:-1].mean() / most[-1]) if most[-1] > 0 else None
+
+
+def gradient_map(network: Network, face: Tensor, probes: int = PROBES, seed: int = 0) -> ndarray:
+    """(1,3,S,S) -> (S,S): ||d restored / d pixel||, over all values of the restored face and the pixel's channels.
+
+    The mean over random signs v of (J^T v)^2 is diag(J^T J) (Bekas, Kokiopoulou and Saad 2007), J the Jacobian at this
+    face: the exact effect of an infinitely small change only.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    total = torch.zeros_like(face)
+    with torch.enable_grad():
+        face = face.detach().clone().requires_grad_()
+        restored = network(face)
+        for i in range(probes):
+            signs = 2 * torch.randint(2, restored.shape, generator=generator) - 1
+            (gradient,) = torch.autograd.grad(restored, face, signs.to(restored), retain_graph=i + 1 < probes)
+            total += gradient.square()
+    return (total.sum(1)[0] / probes).sqrt().cpu().numpy()
+
+
+def sobel_map(face: Tensor) -> ndarray:
+    """(1,3,S,S) -> (S,S): length of the Sobel gradient of the face's luminance; it knows nothing of the network."""
+    return sobel(rgb2gray(to_image(face)))
+
+
+def impute(face: Tensor, removed: Tensor) -> Tensor:
+    """(3,S,S), (B,S,S) bool -> (B,3,S,S): each removed pixel becomes the weighted mean of its eight neighbours.
+
+    Those removed too included, so all follow from one linear system (Rong et al. 2022, section 4): weights 1/6 beside
+    and 1/12 across, scaled up at the border. Symmetric and positive definite, it is solved by conjugate gradients.
+    """
+    kernel, free = face.new_tensor(_WEIGHTS).expand(len(face), 1, 3, 3), removed[:, None].to(face)
+    degree = F.conv2d(torch.ones_like(face), kernel, padding=1, groups=len(face))
+
+    def laplacian(x: Tensor) -> Tensor:
+        return degree * x - F.conv2d(x, kernel, padding=1, groups=len(face))
+
+    def dot(a: Tensor, b: Tensor) -> Tensor:
+        return (a * b).sum((1, 2, 3), keepdim=True)
+
+    tiny = torch.finfo(face.dtype).tiny  # a system that is solved already must not divide by 0
+    x = face * (1 - free)
+    residual = -free * laplacian(x)
+    direction, energy = residual, dot(residual, residual)
+    while residual.abs().max() > _SOLVED:
+        change = free * laplacian(direction)
+        step = energy / dot(direction, change).clamp_min(tiny)
+        x, residual = x + step * direction, residual - step * change
+        last, energy = energy, dot(residual, residual)
+        direction = residual + energy / last.clamp_min(tiny) * direction
+    return x
+
+
+def ranking(saliency: ndarray, cells: int = CELLS, seed: int = 0) -> tuple[ndarray, ndarray]:
+    """(S,S) -> the cells of each colour of the board, most salient first, as indices into (cells * cells).
+
+    A cell's saliency is its mean; equal cells come in a random order. `UserError` if the board does not fit the face.
+    """
+    if cells % 2 or len(saliency) % cells:
+        raise UserError(
+            f"A face of {len(saliency)} pixels cannot be a checkerboard of {cells} x {cells} cells. Choose an even "
+            "number of cells that divides it."
+        )
+    mean = area_weights(saliency, cells).ravel()
+    shuffled = np.random.default_rng(seed).permutation(mean.size)
+    ranked = shuffled[np.argsort(-mean[shuffled], kind="stable")]
+    color = np.indices((cells, cells)).sum(0).ravel() % 2
+    return ranked[color[ranked] == 0], ranked[color[ranked] == 1]
+
+
+def deletion(
+    network: Network, face: Tensor, saliency: ndarray, cells: int = CELLS, levels: int = LEVELS, seed: int = 0
+) -> Curves:
+    """The test of one map (S,S) on one face (1,3,S,S). The seed is of the noise and of ties."""
+    return deletions(network, face, [saliency], cells, levels, seed)[0]
+
+
+def deletions(
+    network: Network, face: Tensor, maps: Sequence[ndarray], cells: int = CELLS, levels: int = LEVELS, seed: int = 0
+) -> list[Curves]:
+    """The test of several maps on one face, in at most 4 * (levels - 1) passes a map, and 3 for all.
+
+    One field of noise serves every set of cells, so that rankings differ only in what they choose; a set that several
+    curves have, as all end with every cell of a colour, is damaged once.
+    """
+    size = face.shape[-1]
+    noise = NOISE * torch.randn(face.shape, generator=torch.Generator().manual_seed(seed)).to(face)
+    squares = np.zeros(
+        (len(maps), 2, len(MEASURES), levels)
+    )  # most and least; each colour adds the mean of its squares
+    sets: dict[bytes, list[tuple[int, int, int, int]]] = {}  # the cells as a mask -> the curves' points that need it
+    for i, saliency in enumerate(maps):
+        for color, ranked in enumerate(ranking(saliency, cells, seed)):
+            for end, level in np.ndindex(2, levels):
+                chosen = np.zeros(cells * cells, bool)
+                chosen[(ranked if end == 0 else ranked[::-1])[: round((level + 1) * len(ranked) / levels)]] = True
+                sets.setdefault(chosen.tobytes(), []).append((i, end, color, level))
+    board = np.indices((cells, cells)).sum(0) % 2
+    batch = max(1, _BATCH // size**2)
+    with torch.no_grad():
+        before = network(face)
+        for start in range(0, len(sets), batch):
+            some = list(sets)[start : start + batch]
+            chosen = np.frombuffer(b"".join(some), bool).reshape(-1, cells, cells)
+            removed = torch.from_numpy(_enlarge_all(chosen, size)).to(face.device)
+            imputed = (impute(face[0], removed) + noise).clamp(-1, 1)
+            damaged = torch.where(removed[:, None], imputed, face)
+            output = (127.5 * (network(damaged) - before)).square().mean(1).cpu().numpy()
+            change = (127.5 * (damaged - face)).square().mean((1, 2, 3)).cpu().numpy()
+            for key, squared, done in zip(some, output, change, strict=True):
+                for i, end, color, level in sets[key]:
+                    watched = enlarge(board != color, size)
+                    squares[i, end, :, level] += squared[watched].mean(), squared.mean(), done
+    return [Curves(*one) for one in np.sqrt(squares / 2)]
+
+
+def saliency_maps(subject: Subject, units: Sequence[str], draws: int, seed: int) -> dict[str, ndarray]:
+    """The maps (S,S) that are tested: mean attention, attention of `units`, gradient, Sobel, `draws` random ones."""
+    attention, size = spatial_maps(subject), subject.degraded.shape[-1]
+    attending(subject, units)
+    generator = np.random.default_rng(seed)
+    return {
+        ALPHA: np.mean([enlarge(alpha, size) for alpha in attention.values()], axis=0),
+        **{unit: enlarge(attention[unit], size) for unit in units},
+        GRADIENT: gradient_map(subject.model, subject.degraded, seed=seed),
+        SOBEL: sobel_map(subject.degraded),
+        **{f"{RANDOM} {i + 1}": generator.random((size, size)) for i in range(draws)},
+    }
+
+
+def study(
+    subject: Subject,
+    units: MapsToo = None,
+    cells: Cells = CELLS,
+    levels: Levels = LEVELS,
+    draws: Draws = 3,
+    seed: Seed = 0,
+    progress: Progress = silent,
+) -> Finding:
+    """The test on one face: mean attention, that of `units`, and what a gradient, edges and chance can do."""
+    maps = saliency_maps(subject, units or (), draws, seed)
+    curves = {}
+    for i, (name, saliency) in enumerate(maps.items()):
+        progress(i, len(maps), f"Damaging the face by {name}")
+        curves[name] = deletion(subject.model, subject.degraded, saliency, cells, levels, seed)
+    shown, chance = _pooled(curves)
+    scores = {name: one.scores() for name, one in shown.items()}
+    pictures = {name: _ranks(area_weights(maps[name], cells)) for name in maps}
+    figure = faithfulness_figure(
+        {name: np.stack((one.most[0], one.least[0])) for name, one in shown.items()},
+        {name: pictures.get(name, pictures[f"{RANDOM} 1"]) for name in shown},
+        {name: (score["elsewhere"], score["input"]) for name, score in scores.items()},
+        f"Does the rest of the face depend on what {subject.name} attends to? One face",
+        spread=[score for score in chance if score is not None], picture=to_image(subject.degraded),
+    )  # fmt: skip
+    numbers = {
+        "model": subject.name,
+        **_settings(cells, levels, draws, seed),
+        "scores": scores,
+        "scores_of_random_draws": chance,
+        "rms_elsewhere_at_50_percent": float(shown[ALPHA].most[0, -1]),
+    }
+    progress(len(maps), len(maps), "Done")
+    arrays = {f"{name}.{end}": getattr(one, end) for name, one in curves.items() for end in ("most", "least")}
+    return Finding(
+        "faithfulness", MEANING, numbers, arrays | {f"{name}.ranks": p for name, p in pictures.items()}, figure
+    )
+
+
+def study_many(
+    subjects: Iterable[Subject],
+    units: MapsToo = None,
+    cells: Cells = CELLS,
+    levels: Levels = LEVELS // 2,
+    draws: Draws = 1,
+    seed: Seed = 0,
+    progress: Progress = silent,
+) -> Finding:
+    """The test over faces of one network: mean scores, and attention's lead over each baseline on the same face.
+
+    95 % bootstrap intervals over the faces; a lead is an answer only if its interval leaves 0 out.
+    """
+    curves, ranks, scores, model = [], 0, [], None
+    total = length_hint(subjects)
+    for i, subject in enumerate(subjects):
+        progress(i, total, f"Damaging face {i + 1}")
+        if model not in (None, subject.name):
+            raise UserError(f"The faces are of two models, {model} and {subject.name}. Study one model at a time.")
+        model = subject.name
+        maps = saliency_maps(subject, units or (), draws, seed + i)  # other random maps for every face
+        done = deletions(subject.model, subject.degraded, list(maps.values()), cells, levels, seed + i)
+        tests = dict(zip(maps, done, strict=True))
+        shown, _ = _pooled(tests)
+        curves.append([[one.most, one.least] for one in shown.values()])
+        scores.append([list(one.scores().values()) for one in shown.values()])
+        ranks = ranks + np.stack([_ranks(area_weights(maps.get(name, maps[f"{RANDOM} 1"]), cells)) for name in shown])
+    if len(scores) < 2:
+        raise UserError("An interval over faces needs at least two faces. Give a folder with more of them.")
+    names, scores, curves = list(shown), np.array(scores, float), np.array(curves)
+    mean, low, high = mean_interval(scores, seed)
+    leads = {name: _told(mean_interval(scores[:, 0, 0] - scores[:, names.index(name), 0], seed))
+             for name in (GRADIENT, SOBEL, RANDOM)}  # fmt: skip
+    figure = faithfulness_figure(
+        dict(zip(names, curves.mean(0)[:, :, 0], strict=True)),
+        dict(zip(names, ranks / len(scores), strict=True)),
+        {name: tuple(mean[i, [0, 2]]) for i, name in enumerate(names)},
+        f"Does the rest of the face depend on what {model} attends to? Mean of {len(scores)} faces",
+        intervals={name: (low[i, 0], high[i, 0]) for i, name in enumerate(names)},
+    )
+    numbers = {
+        "model": model,
+        "faces": len(scores),
+        **_settings(cells, levels, draws, seed),
+        "scores": {
+            name: {measure: _told((mean[i, j], low[i, j], high[i, j])) for j, measure in enumerate(MEASURES)}
+            for i, name in enumerate(names)
+        },
+        "lead_of_attention": leads,
+    }
+    progress(len(scores), len(scores), "Done")
+    return Finding(
+        "faithfulness",
+        MEANING,
+        numbers,
+        {"scores": scores, "curves": curves, "mean_ranks": ranks / len(scores)},
+        figure,
+    )
+
+
+def faithfulness_figure(
+    curves: Mapping[str, ndarray],
+    ranks: Mapping[str, ndarray],
+    scores: Mapping[str, tuple[float | None, float | None]],
+    title: str,
+    intervals: Mapping[str, tuple[float, float]] | None = None,
+    spread: Sequence[float] = (),
+    picture: ndarray | None = None,
+) -> Figure:
+    """For each map its ranks (cells,cells), 0..1, its curves (most and least, levels), and below the scores as bars.
+
+    scores: of the restored face elsewhere, and of the input; intervals: of the first; spread: scores of random maps;
+    picture: (S,S,3) uint8, the input. All curves have one scale.
+    """
+    columns = len(curves) + (picture is not None)
+    width, height = max(1.0 + 2.05 * columns, 7.5), 6.15 + 0.3 * len(scores)  # inches
+    figure = Figure(figsize=(width, height), facecolor="white")
+    FigureCanvasAgg(figure)
+
+    def axes_at(x: float, y: float, w: float, h: float) -> Axes:
+        return figure.add_axes((x / width, 1 - (y + h) / height, w / width, h / height))
+
+    left, side, pitch, top = 0.75, 1.65, 2.05, 1.2
+    figure.suptitle(for_figure(title), x=0.15 / width, y=1 - 0.15 / height, ha="left", va="top", fontsize=11)
+    figure.text(
+        0.15 / width, 1 - 0.45 / height,
+        "Cells of the input are damaged in a map's order, or in the reverse; the rest of the restored face is watched "
+        "for changes.\nGood: orange rises at once, blue only at the end. All orders end alike, with half of the input "
+        "damaged.",
+        fontsize=8, va="top", color=_INK,
+    )  # fmt: skip
+    ceiling = 1.08 * max(float(np.max(pair)) for pair in curves.values())
+    for i, (name, pair) in enumerate(curves.items()):
+        x = left + (i + (picture is not None)) * pitch
+        above = axes_at(x, top, side, side)
+        above.imshow(ranks[name], cmap="viridis", vmin=0, vmax=1, interpolation="nearest")
+        above.set_title(name, fontsize=9, loc="left", weight="bold")
+        below = axes_at(x, top + side + 0.35, side, 1.9)
+        p = np.linspace(0, 50, pair.shape[1] + 1)
+        most, least = (np.concatenate(([0], curve)) for curve in pair)
+        below.fill_between(p, most, least, color="0.9", linewidth=0)
+        below.plot(p, most, color=_MOST, linewidth=1.6, label="most salient first")
+        below.plot(p, least, color=_LEAST, linewidth=1.6, linestyle="--", label="least salient first")
+        below.set(xlim=(0, 50), ylim=(0, ceiling), xticks=(0, 25, 50))
+        below.set_title(f"score {_signed(scores[name][0])}", fontsize=8, loc="left", color=_INK)
+        below.tick_params(labelsize=7, labelleft=i == 0)
+        below.set_xlabel("% of the input damaged", fontsize=7)
+        below.spines[["top", "right"]].set_visible(False)
+        if i == 0:
+            below.set_ylabel("RMS change elsewhere,\nlevels of 0…255", fontsize=7)
+            below.legend(fontsize=6, frameon=False, loc="upper left")
+            above.set_ylabel("yellow: damaged first\nblue: last", fontsize=7)
+        above.set_xticks([])
+        above.set_yticks([])
+    if picture is not None:
+        face = axes_at(left - 0.4, top, side, side)
+        face.imshow(picture, interpolation="nearest")
+        face.set_title("network input", fontsize=9, loc="left", weight="bold")
+        face.axis("off")
+
+    y = top + side + 2.8
+    bars = axes_at(left + 0.5, y, width - left - 0.85, 0.3 * len(scores))
+    places = np.arange(len(scores))
+    values = np.array([[np.nan if value is None else value for value in pair] for pair in scores.values()])
+    bars.barh(places, values[:, 0], height=0.55, color=[_MOST if name == ALPHA else "0.7" for name in scores])
+    bars.plot(values[:, 1], places, "D", color="black", markersize=4, markerfacecolor="none", linestyle="none")
+    if intervals:
+        ends = np.array([intervals[name] for name in scores])
+        bars.hlines(places, ends[:, 0], ends[:, 1], color="black", linewidth=1.5)
+    if RANDOM in scores and len(spread):
+        bars.plot(spread, [list(scores).index(RANDOM)] * len(spread), "k|", markersize=8)
+    bars.axvline(0, color="0.3", linewidth=0.8)
+    bars.set_yticks(places, list(scores), fontsize=8)
+    bars.set(xlim=(-1, 1))
+    bars.invert_yaxis()
+    bars.tick_params(labelsize=7, axis="x")
+    bars.spines[["top", "right", "left"]].set_visible(False)
+    whiskers = "line: 95 % interval over faces" if intervals else "ticks: single random maps"
+    bars.set_xlabel(
+        f"score: 1 perfect, 0 chance. Bar: restored face elsewhere; {whiskers}.\nDiamond: the same score of the "
+        "input's own change: where it is as long as the bar, the map may only find what damages easily.",
+        fontsize=7,
+    )  # fmt: skip
+    return figure
+
+
+def _enlarge_all(masks: ndarray, size: int) -> ndarray:
+    """(N,cells,cells) -> (N,size,size), each value repeated over its cell."""
+    step = size // masks.shape[-1]
+    return masks.repeat(step, axis=1).repeat(step, axis=2)
+
+
+def _ranks(values: ndarray) -> ndarray:
+    """The share of the other cells that are lower, 0..1; those equal count half."""
+    flat = values.ravel()
+    below, up_to = (np.searchsorted(np.sort(flat), flat, side) for side in ("left", "right"))
+    return ((below + up_to - 1) / 2 / (flat.size - 1)).reshape(values.shape)
+
+
+def _pooled(curves: Mapping[str, Curves]) -> tuple[dict[str, Curves], list[float | None]]:
+    """The curves with those of all random maps as one mean, and the random maps' scores."""
+    draws = [one for name, one in curves.items() if name.startswith(RANDOM)]
+    mean = Curves(*(np.mean([getattr(one, end) for one in draws], axis=0) for end in ("most", "least")))
+    rest = {name: one for name, one in curves.items() if not name.startswith(RANDOM)}
+    return rest | {RANDOM: mean}, [one.scores()["elsewhere"] for one in draws]
+
+
+def _settings(cells: int, levels: int, draws: int, seed: int) -> dict:
+    percents = [50 * (level + 1) / levels for level in range(levels)]
+    return {
+        "cells": cells, "percent": percents, "random_draws": draws, "noise": NOISE, "gradient_probes": PROBES,
+        "seed": seed,
+    }  # fmt: skip
+
+
+def _told(values: Sequence[float]) -> dict[str, float | None]:
+    names = ("mean", "low", "high")
+    return {name: None if np.isnan(value) else float(value) for name, value in zip(names, values, strict=True)}
+
+
+def _signed(value: float | None) -> str:
+    return "none" if value is None or np.isnan(value) else f"{value:+.2f}"
+
+
+def view(finding: Finding) -> View:
+    arrays, scores = finding.arrays, finding.numbers["scores"]
+    names = [name.removesuffix(".ranks") for name in arrays if name.endswith(".ranks")]
+    curves = {
+        f"{name}, {end} salient": arrays[f"{name}.{end}"][0]
+        for name in names
+        if name in scores or name == f"{RANDOM} 1"  # one of its draws is enough to see
+        for end in ("most", "least")
+    }
+    damaged = 50 * np.arange(1, len(next(iter(curves.values()))) + 1) / len(next(iter(curves.values())))
+    elsewhere = {"score, -1 to 1": [one["elsewhere"] for one in scores.values()]}
+    return View(
+        groups={"rank of each cell, 1 the most salient": [panel(name, arrays[f"{name}.ranks"]) for name in names]},
+        charts={
+            "The share of the change that the most salient cells bring before the least do; 0 is chance:": bars(
+                scores, elsewhere, "score"
+            ),
+            "How much the rest of the restored face changes when so many cells are damaged:": lines(
+                damaged, curves, "cells damaged, %", "RMS, 8-bit levels"
+            ),
+        },
+    )
+
+
+INSTRUMENT = Instrument(
+    "faithfulness",
+    MATTERS,
+    "Does the rest of the face follow?",
+    "Cells of the input are damaged in the order of a map, and the rest of the restored face is watched; beside "
+    "attention a gradient, an edge filter and chance.",
+    study,
+    over_faces=study_many,
+    view=view,
+    slow=True,
+)

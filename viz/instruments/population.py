@@ -1,0 +1,284 @@
+"""What is usual: attention over many faces, over a training run, and over the depth of one network.
+
+faces -> maps, one face at a time -> Moments (Welford) -> Population: mean, std (h,w) -> study_many
+face  -> maps -> z = (map - mean) / std ----------------------------'---------------> study
+checkpoints in order, one probe face -> maps over time (T,h,w) -> study_training
+OUT/attention/step-*.npz of a training run -> maps over time ---> study_run
+one face -> its maps in forward order -> coarse_to_fine -> gif
+"""
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from io import BytesIO
+from operator import length_hint
+from pathlib import Path
+from typing import Annotated
+from zipfile import BadZipFile
+
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from numpy import ndarray
+
+from sparnet.errors import UserError
+from sparnet.files import save_bytes, sha256_of
+from sparnet.images import to_image
+from sparnet.metrics import CONFIDENCE, RESAMPLES, mean_interval
+from sparnet.restorer import Progress
+from sparnet.text import for_figure
+from viz.finding import Finding, silent
+from viz.instrument import KEEP, POPULATION, REAL, Instrument, Seed
+from viz.subject import Subject, spatial_maps
+from viz.views import DIVERGING, View, bars, panel, pictures
+
+MEANING = (
+    "Where each unit looks on the mean over faces that are aligned alike, and how much that varies from face to face; "
+    "what moves with the face (glasses, hair, a turned head) blurs the mean, so a pale mean is not a lack of interest."
+)
+FACE_MEANING = (
+    "Where this face's maps leave what is usual, in standard deviations of the population: beyond 2 is rare, but among "
+    "hundreds of places some always are, and it says neither that the face is wrong nor that it is badly restored."
+)
+FLOOR = 0.002  # half a shade of 256: a smaller standard deviation counts as this, or z would blow up the invisible
+KEPT = ".population.npz"  # instead of the weights' suffix
+RARE = 2  # standard deviations
+_STD_END, _Z_END = 0.25, 4  # ends of the colour scales
+_COLUMNS, _MAP, _PITCH, _MARGIN, _HEAD = 8, 1.12, 1.19, 0.25, 0.75  # maps a row; inches
+
+
+@dataclass
+class Moments:
+    """Mean and variance of arrays given one by one, in the memory of two (Welford 1962); exact where sums cancel."""
+
+    count: int = 0
+    mean: ndarray | float = 0.0
+    squares: ndarray | float = 0.0  # sum of the squared distances from the mean
+
+    def add(self, value: ndarray) -> None:
+        value = value.astype(np.float64)
+        self.count += 1
+        away = value - self.mean
+        self.mean = self.mean + away / self.count
+        self.squares = self.squares + away * (value - self.mean)
+
+    @property
+    def std(self) -> ndarray:
+        """The sample's standard deviation, of n - 1; needs two arrays."""
+        return np.sqrt(self.squares / (self.count - 1))
+
+
+@dataclass(frozen=True, eq=False)
+class Population:
+    """One network's attention over many faces that are aligned alike."""
+
+    model: str
+    faces: int
+    mean: dict[str, ndarray]  # unit -> (h,w) float64
+    std: dict[str, ndarray]  # unit -> (h,w) float64, over the faces, of n - 1
+    levels: ndarray  # (faces, units): each map's mean
+    data: str | None = None  # which faces they are, in words
+
+
+def gather(subjects: Iterable[Subject], progress: Progress = silent) -> Population:
+    """The population of these faces, one at a time; `UserError` for fewer than two, or faces of several models.
+
+    Only faces that are aligned alike have a mean worth looking at. Memory grows by one number a face and unit.
+    """
+    moments: dict[str, Moments] = {}
+    levels, model, total = [], None, length_hint(subjects)
+    for i, subject in enumerate(subjects):
+        progress(i, total, f"Tracing face {i + 1}")
+        if model not in (None, subject.name):
+            raise UserError(f"The faces are of two models, {model} and {subject.name}. Study one model at a time.")
+        model, maps = subject.name, spatial_maps(subject)
+        for unit, alpha in maps.items():
+            moments.setdefault(unit, Moments()).add(alpha)
+        levels.append([alpha.mean(dtype=np.float64) for alpha in maps.values()])
+    if len(levels) < 2:
+        raise UserError("A population needs at least two faces. Give a folder with more of them.")
+    progress(len(levels), len(levels), "Done")
+    mean, std = ({unit: getattr(of, name) for unit, of in moments.items()} for name in ("mean", "std"))
+    return Population(model, len(levels), mean, std, np.array(levels))
+
+
+@dataclass(frozen=True)
+class Shelf:
+    """Where a population is kept for the app."""
+
+    weights: Path
+    data: str  # which faces they are, in words
+
+    def write(self, population: Population) -> None:
+        keep(population, self.weights, self.data)
+
+
+def z_scores(maps: Mapping[str, ndarray], population: Population) -> dict[str, ndarray]:
+    """unit -> (h,w): z = (map - mean) / max(std, FLOOR); `UserError` if the maps are of another network."""
+    if {unit: alpha.shape for unit, alpha in maps.items()} != {unit: m.shape for unit, m in population.mean.items()}:
+        raise UserError(f"The population is of {population.model}, whose units differ. Gather one with this model.")
+    return {unit: (alpha - population.mean[unit]) / population.std[unit].clip(FLOOR) for unit, alpha in maps.items()}
+
+
+def study_many(
+    subjects: Iterable[Subject],
+    keep: Annotated[Shelf | None, KEEP] = None,
+    seed: Seed = 0,
+    progress: Progress = silent,
+) -> Finding:
+    """Mean map and standard deviation of every unit over the faces, arrays "UNIT/mean" and "UNIT/std".
+
+    Each unit's mean attention with its 95 % bootstrap interval over the faces. `population_of` reads the arrays back.
+    keep: write it there, for the app.
+    """
+    population = gather(subjects, progress)
+    if keep is not None:
+        keep.write(population)
+    mean, low, high = mean_interval(population.levels, seed)
+    units = {}
+    for i, (unit, std) in enumerate(population.std.items()):
+        units[unit] = {"mean": mean[i], "low": low[i], "high": high[i], "std_over_faces": std.mean()}
+    numbers = {
+        "model": population.model,
+        "faces": population.faces,
+        "seed": seed,
+        "resamples": RESAMPLES,
+        "confidence": CONFIDENCE,
+        "units": {unit: {name: float(value) for name, value in of.items()} for unit, of in units.items()},
+    }
+    rows = {
+        "mean of the faces: dark 0, bright 1": (population.mean, "viridis", (0, 1)),
+        f"standard deviation over the faces: dark 0, bright {_STD_END}": (population.std, "magma", (0, _STD_END)),
+    }
+    figure = maps_figure(rows, f"Attention of {population.model}: {population.faces} faces")
+    arrays = {f"{unit}/mean": alpha for unit, alpha in population.mean.items()}
+    arrays |= {f"{unit}/std": std for unit, std in population.std.items()}
+    return Finding("population", MEANING, numbers, arrays | {"levels": population.levels}, figure)
+
+
+def population_of(numbers: Mapping, arrays: Mapping[str, ndarray]) -> Population:
+    """The population that `study_many` found, from what it gave or from its files."""
+    mean, std = ({unit: arrays[f"{unit}/{name}"] for unit in numbers["units"]} for name in ("mean", "std"))
+    return Population(numbers["model"], numbers["faces"], mean, std, arrays["levels"])
+
+
+def keep(population: Population, weights: Path, data: str) -> Path:
+    """Write the population beside the weights' file that it was gathered with, for the app; -> its path.
+
+    Mean and std in half precision, finer than a shade of the colours; `data` says in words which faces they are.
+    """
+    about = {
+        "model": population.model,
+        "faces": population.faces,
+        "data": data,
+        "weights_sha256": sha256_of(weights),
+    }
+    arrays = {f"{unit}/mean": alpha.astype(np.float16) for unit, alpha in population.mean.items()}
+    arrays |= {f"{unit}/std": std.astype(np.float16) for unit, std in population.std.items()}
+    file, path = BytesIO(), weights.with_suffix(KEPT)
+    levels = population.levels.astype(np.float32)
+    np.savez_compressed(file, about=json.dumps(about), units=list(population.mean), levels=levels, **arrays)
+    save_bytes(file.getvalue(), path)
+    return path
+
+
+def kept(model: str, weights: Path) -> Population:
+    """What `keep` wrote beside a model's weights; `UserError` if there is none of these."""
+    path = weights.with_suffix(KEPT)
+    make = f"With a folder of faces that are aligned alike: python -m viz population --faces DIR --model {model} --keep"
+    if not path.is_file():
+        raise UserError(f"No population of {model} was gathered yet. {make}")
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            about, units = json.loads(str(arrays["about"])), arrays["units"].tolist()
+            mean, std = ({unit: arrays[f"{unit}/{of}"].astype(float) for unit in units} for of in ("mean", "std"))
+            levels = arrays["levels"]
+    except (OSError, ValueError, KeyError, BadZipFile) as error:
+        raise UserError(f"{path.name} of {model} is damaged ({error}). {make}") from error
+    if about["weights_sha256"] != sha256_of(weights):
+        raise UserError(f"The population of {model} was gathered with other weights than it has now. {make}")
+    return Population(model, about["faces"], mean, std, levels, about["data"])
+
+
+def study(subject: Subject, population: Annotated[Population, POPULATION], progress: Progress = silent) -> Finding:
+    """How this face, aligned as the population's, differs from it: arrays "UNIT/z", "UNIT/map" and "UNIT/mean".
+
+    z is as uncertain as the population is small; the face itself should not be in it.
+    """
+    progress(0, 1, "Tracing the face")
+    maps = spatial_maps(subject)
+    z = z_scores(maps, population)
+    units = {
+        unit: {
+            "mean_z": float(of.mean()),
+            "rms_z": float(np.sqrt(np.square(of).mean())),
+            "rare": float((abs(of) > RARE).mean()),  # share of the places; 0.046 if z were normal
+            "at_the_floor": float((population.std[unit] < FLOOR).mean()),
+        }
+        for unit, of in z.items()
+    }
+    numbers = {"model": subject.name, "faces": population.faces, "floor": FLOOR, "rare_beyond": RARE, "units": units}
+    rows = {
+        "this face: dark 0, bright 1": (maps, "viridis", (0, 1)),
+        f"mean of {population.faces} faces": (population.mean, "viridis", (0, 1)),
+        f"difference in standard deviations: violet -{_Z_END}, white 0, orange {_Z_END}": (
+            z, "PuOr_r", (-_Z_END, _Z_END),
+        ),
+    }  # fmt: skip
+    figure = maps_figure(rows, f"One face against the population: {subject.name}")
+    progress(1, 1, "Done")
+    arrays = {"degraded": to_image(subject.degraded)}
+    for unit in z:
+        arrays |= {f"{unit}/map": maps[unit], f"{unit}/z": z[unit], f"{unit}/mean": population.mean[unit]}
+    meaning = FACE_MEANING
+    if population.data is not None:
+        meaning += f" The others are {population.faces:,} faces: {population.data}."
+        numbers["population"] = population.data
+    return Finding("population", meaning, numbers, arrays, figure)
+
+
+def maps_figure(rows: Mapping[str, tuple[Mapping[str, ndarray], str, tuple[float, float]]], title: str) -> Figure:
+    """Every unit a column in forward order, eight to a block; its maps below. rows: what -> (maps, colours, range)."""
+    units = list(next(iter(rows.values()))[0])
+    block = len(rows) * _PITCH + 0.3
+    width = 2 * _MARGIN + min(len(units), _COLUMNS) * _PITCH
+    height = _HEAD + 0.22 * len(rows) + -(-len(units) // _COLUMNS) * block
+    figure = Figure(figsize=(max(width, 6), height), facecolor="white")
+    FigureCanvasAgg(figure)
+    width = figure.get_figwidth()
+    figure.text(_MARGIN / width, 1 - 0.35 / height, for_figure(title), fontsize=11)
+    for i, what in enumerate(rows):
+        figure.text(_MARGIN / width, 1 - (0.6 + 0.22 * i) / height, f"row {i + 1}: {what}", fontsize=8, color="0.35")
+    for i, unit in enumerate(units):
+        down, across = divmod(i, _COLUMNS)
+        for row, (maps, colormap, (low, high)) in enumerate(rows.values()):
+            x, y = _MARGIN + across * _PITCH, _HEAD + 0.22 * len(rows) + down * block + row * _PITCH
+            axes = figure.add_axes((x / width, 1 - (y + _MAP) / height, _MAP / width, _MAP / height))
+            axes.imshow(maps[unit], cmap=colormap, vmin=low, vmax=high, interpolation="nearest")
+            axes.axis("off")
+            if row == 0:
+                axes.set_title("{}  {}x{}".format(unit, *maps[unit].shape), fontsize=7, loc="left", pad=3)
+    return figure
+
+
+def view(finding: Finding) -> View:
+    units, arrays = finding.numbers["units"], finding.arrays
+    groups = {
+        "difference in SD": [panel(unit, arrays[f"{unit}/z"], (-4, 4), DIVERGING) for unit in units],
+        "this face": [panel(unit, arrays[f"{unit}/map"]) for unit in units],
+        "mean of the others": [panel(unit, arrays[f"{unit}/mean"]) for unit in units],
+    }
+    chart = bars(units, {"share beyond 2 SD": [one["rare"] for one in units.values()]}, "share of the places")
+    caption = "How much of each map is unusual; 0.046 if the differences were normal:"
+    return View(pictures(arrays), groups, {caption: chart})
+
+
+INSTRUMENT = Instrument(
+    "population",
+    REAL,
+    "How does this face differ from what is usual?",
+    "Every map against its mean over many faces, aligned alike, in their standard deviations.",
+    study,
+    over_faces=study_many,
+    view=view,
+)

@@ -1,0 +1,337 @@
+"""Do the maps, and the restored face, hold still when the input is changed in ways that should not matter?
+
+degraded -> noise, JPEG, shift, flip -> network -> maps, restored -> the change undone --+
+degraded -----------------------------> network -> maps, restored ----------------------+-> Score of each unit
+                                                                                        +-> variance of each place
+many faces -> Score of each -> mean and 95 % interval over the faces
+"""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from operator import length_hint
+from typing import Annotated
+
+import cv2
+import numpy as np
+import torch
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from sparnet.attention import mean_map
+from sparnet.errors import UserError
+from sparnet.images import to_image, to_tensor
+from sparnet.metrics import mean_interval
+from sparnet.restorer import Progress
+from sparnet.text import for_figure
+from viz.finding import Finding, silent
+from viz.instrument import REAL, Instrument, Option, Seed
+from viz.instruments.agreement import correlation, is_constant
+from viz.instruments.regions import shift
+from viz.subject import Subject, spatial_maps
+from viz.views import View, bars, panel, pictures
+
+MEANING = (
+    "How much every unit's map, and the restored face, change under a little noise, a JPEG's losses, a shift or a flip "
+    "of the input, shift and flip undone again: a map that holds still is reproducible, not therefore right, and one "
+    "that ignores the face holds stillest of all."
+)
+KINDS = ("noise", "jpeg", "shift", "flip")
+NOISE = 2  # standard deviation in levels of 0..255
+QUALITY = 75  # of the JPEG
+SHIFT = 2  # pixels of the face
+INPUT, OUTPUT = "input", "output"  # rows beside the units: the degraded face itself, for scale, and the restored one
+Noises = Annotated[int, Option("How many different noises are added.", 1, 1000)]
+
+_BORDER = 16  # a margin of 1/16 of the side is not compared: what a shift brings in there is made up
+_UNITS_LIMIT, _OUTPUT_LIMIT = 0.1, 25  # ends of the colours of the variance maps: RMS change of alpha, in levels
+
+
+@dataclass(frozen=True, eq=False)
+class Perturbation:
+    """A small change of the input and its undoing in everything that comes out."""
+
+    kind: str  # one of KINDS
+    name: str
+    change: Callable[[Tensor], Tensor]  # (1,3,S,S) in [-1,1] -> the same
+    undo: Callable[[np.ndarray], np.ndarray]  # (C,S,S) -> the same
+
+
+def perturbations(seeds: Iterable[int]) -> list[Perturbation]:
+    """Noise of each seed, at least one; JPEG; shifts to the four sides; a horizontal flip."""
+    some = [
+        Perturbation("noise", f"noise, seed {seed}", lambda face, seed=seed: add_noise(face, seed), _same)
+        for seed in seeds
+    ]
+    some.append(Perturbation("jpeg", f"JPEG, quality {QUALITY}", jpeg, _same))
+    for name, x, y in (("right", SHIFT, 0), ("left", -SHIFT, 0), ("down", 0, SHIFT), ("up", 0, -SHIFT)):
+        some.append(
+            Perturbation(
+                "shift",
+                f"{SHIFT} px {name}",
+                lambda face, x=x, y=y: shift(face, x, y),
+                lambda maps, x=x, y=y: np.roll(maps, (-y, -x), (1, 2)),  # what goes round lies in the border
+            )
+        )
+    some.append(Perturbation("flip", "flip", lambda face: face.flip(3), lambda maps: maps[:, :, ::-1]))
+    return some
+
+
+def add_noise(face: Tensor, seed: int) -> Tensor:
+    """Gaussian noise of `NOISE` levels, each pixel and colour its own; kept in [-1,1], not rounded to 8 bits."""
+    noise = torch.randn(face.shape, generator=torch.Generator().manual_seed(seed))
+    return (face + noise.to(face) * (NOISE / 127.5)).clamp(-1, 1)
+
+
+def jpeg(face: Tensor) -> Tensor:
+    """Written as a JPEG of `QUALITY` and read again, by OpenCV with its usual halved colours."""
+    _, file = cv2.imencode(".jpg", to_image(face)[..., ::-1], (cv2.IMWRITE_JPEG_QUALITY, QUALITY))  # OpenCV takes BGR
+    return to_tensor(cv2.imdecode(file, cv2.IMREAD_COLOR)[..., ::-1]).to(face)
+
+
+@dataclass(frozen=True)
+class Score:
+    """One map, or picture, before and after a perturbation that was undone; None where that is not defined."""
+
+    correlation: float | None  # Pearson's, -1..1: 1, the same but for scale and offset; None of a constant map
+    change: float | None  # RMS change / standard deviation of the map before; None of a constant map that changed
+    rms: float  # RMS change, in the map's own units
+
+    @classmethod
+    def of(cls, before: np.ndarray, after: np.ndarray) -> "Score":
+        """Of two arrays of one shape."""
+        rms = float(np.sqrt(np.square(after - before, dtype=np.float64).mean()))
+        if is_constant(before):
+            still = is_constant(np.stack((before, after)))
+            return cls(None, 0.0 if still else None, rms)
+        return cls(correlation(before, after), rms / float(before.std(dtype=np.float64)), rms)
+
+
+def inner(maps: np.ndarray) -> np.ndarray:
+    """(C,S,S) -> the part that is compared: without S/16 pixels, at least those of a shift, along each side."""
+    border = max(SHIFT, maps.shape[-1] // _BORDER)
+    return maps[:, border:-border, border:-border]
+
+
+def on_the_face(alpha: np.ndarray, size: int) -> np.ndarray:
+    """(h,w) -> (1,S,S) float32, bilinear.
+
+    A shift of 2 pixels is a part of one of a smaller map's; it is undone after enlarging, since a map has no value
+    between its pixels. So a smaller map changes a little by where its pixels lie, even for a perfect network.
+    """
+    return cv2.resize(alpha, (size, size), interpolation=cv2.INTER_LINEAR)[None]
+
+
+def responses(subject: Subject, face: Tensor) -> dict[str, np.ndarray]:
+    """Input (3,S,S), every unit's mean map (1,S,S) and output (3,S,S), the pictures in [-1,1], for this input."""
+    with torch.no_grad():
+        trace = subject.model.trace(face)
+    maps = {unit: on_the_face(mean_map(alpha), face.shape[-1]) for unit, alpha in trace.alphas.items()}
+    return {INPUT: face[0].float().cpu().numpy(), **maps, OUTPUT: trace.restored[0].float().cpu().numpy()}
+
+
+@dataclass(frozen=True, eq=False)
+class Stability:
+    """One face's stability; rows are input, units in forward order, output."""
+
+    scores: dict[str, dict[str, list[Score]]]  # row -> kind -> one for each perturbation of that kind
+    variance: dict[str, np.ndarray]  # row -> `inner` part: mean over KINDS of the mean squared change, colours averaged
+    degraded: np.ndarray  # (S,S,3) uint8
+    restored: np.ndarray  # (S,S,3) uint8
+
+    @classmethod
+    def of(cls, subject: Subject, seeds: Iterable[int], progress: Progress = silent) -> "Stability":
+        """Every perturbation of one face, one forward each."""
+        some = perturbations(seeds)
+        before = responses(subject, subject.degraded)
+        scores = {row: {kind: [] for kind in KINDS} for row in before}
+        squares = {row: {kind: 0.0 for kind in KINDS} for row in before}
+        for i, one in enumerate(some):
+            progress(i, len(some), one.name)
+            for row, maps in responses(subject, one.change(subject.degraded)).items():
+                undone = one.undo(maps)
+                was, now = inner(before[row]), inner(undone)
+                scores[row][one.kind].append(Score.of(was, now))
+                squares[row][one.kind] += np.square(now - was, dtype=np.float64).mean(0)
+        progress(len(some), len(some), "Done")
+        variance = {
+            row: np.mean([squares[row][kind] / len(of[kind]) for kind in KINDS], axis=0) for row, of in scores.items()
+        }
+        restored = to_image(torch.from_numpy(before[OUTPUT]))
+        return cls(scores, variance, to_image(subject.degraded), restored)
+
+    def table(self, measure: str) -> np.ndarray:
+        """(rows, KINDS) float64: the mean of a `Score`'s field over the perturbations of a kind; NaN: not defined."""
+        return np.array(
+            [[np.mean([getattr(score, measure) for score in of[kind]], dtype=float) for kind in KINDS]
+             for of in self.scores.values()]
+        )  # fmt: skip
+
+
+def study(subject: Subject, noises: Noises = 4, seed: Seed = 0, progress: Progress = silent) -> Finding:
+    """Scores of every unit, the input and the output by kind of perturbation; arrays "variance/UNIT", the `inner` part.
+
+    `UserError` for a network without attention that has places.
+    """
+    seeds = list(range(seed, seed + noises))
+    spatial_maps(subject)
+    found = Stability.of(subject, seeds, progress)
+    rows = list(found.scores)
+    tables = {measure: found.table(measure) for measure in ("correlation", "change", "rms")}
+    arrays = {"rows": np.array(rows), "kinds": np.array(KINDS), **tables}
+    arrays |= {f"variance/{row}": values for row, values in found.variance.items()}
+    return Finding(
+        "stability",
+        MEANING,
+        {"model": subject.name, **_settings(seeds), "rows": _rows(rows, tables)},
+        arrays | {"degraded": found.degraded, "restored": found.restored},
+        stability_figure(
+            rows, tables, found.variance, f"{subject.name}: what small changes of the input do", found.restored
+        ),
+    )
+
+
+def study_many(subjects: Iterable[Subject], noises: Noises = 4, seed: Seed = 0, progress: Progress = silent) -> Finding:
+    """`study` of many faces in one network: means with 95 % intervals over the faces, and the mean variance maps.
+
+    Arrays: each measure (faces, rows, KINDS), NaN where it is not defined. `UserError` without a face, of several
+    models, or for a network without attention that has places.
+    """
+    seeds = list(range(seed, seed + noises))
+    columns: dict[str, list[np.ndarray]] = {"correlation": [], "change": [], "rms": []}
+    variance, name, count, total = {}, None, 0, length_hint(subjects)
+    for subject in subjects:
+        progress(count, total, f"Changing face {count + 1}")
+        if name not in (None, subject.name):
+            raise UserError(f"The faces are of two models, {name} and {subject.name}. Study one model at a time.")
+        spatial_maps(subject)
+        found, name, count = Stability.of(subject, seeds), subject.name, count + 1
+        for measure, some in columns.items():
+            some.append(found.table(measure))
+        for row, values in found.variance.items():
+            variance[row] = variance.get(row, 0) + values
+    if not count:
+        raise UserError("There is no face to look at. Give a folder with at least one.")
+    progress(count, count, "Done")
+    rows = list(variance)
+    variance = {row: values / count for row, values in variance.items()}
+    measures = {measure: np.array(some) for measure, some in columns.items()}
+    intervals = {measure: mean_interval(values, seed) for measure, values in measures.items()}
+    tables = {measure: mean for measure, (mean, _, _) in intervals.items()}
+    numbers = {"model": name, "faces": count, "seed": seed, **_settings(seeds), "rows": _rows(rows, tables)}
+    for i, end in ((1, "low"), (2, "high")):
+        numbers[end] = _rows(rows, {measure: three[i] for measure, three in intervals.items()})
+    return Finding(
+        "stability",
+        MEANING,
+        numbers,
+        {"rows": np.array(rows), "kinds": np.array(KINDS), **measures}
+        | {f"variance/{row}": values for row, values in variance.items()},
+        stability_figure(rows, tables, variance, f"{name}: what small changes of the input do, mean of {count} faces"),
+    )
+
+
+def stability_figure(
+    rows: list[str],
+    tables: dict[str, np.ndarray],
+    variance: dict[str, np.ndarray],
+    title: str,
+    face: np.ndarray | None = None,
+) -> Figure:
+    """Rows x KINDS: correlation, 0..1, and change in spreads, 0..1; then the root of the variance on the inner part."""
+    figure = Figure(figsize=(10, max(6.2, 1.6 + 0.3 * len(rows))), facecolor="white", layout="constrained")
+    FigureCanvasAgg(figure)
+    figure.suptitle(for_figure(title), x=0.01, ha="left", size=12)
+    left, right = figure.subfigures(1, 2, width_ratios=(1.75, 1))
+    axes = left.subplots(1, 2, sharey=True)
+    for ax, measure, colors, caption in (
+        (axes[0], "correlation", "viridis", "correlation with the map before (1: the same)"),
+        (axes[1], "change", "viridis_r", "RMS change / spread of the map (0: the same)"),
+    ):
+        values = tables[measure]
+        image = ax.imshow(values, cmap=colors, vmin=0, vmax=1, aspect="auto")
+        ax.set_facecolor("0.85")
+        ax.set_xticks(range(len(KINDS)), KINDS, fontsize=8)
+        ax.set_yticks(range(len(rows)), rows, fontsize=8)
+        ax.tick_params(length=0)
+        ax.spines[:].set_visible(False)
+        ax.set_title(caption, fontsize=8.5, loc="left")
+        for (i, j), value in np.ndenumerate(values):
+            dark = np.isfinite(value) and (value < 0.5) == (measure == "correlation")
+            text = "none" if np.isnan(value) else f"{value:.2f}"
+            ax.text(j, i, text, ha="center", va="center", fontsize=7.5, color="white" if dark else "black")
+        bar = left.colorbar(
+            image, ax=ax, orientation="horizontal", pad=0.02, shrink=0.9, aspect=30,
+            extend="min" if measure == "correlation" else "max",
+        )  # fmt: skip
+        bar.ax.tick_params(labelsize=7, length=2)
+        bar.outline.set_visible(False)
+
+    units = np.mean([values for row, values in variance.items() if row not in (INPUT, OUTPUT)], axis=0)
+    panels = (
+        (np.sqrt(units), _UNITS_LIMIT, "all units' maps: RMS change of alpha"),
+        (np.sqrt(variance[OUTPUT]) * 127.5, _OUTPUT_LIMIT, "restored face: RMS change, levels of 0..255"),
+    )
+    axes = right.subplots(len(panels), 1)
+    for ax, (values, limit, caption) in zip(axes, panels, strict=True):
+        if face is not None:
+            ax.imshow(np.moveaxis(inner(np.moveaxis(face, 2, 0)), 0, 2), interpolation="nearest")
+        opacity = 1 if face is None else 0.8
+        image = ax.imshow(values, cmap="inferno", vmin=0, vmax=limit, alpha=opacity, interpolation="nearest")
+        ax.set_title(caption, fontsize=8.5, loc="left")
+        ax.set_xticks([])
+        ax.set_yticks([])
+        ax.spines[:].set_visible(False)
+        bar = right.colorbar(image, ax=ax, pad=0.02, shrink=0.85, extend="max")
+        bar.ax.tick_params(labelsize=7, length=2)
+        bar.outline.set_visible(False)
+    return figure
+
+
+def _same(maps: np.ndarray) -> np.ndarray:
+    return maps
+
+
+def _settings(seeds: list[int]) -> dict:
+    return {"noise_levels": NOISE, "noise_seeds": seeds, "jpeg_quality": QUALITY, "shift_px": SHIFT}
+
+
+def _rows(rows: list[str], tables: dict[str, np.ndarray]) -> dict:
+    """{row: {kind: {measure: value}}}, None for NaN."""
+    return {
+        row: {
+            kind: {measure: None if np.isnan(table[i, j]) else float(table[i, j]) for measure, table in tables.items()}
+            for j, kind in enumerate(KINDS)
+        }
+        for i, row in enumerate(rows)
+    }
+
+
+def view(finding: Finding) -> View:
+    arrays = finding.arrays
+    rows, kinds = arrays["rows"].tolist(), arrays["kinds"].tolist()
+    spread = {row: np.sqrt(arrays[f"variance/{row}"]) for row in rows if f"variance/{row}" in arrays}
+    ends = {row: float(np.nanmax(values)) for row, values in spread.items()}
+    alphas = max(end for row, end in ends.items() if row not in (INPUT, OUTPUT))
+    maps = [
+        panel(row, values, (0, ends[row] if row in (INPUT, OUTPUT) else alphas), "magma")
+        for row, values in spread.items()
+    ]
+    chart = bars(rows, dict(zip(kinds, arrays["correlation"].T, strict=True)), "correlation")
+    return View(
+        pictures(arrays),
+        {"RMS change of each place": maps},
+        {"Correlation of each map with itself after the change; 1 holds still:": chart},
+    )
+
+
+INSTRUMENT = Instrument(
+    "stability",
+    REAL,
+    "Does it hold still?",
+    "The maps again after a little noise, JPEG, a shift of two pixels, and mirrored.",
+    study,
+    over_faces=study_many,
+    view=view,
+    slow=True,
+)

@@ -1,0 +1,142 @@
+"""What a visitor may tell an instrument: its options as controls, and its Sources as the page opens them.
+
+an Option or a Source of a study -> a control in its tab, the same hidden for programs -> value, trusted in nothing
+values, Looked -> study: each value checked, each Source opened -> Finding
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import gradio as gr
+from gradio.components import Component
+
+from sparnet.errors import UserError
+from sparnet.restorer import Progress
+from viz.finding import Finding
+from viz.instrument import EDITS, OTHER, OTHER_FACES, PATCH, POPULATION, Instrument, Setting, Source
+from viz.instruments import INSTRUMENTS, edit
+from viz.subject import Subject
+from viz.tabs.looking import Looked
+from viz.tabs.models import hub_hint, models_here
+from viz.tabs.serving import OPTIONS_MOST, QUICK, SLOW, find, read_photo, read_upload, restorer
+
+
+@dataclass(frozen=True)
+class Opening:
+    """How the page opens a Source."""
+
+    controls: dict[str, Callable[..., Component]]  # by what programs call their values
+    open: Callable[..., Any]  # (Looked, their values) -> what the study is given; None: nothing
+
+
+def _patch(now: Looked, patch: object) -> tuple[int, ...] | None:
+    if patch is None:
+        return None
+    if not isinstance(patch, list) or len(patch) != 4 or not all(isinstance(edge, int) for edge in patch):
+        raise UserError("A patch is four whole numbers: left, top, right, bottom in pixels of the restored face.")
+    return tuple(patch)
+
+
+def _other(now: Looked, other_model: object, other_photo: object) -> Subject:
+    """The same face in front of another model, or the largest face of another photo in front of this one."""
+    if bool(other_model) == bool(other_photo):
+        raise UserError("Choose either another model or another photo to compare with.")
+    if other_model:
+        return now.by(other_model)
+    photo = read_photo(other_photo).pixels()
+    faces, _, notes = find(photo, now.whole)
+    if not faces:
+        raise UserError(f"In the other photo: {notes[-1]}")
+    restore, _ = restorer(now.model)
+    face = restore.restore_face(photo, faces[0], now.mode, whole=now.whole)
+    return Subject.of(restore.model, now.model, face)
+
+
+def _edits(now: Looked, edits: object) -> list[edit.Edit]:
+    if edits is None:
+        raise UserError("Give a file of edits, as the page saves them.")
+    return edit.from_json(read_upload(edits), now.subject)
+
+
+def _other_model(**look) -> gr.Dropdown:
+    here = [("choose one", ""), *((name, name) for name in models_here())]
+    custom = bool(hub_hint())
+    return gr.Dropdown(here, value="", label="Another model on this face", allow_custom_value=custom, **look)
+
+
+def _other_photo(**look) -> gr.Image:
+    return gr.Image(label="or another photo", height=150, sources=["upload", "clipboard"], buttons=[], **look)
+
+
+def _marked(**look) -> gr.JSON:
+    label = "[left, top, right, bottom] in pixels of the restored face"
+    return gr.JSON(label=label, **look | {"visible": False})  # marked on the picture
+
+
+SOURCES: dict[Source, Opening] = {
+    PATCH: Opening({"patch": _marked}, _patch),
+    OTHER: Opening({"other_model": _other_model, "other_photo": _other_photo}, _other),
+    EDITS: Opening({"edits": lambda **look: gr.File(label="Edits as the page saves them, JSON", **look)}, _edits),
+    POPULATION: Opening({}, Looked.population),
+    OTHER_FACES: Opening({}, lambda now: None),
+}
+ON_PAGE = {
+    name: instrument
+    for name, instrument in INSTRUMENTS.items()
+    if instrument.needs_face and SOURCES.keys() >= set(instrument.required)
+}
+REPORTED = [
+    name for name, instrument in ON_PAGE.items() if not any(SOURCES[source].controls for source in instrument.required)
+]
+"""The instruments that need nothing but a face."""
+
+
+def lane(instrument: Instrument) -> dict:
+    return SLOW if instrument.slow else QUICK
+
+
+def given_to(instrument: Instrument) -> dict[str, Any]:
+    """Names and defaults of all that programs can give it."""
+    opened = [name for source in instrument.sources.values() for name in SOURCES[source].controls]
+    return dict.fromkeys(opened) | {name: setting.default for name, setting in instrument.settings.items()}
+
+
+def source_controls(instrument: Instrument, **look) -> dict[str, Component]:
+    makers = {name: make for source in instrument.sources.values() for name, make in SOURCES[source].controls.items()}
+    return {name: make(**_named(instrument, name, look)) for name, make in makers.items()}
+
+
+def option_control(instrument: Instrument, setting: Setting, **look) -> Component:
+    """The control of an option; of names of units without choices, which come with a face."""
+    look = _named(instrument, setting.name, look)
+    look |= {"label": setting.name.replace("_", " ").capitalize(), "info": setting.option.about}
+    if setting.choices or setting.option.units:
+        return gr.Dropdown(list(setting.choices), value=setting.default, multiselect=setting.many, **look)
+    if setting.kind is bool:
+        return gr.Checkbox(setting.default, **look)
+    if setting.kind is str:
+        return gr.Textbox(setting.default, **look)
+    precision = 0 if setting.kind is int else None
+    return gr.Number(setting.default, minimum=setting.option.least, maximum=_most(setting), precision=precision, **look)
+
+
+def study(instrument: Instrument, now: Looked, given: dict[str, Any], progress: Progress) -> tuple[Finding, dict]:
+    """The finding about the face, and by which options; `given` by their names, as a visitor gave them."""
+    options = {name: setting.checked(given.get(name), _most(setting)) for name, setting in instrument.settings.items()}
+    opened, settings = {}, {}
+    for parameter, source in instrument.sources.items():
+        values = {name: given.get(name) for name in SOURCES[source].controls}
+        if (value := SOURCES[source].open(now, **values)) is not None:
+            opened[parameter] = value
+        settings |= {name: value for name, value in values.items() if not isinstance(value, dict)}  # of files nothing
+    return instrument.study(now.subject, **opened, **options, progress=progress), settings | options
+
+
+def _most(setting: Setting) -> float | None:
+    limits = [limit for limit in (setting.option.most, OPTIONS_MOST.get(setting.name)) if limit is not None]
+    return min(limits, default=None)
+
+
+def _named(instrument: Instrument, name: str, look: dict) -> dict:
+    return look | {"elem_id": f"{instrument.name}-{name}"} if look.get("visible", True) else look
