@@ -1,5 +1,6 @@
 """README and docs: what they tell people to type can be typed, and what they point to is there."""
 
+import os
 import re
 import runpy
 import shlex
@@ -44,6 +45,7 @@ def test_every_command_exists_with_its_options(line, monkeypatch, capsys):
     module, arguments = module_of(line)
     verb = arguments[:1] if module in ("sparnet", "viz") else []
     monkeypatch.setattr(threading, "excepthook", threading.excepthook)  # the trainer sets its own
+    monkeypatch.setattr(os, "_exit", sys.exit)  # by which the page ends
     monkeypatch.setattr(sys, "argv", [module, *verb, "--help"])
     monkeypatch.delitem(sys.modules, module, raising=False)  # it is run anew, as a program
     with pytest.raises(SystemExit) as ended:

@@ -1,9 +1,12 @@
 """The straight line from a photo to its restoration."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import skimage.data
 import torch
+from made_up import SMALL
 
 from sparnet import SPARNet, SPARNetConfig, images
 from sparnet.errors import UserError
@@ -11,7 +14,6 @@ from sparnet.faces import Detector, Face, Faces
 from sparnet.model import Trace
 from sparnet.restorer import Restorer
 
-CONFIG = dict(size=32, smallest=8, min_channels=8, max_channels=16, body_depth=2, bottleneck=16, hourglass_channels=8)
 BOX = np.array([170.0, 60, 270, 190])
 
 
@@ -33,7 +35,7 @@ class Broken(SPARNet):
 
 def model(kind=SPARNet, **config):
     torch.manual_seed(0)
-    return kind(SPARNetConfig(**CONFIG | {"degraded_size": 8} | config)).eval()
+    return kind(replace(SMALL, **{"degraded_size": 8} | config)).eval()
 
 
 def finder(*boxes):
