@@ -5,7 +5,7 @@
                                                      -> OUT/attention/step-0000500.npz: its numbers
 
 The face is the same in every run, so that runs compare; the frames of a run have one size and sort, as a film needs.
-`python -m viz population --run OUT` lays them beside each other.
+`python -m viz training --run OUT` lays them beside each other.
 """
 
 from io import BytesIO

@@ -58,18 +58,40 @@ Faces = Annotated[
     typer.Option(metavar="DIR", help="Aligned faces: to study instead of FACE, or to compare it with where it can be."),
 ]
 
-app = typer.Typer(
-    help="Look into a face restoration network: where each unit looks, and whether it matters.",
-    add_completion=False,
-    no_args_is_help=True,
-    rich_markup_mode=None,
-    pretty_exceptions_enable=False,
-)
-
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and exit."""
-    run_app(app, arguments)
+    run_app(commands(), arguments)
+
+
+def commands() -> typer.Typer:
+    """A command for each instrument, report and survey."""
+    app = typer.Typer(
+        help="Look into a face restoration network: where each unit looks, and whether it matters.",
+        add_completion=False,
+        no_args_is_help=True,
+        rich_markup_mode=None,
+        pretty_exceptions_enable=False,
+    )
+    for instrument in INSTRUMENTS.values():
+        add_instrument(app, instrument)
+    names = Annotated[list[str] | None, typer.Option(metavar="NAME", help="Only this instrument; repeatable.")]
+    skip = Annotated[list[str] | None, typer.Option(metavar="NAME", help="Not this instrument; repeatable.")]
+    sources = {name: hint for source in SOURCES if source != KEEP for name, hint in SOURCES[source].options.items()}
+    options = {"only": names, "skip": skip, **sources}
+    parameters = [_parameter(name, hint) for name, hint in options.items()]
+    add(app, "report", _report.__doc__, parameters, _files_of_report, _report)
+    options = {
+        "faces": Annotated[Path | None, typer.Option(metavar="DIR", help="Aligned faces, 30 or more.")],
+        "page": Annotated[
+            Path | None, typer.Option(metavar="FILE", help="The page; without it, what-we-found.md in --out.")
+        ],
+        "limit": Annotated[int | None, typer.Option(min=1, help="Only the first so many faces.")],
+        **{name: _typer_option(setting) for name, setting in settings_of(surveys.Settings).items()},
+    }
+    parameters = [_parameter(name, hint) for name, hint in options.items()]
+    add(app, "survey", _survey.__doc__, parameters, surveys.files_of, _survey)
+    return app
 
 
 class Answer(Protocol):
@@ -83,7 +105,9 @@ class Answer(Protocol):
     def save(self, folder: Path, provenance: dict, pdf: bool = False) -> list[Path]: ...
 
 
-def add(name: str, about: str, parameters: Sequence[Parameter], files: Callable, study: Callable) -> None:
+def add(
+    app: typer.Typer, name: str, about: str, parameters: Sequence[Parameter], files: Callable, study: Callable
+) -> None:
     """A command with the common options and these, all by keyword; what it finds is told on the terminal and saved.
 
     files(out, given): all that it may write; study(bench, progress, given) -> what it finds, and by which settings.
@@ -263,7 +287,7 @@ SOURCES: dict[Source, Opening] = {
 }
 
 
-def add_instrument(instrument: Instrument) -> None:
+def add_instrument(app: typer.Typer, instrument: Instrument) -> None:
     """The command of an instrument."""
     studies = [study for study in (instrument.study, instrument.over_faces) if study is not None]
     settings = {name: setting for study in reversed(studies) for name, setting in settings_of(study).items()}
@@ -274,6 +298,7 @@ def add_instrument(instrument: Instrument) -> None:
     parameters += [_parameter(name, _typer_option(setting)) for name, setting in settings.items()]
     names = (instrument.name, *instrument.more_files)
     add(
+        app,
         instrument.name,
         f"{instrument.title} {instrument.about}",
         parameters,
@@ -389,27 +414,3 @@ def _survey(bench: Bench, progress: Progress, given: dict) -> tuple[surveys.Surv
     page = given.get("page", folder / surveys.PAGE)
     data = given["faces"].resolve().name
     return surveys.study(subjects, astronaut, folder, (made, alone), settings, data, page, progress), given
-
-
-def _add_all() -> None:
-    for instrument in INSTRUMENTS.values():
-        add_instrument(instrument)
-    names = Annotated[list[str] | None, typer.Option(metavar="NAME", help="Only this instrument; repeatable.")]
-    skip = Annotated[list[str] | None, typer.Option(metavar="NAME", help="Not this instrument; repeatable.")]
-    sources = {name: hint for source in SOURCES if source != KEEP for name, hint in SOURCES[source].options.items()}
-    options = {"only": names, "skip": skip, **sources}
-    parameters = [_parameter(name, hint) for name, hint in options.items()]
-    add("report", _report.__doc__, parameters, _files_of_report, _report)
-    options = {
-        "faces": Annotated[Path | None, typer.Option(metavar="DIR", help="Aligned faces, 30 or more.")],
-        "page": Annotated[
-            Path | None, typer.Option(metavar="FILE", help="The page; without it, what-we-found.md in --out.")
-        ],
-        "limit": Annotated[int | None, typer.Option(min=1, help="Only the first so many faces.")],
-        **{name: _typer_option(setting) for name, setting in settings_of(surveys.Settings).items()},
-    }
-    parameters = [_parameter(name, hint) for name, hint in options.items()]
-    add("survey", _survey.__doc__, parameters, surveys.files_of, _survey)
-
-
-_add_all()
