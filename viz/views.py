@@ -16,11 +16,12 @@ from plotly import graph_objects as go
 from sparnet.attention import COLORMAPS, color_table
 from sparnet.images import data_url, encode_png
 from viz.explorer import color_tables
+from viz.figures import BLUE, GREEN, ORANGE, PINK, RED, SKY
 
 _CELLS = 128  # a side of a map in the page; the NPZ has every cell
 _NONE = 65535  # the 16-bit level of a place without a value
 DIVERGING = "PuOr_r"  # of differences: 0 in the middle
-SERIES = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#d55e00", "#56b4e9")  # Okabe and Ito 2008
+SERIES = (BLUE, ORANGE, GREEN, PINK, RED, SKY)
 
 
 @dataclass(frozen=True)

@@ -13,13 +13,11 @@ So every ranking is watched at the same pixels, and every damaged cell has the s
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from operator import length_hint
+from functools import partial
 from typing import Annotated
 
 import numpy as np
 import torch
-from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from numpy import ndarray
 from skimage.color import rgb2gray
@@ -33,10 +31,11 @@ from sparnet.errors import UserError
 from sparnet.images import to_image
 from sparnet.restorer import Progress
 from sparnet.text import for_figure
+from viz.figures import BLUE, RED, canvas, in_inches
 from viz.finding import Finding, silent
 from viz.instrument import MATTERS, Instrument, Option, Seed
 from viz.instruments.regions import area_weights
-from viz.subject import Subject, attending, spatial_maps
+from viz.subject import Subject, attending, each_face, spatial_maps
 from viz.views import View, bars, lines, panel
 
 MEANING = (
@@ -60,7 +59,7 @@ Draws = Annotated[int, Option("Random maps to compare with.", 1, 1000)]
 _WEIGHTS = ((1 / 12, 1 / 6, 1 / 12), (1 / 6, 0, 1 / 6), (1 / 12, 1 / 6, 1 / 12))  # of the neighbours, ROAD
 _SOLVED = 1e-4  # largest residual of an imputed pixel, in [-1,1]
 _BATCH = 16 * 128 * 128  # pixels at once through the network
-_MOST, _LEAST, _INK = "#D55E00", "#0072B2", "0.35"  # Okabe and Ito 2008
+_MOST, _LEAST, _INK = RED, BLUE, "0.35"
 
 Network = Callable[[Tensor], Tensor]
 """(B,3,S,S) in [-1,1] -> the same shape."""
@@ -273,11 +272,7 @@ def study_many(
     95 % bootstrap intervals over the faces; a lead is an answer only if its interval leaves 0 out.
     """
     curves, ranks, scores, model = [], 0, [], None
-    total = length_hint(subjects)
-    for i, subject in enumerate(subjects):
-        progress(i, total, f"Damaging face {i + 1}")
-        if model not in (None, subject.name):
-            raise UserError(f"The faces are of two models, {model} and {subject.name}. Study one model at a time.")
+    for i, subject in enumerate(each_face(subjects, progress, "Damaging")):
         model = subject.name
         maps = saliency_maps(subject, units or (), draws, seed + i)  # other random maps for every face
         done = deletions(subject.model, subject.degraded, list(maps.values()), cells, levels, seed + i)
@@ -309,7 +304,6 @@ def study_many(
         },
         "lead_of_attention": leads,
     }
-    progress(len(scores), len(scores), "Done")
     return Finding(
         "faithfulness",
         MEANING,
@@ -335,11 +329,9 @@ def faithfulness_figure(
     """
     columns = len(curves) + (picture is not None)
     width, height = max(1.0 + 2.05 * columns, 7.5), 6.15 + 0.3 * len(scores)  # inches
-    figure = Figure(figsize=(width, height), facecolor="white")
-    FigureCanvasAgg(figure)
+    figure = canvas(width, height)
 
-    def axes_at(x: float, y: float, w: float, h: float) -> Axes:
-        return figure.add_axes((x / width, 1 - (y + h) / height, w / width, h / height))
+    axes_at = partial(in_inches, figure)
 
     left, side, pitch, top = 0.75, 1.65, 2.05, 1.2
     figure.suptitle(for_figure(title), x=0.15 / width, y=1 - 0.15 / height, ha="left", va="top", fontsize=11)

@@ -12,12 +12,10 @@ from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from math import nan
-from operator import length_hint
 
 import numpy as np
 from matplotlib import colormaps
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import LogNorm, to_rgb
 from matplotlib.figure import Figure
@@ -32,9 +30,10 @@ from sparnet.images import to_image
 from sparnet.regions import masks_from_five_points, region_masks
 from sparnet.restorer import Progress
 from sparnet.text import for_figure
+from viz.figures import BLUE, GREEN, ORANGE, RED, canvas
 from viz.finding import Finding, silent
 from viz.instrument import WHERE, Instrument, Seed
-from viz.subject import Subject, spatial_maps
+from viz.subject import Subject, each_face, spatial_maps
 from viz.views import View, matrix, panel, picture, pictures
 
 MEANING = (
@@ -46,11 +45,11 @@ MANY_MEANING = (
     f"{MEANING} Where the map of another face prefers the part as much, the unit knows the place of such parts in "
     "aligned pictures, and not this face; moving the face tells the two apart."
 )
-COLORS = {  # Okabe and Ito 2008: told apart by the colour-blind
-    "brows": "#E69F00",
-    "eyes": "#0072B2",
-    "nose": "#009E73",
-    "mouth": "#D55E00",
+COLORS = {
+    "brows": ORANGE,
+    "eyes": BLUE,
+    "nose": GREEN,
+    "mouth": RED,
     "skin": "#F0D5C0",
     "rest": "#D9D9D9",
 }
@@ -63,7 +62,7 @@ CONTROLS = (STRENGTH, OTHER, LEFT, ALONG)
 _NEIGHBOURS = 3  # faces before it whose maps are laid under each face's masks
 _ENDS = ("mean", "low", "high")
 _LEAST = 1e-6  # of a ratio, so that a gate that is shut has a logarithm
-_INK = {STRENGTH: "0.75", OTHER: "#E69F00", LEFT: "#D55E00", ALONG: "#0072B2"}
+_INK = {STRENGTH: "0.75", OTHER: ORANGE, LEFT: RED, ALONG: BLUE}
 
 
 def face_regions(subject: Subject) -> tuple[dict[str, ndarray], str]:
@@ -168,8 +167,7 @@ def regions_figure(
     face's map would make lower and higher, marked with triangles; controls: as `_controls` gives them, drawn beneath.
     """
     height = max(1.4 + 0.38 * len(rows), 3.35) + (2.6 if controls else 0)  # inches; the picture needs 2.15
-    figure = Figure(figsize=(10, height), facecolor="white")
-    FigureCanvasAgg(figure)
+    figure = canvas(10, height)
     left = figure.add_axes((0.02, 1 - 3.2 / height, 0.215, 2.15 / height))
     left.imshow(picture, interpolation="nearest")
     left.axis("off")
@@ -280,11 +278,7 @@ def study_many(subjects: Iterable[Subject], seed: Seed = 0, progress: Progress =
     """
     tables, others, distances, coverage, sources, model, maps = [], [], [], 0, {}, None, {}
     before: deque[Mapping[str, ndarray]] = deque(maxlen=_NEIGHBOURS)
-    total = length_hint(subjects)
-    for i, subject in enumerate(subjects):
-        progress(i, total, f"Measuring the regions of face {i + 1}")
-        if model not in (None, subject.name):
-            raise UserError(f"The faces are of two models, {model} and {subject.name}. Study one model at a time.")
+    for subject in each_face(subjects, progress, "Measuring the regions of"):
         model, maps = subject.name, spatial_maps(subject)
         masks, source = face_regions(subject)
         own = np.array([_row(alpha, masks) for alpha in maps.values()])
@@ -324,7 +318,6 @@ def study_many(subjects: Iterable[Subject], seed: Seed = 0, progress: Progress =
         },
         "controls": controls,
     }  # fmt: skip
-    progress(len(tables), len(tables), "Done")
     arrays = {"ratios": tables, "of_another_face": others, "distances": distances}
     arrays |= {"mean": mean, "low": low, "high": high, "coverage": coverage / len(tables)}
     return Finding("regions", MANY_MEANING, numbers, arrays, figure)
