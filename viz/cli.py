@@ -75,10 +75,10 @@ def commands() -> typer.Typer:
     )
     for instrument in INSTRUMENTS.values():
         add_instrument(app, instrument)
-    names = Annotated[list[str] | None, typer.Option(metavar="NAME", help="Only this instrument; repeatable.")]
+    only = Annotated[list[str] | None, typer.Option(metavar="NAME", help="Only this instrument; repeatable.")]
     skip = Annotated[list[str] | None, typer.Option(metavar="NAME", help="Not this instrument; repeatable.")]
     sources = {name: hint for source in SOURCES if source != KEEP for name, hint in SOURCES[source].options.items()}
-    options = {"only": names, "skip": skip, **sources}
+    options = {"only": only, "skip": skip, **sources}
     parameters = [_parameter(name, hint) for name, hint in options.items()]
     add(app, "report", _report.__doc__, parameters, _files_of_report, _report)
     options = {
@@ -314,22 +314,24 @@ def _study(instrument: Instrument, bench: Bench, progress: Progress, given: dict
         study, subject = instrument.over_faces, bench.subjects(given["faces"])
     elif instrument.needs_face:
         subject = bench.subject()
-    sources, settings = sources_of(study), settings_of(study)
-    opened, used = {}, {"faces"} if isinstance(subject, FolderOfFaces) else set()
-    required = signature(study).parameters
-    for name, source in sources.items():
-        options = {key: given[key] for key in SOURCES[source].options if key in given}
-        used |= set(options)
-        if options:
-            opened[name] = SOURCES[source].open(bench, subject, progress, **options)
-        elif required[name].default is Parameter.empty:
+    parameters, settings = signature(study).parameters, settings_of(study)
+    options = {
+        name: {key: given[key] for key in SOURCES[source].options if key in given}
+        for name, source in sources_of(study).items()
+    }
+    used = {"faces"} if isinstance(subject, FolderOfFaces) else set()
+    used = used.union(settings, *options.values())
+    if unused := [name for name in given if name not in used]:
+        raise UserError(_unused(unused, isinstance(subject, FolderOfFaces)))
+    opened = {}
+    for name, source in sources_of(study).items():
+        if options[name]:
+            opened[name] = SOURCES[source].open(bench, subject, progress, **options[name])
+        elif parameters[name].default is Parameter.empty:
             raise UserError(source.missing)
-    if unused := [name for name in given if name not in used and name not in settings]:
-        raise UserError(f"{_unused(unused, isinstance(subject, FolderOfFaces))}")
     values = {name: given.get(name, setting.default) for name, setting in settings.items()}
     arguments = opened | values | {"progress": progress}
-    found = study(subject, **arguments) if subject is not None else study(**arguments)
-    return found, given | values
+    return study(**arguments) if subject is None else study(subject, **arguments), given | values
 
 
 def _unused(names: Sequence[str], over_faces: bool) -> str:
