@@ -1,5 +1,6 @@
 # make app    open the demo at http://127.0.0.1:7860       make test   every test, with a real browser
-# make bench  time and memory of one face and of the page  make lint   ruff
+# make bench  time and memory of one face and of the page  make lint   ruff and pyright
+# make attack  20 visitors and a hostile one for two minutes, every answer checked; ARGS="--clients 5 --seconds 20"
 # make bench-threads  what two busy processes cost each other
 # make bench-training  speed of a training step and of its loader; ARGS=--compile for torch.compile too
 PYTHON ?= python3.11
@@ -7,7 +8,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 SHELL := /bin/bash
 
-.PHONY: app test bench bench-threads bench-training lint clean browser
+.PHONY: app test attack bench bench-threads bench-training lint clean browser
 
 app: $(VENV)/app-installed
 	$(BIN)/python app.py $(ARGS)
@@ -16,6 +17,9 @@ app: $(VENV)/app-installed
 # wait for each other.
 test: $(VENV)/dev-installed browser lint
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
+
+attack: $(VENV)/dev-installed
+	$(BIN)/python tests/attack.py $(ARGS)
 
 bench: $(VENV)/dev-installed
 	$(BIN)/python tests/benchmark.py $(ARGS)
@@ -29,6 +33,7 @@ bench-training: $(VENV)/dev-installed
 lint: $(VENV)/dev-installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	PYRIGHT_PYTHON_IGNORE_WARNINGS=1 $(BIN)/pyright
 
 clean:
 	rm -rf $(VENV)

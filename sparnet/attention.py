@@ -130,6 +130,7 @@ def atlas_figure(
     if not alphas:
         raise ValueError("there are no attention maps to draw")
     maps = {name: mean_map(alpha) for name, alpha in alphas.items()}
+    pictures = pictures or {}
     groups = ({"face": list(pictures)} if pictures else {}) | group_units(list(maps))
     rows = max([len(names) for group, names in groups.items() if group not in ("face", "body")] or [1])
     columns = {group: -(-len(names) // rows) for group, names in groups.items()}
@@ -183,7 +184,8 @@ def face_atlas(face: RestoredFace, title: str) -> bytes:
 def maps_npz(alphas: dict[str, Tensor]) -> bytes:
     """Raw maps as an NPZ file: unit name -> (C,h,w) float32, in forward order."""
     file = BytesIO()
-    np.savez_compressed(file, **{name: alpha.detach().float().cpu().numpy() for name, alpha in alphas.items()})
+    arrays = {name: alpha.detach().float().cpu().numpy() for name, alpha in alphas.items()}
+    np.savez_compressed(file, **arrays)  # pyright: ignore[reportArgumentType]  a unit is not called allow_pickle
     return file.getvalue()
 
 

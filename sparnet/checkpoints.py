@@ -21,11 +21,13 @@ from torch import Tensor
 
 from sparnet.errors import UserError
 from sparnet.files import sha256_of
-from sparnet.hub import WEIGHTS, check_weights, fetch
+from sparnet.hub import WEIGHTS, check_weights, fetch_model
 from sparnet.limits import MAX_TENSORS, MAX_WEIGHTS_BYTES
 from sparnet.model import SPARNet, SPARNetConfig, UnitPlan
 
-BUNDLED = Path(__file__).parents[1] / "checkpoints"
+_INSTALLED = Path(__file__).with_name("bundled")  # where a wheel puts checkpoints/, see pyproject.toml
+BUNDLED = _INSTALLED if _INSTALLED.is_dir() else Path(__file__).parents[1] / "checkpoints"
+REMEDY = "`git checkout -- checkpoints`, or installing again, restores it"  # a bundled file that is missing or changed
 DEFAULT_MODEL = "sparnet-tiny"
 
 _AUTHORS = "https://github.com/chaofengc/Face-SPARNet/releases/download/v0.1.0/"
@@ -129,7 +131,7 @@ def load_model(source: str | Path, device: str | torch.device = "cpu", revision:
     if is_repo:
         return SPARNet.from_pretrained(name, revision=revision, map_location=device)
     if revision is not None:
-        raise UserError(f"{name} is not a Hub repo and has no revision {revision!r}: leave revision out")
+        raise UserError(f"{name} is not a Hub repo and has no revision {revision!r}: leave revision out.")
     if name in MODELS:
         return _load_entry(MODELS[name], device)
     if name and path.is_dir():
@@ -153,24 +155,22 @@ def weights_file(source: str, revision: str | None = None) -> Path:
     path = Path(source)
     if path.exists():
         return path / WEIGHTS if path.is_dir() else path
-    return fetch(source, revision, local_files_only=True) / WEIGHTS
+    return fetch_model(source, revision, local_files_only=True) / WEIGHTS
 
 
 def _load_entry(entry: ModelEntry, device: torch.device) -> SPARNet:
     weights = entry.weights
     if not weights.is_file():
         if entry.bundled:
-            raise UserError(
-                f"{weights}, a part of this project, is not there: `git checkout -- {entry.path}` restores it."
-            )
+            raise UserError(f"{weights}, a part of this project, is not there: {REMEDY}.")
         raise UserError(
             f"{entry.name} is the authors' model and is not bundled (licence: {entry.licence}). If that suits you, "
-            f"download {entry.source} and save it as {entry.path}"
+            f"download {entry.source} and save it as {entry.path}."
         )
     if entry.sha256:
         actual = sha256_of(weights)
         if actual != entry.sha256:
-            remedy = "Restore it with git" if entry.bundled else f"Download it again from {entry.source}"
+            remedy = f"To put it right: {REMEDY}" if entry.bundled else f"Download it again from {entry.source}"
             raise UserError(
                 f"{weights} is not the {entry.name} we know: SHA-256 {actual}, not {entry.sha256}. {remedy}."
             )
@@ -279,7 +279,7 @@ def convert_released(state_dict: Mapping[str, Tensor], **known: Any) -> tuple[SP
         with torch.device("meta"):
             expected = SPARNet(config).state_dict()
     except (ValueError, TypeError) as error:
-        raise UserError(f"These weights do not describe a SPARNet: {error}") from error
+        raise UserError(f"These weights do not describe a SPARNet: {error}.") from error
     names = dict(_names(config))
     for theirs, ours in names.items():
         if ours.endswith("num_batches_tracked"):  # a count that inference ignores and old files lack

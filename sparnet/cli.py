@@ -25,7 +25,7 @@ from huggingface_hub.errors import HFValidationError
 from tqdm import tqdm
 
 from sparnet import command, images
-from sparnet.checkpoints import DEFAULT_MODEL, MODELS, load_model
+from sparnet.checkpoints import DEFAULT_MODEL, MODELS, REMEDY, load_model
 from sparnet.errors import UserError
 from sparnet.faces import find_detector
 from sparnet.files import (
@@ -91,13 +91,13 @@ def restore(
     if box and source.is_dir():
         raise UserError("--box is for one photo, not for a folder.")
     pairs = _folder_pairs(source, target) if source.is_dir() else [_photo_pair(source, target)]
-    count, failed = len(pairs), []
+    photos, failed = [photo for photo, _ in pairs], []
     if attention is not None:
         check_name(attention)
     if source.is_dir():
         check_name(target)
         pairs = [pair for pair in pairs if _fits(*pair, attention, failed)]
-    check_targets(_targets(pairs, attention), [photo for photo, _ in pairs])
+    check_targets(_targets(pairs, attention), photos)
     faces = "whole" if whole else [_parse_box(text) for text in box] if box else None
     mode: Mode | None = None if simulate is None else "simulate" if simulate else "as_is"
 
@@ -131,7 +131,7 @@ def restore(
         tqdm.write(_summary(photo, out, result, seconds, given.notes))
     if failed:
         names = ", ".join(failed[:_NAMED]) + (f" and {len(failed) - _NAMED} more" if len(failed) > _NAMED else "")
-        raise UserError(f"{len(failed)} of {count} photos could not be restored: {names}.")
+        raise UserError(f"{len(failed)} of {len(photos)} photos could not be restored: {names}.")
 
 
 @app.command()
@@ -150,7 +150,7 @@ def models() -> None:
         present = entry.weights.is_file()
         weights = str(entry.path) if present else f"not here; download {entry.source} and save it as {entry.path}"
         if entry.bundled and not present:
-            weights = f"missing; `git checkout -- {entry.path}` restores it"
+            weights = f"{entry.path} is missing; {REMEDY}"
         lines = {"score": entry.scores, "licence": entry.licence, "weights": weights, "note": entry.note}
         for label, text in lines.items():
             if text:

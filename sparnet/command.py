@@ -14,8 +14,9 @@ import typer
 from sparnet.errors import UserError
 from sparnet.text import plain
 
-_REFUSALS = (  # of the system, about a path or a disk of the user's
-    errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.ENAMETOOLONG, errno.ELOOP,
+REFUSALS = (  # of the system, about a path or a disk of the user's
+    errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.ENAMETOOLONG, errno.ELOOP,
+    errno.EIO,
 )  # fmt: skip
 
 
@@ -36,9 +37,9 @@ def run(app: typer.Typer, arguments: Sequence[str] | None = None) -> NoReturn:
     except typer.Abort:
         fail("Stopped by you.", 1)
     except OSError as error:
-        if error.errno not in _REFUSALS:
+        if error.errno not in REFUSALS:
             raise
-        fail(f"{error.filename or 'A file'}: {error.strerror}. Choose another place.")
+        fail(f"{error.filename or 'A file'}: {error.strerror}. Make room or choose another place.")
     sys.exit(code or 0)
 
 

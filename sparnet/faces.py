@@ -10,7 +10,8 @@ Points are xy in photo pixels; a whole number is the centre of a pixel.
 import functools
 import logging
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from math import ceil, floor
 from pathlib import Path
@@ -19,11 +20,12 @@ import cv2
 import httpx2
 import numpy as np
 import skimage.data
-from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url
-from huggingface_hub.errors import LocalEntryNotFoundError
 from skimage.feature import Cascade
+from skimage.transform import SimilarityTransform
 
+from sparnet.checkpoints import BUNDLED
 from sparnet.errors import UserError
+from sparnet.hub import fetch_file
 from sparnet.images import resize
 from sparnet.landmarks import LandmarkNet
 
@@ -38,15 +40,13 @@ TEMPLATE_SIDE = 512
 FACE_BOX = (256, 279, 276, 380)  # YuNet's boxes, 93 of them; sd 21, 7, 9, 14 pixels
 LBP_BOX = (257, 276, 285, 285)  # windows of the LBP cascade, 158 of them; sd 19, 21, 40, 40 pixels
 
-LANDMARKS = Path(__file__).parents[1] / "checkpoints" / "landmarks5"  # bundled: trained by this project
+LANDMARKS = BUNDLED / "landmarks5"  # trained by this project
 LOOKS = 2  # of the landmark net: the second sees the face as the first aligned it
 
 MIN_FACE = 4  # pixels; less is not a face but a mistake
 
 YUNET_REPO, YUNET_FILE = "opencv/face_detection_yunet", "face_detection_yunet_2023mar.onnx"
-YUNET_REVISION = None  # the newest: the file's name holds its version
 YUNET_SCORE = 0.8
-TIMEOUT = 3  # seconds for the Hub's first answer
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,7 +92,7 @@ def find_detector(yunet: str | Path | None = None) -> Detector:
     if yunet is not None:
         return Detector("YuNet", f"Faces were searched with YuNet from {Path(yunet).name}.", _YuNet(yunet))
     try:
-        path = _fetch_yunet()
+        path = fetch_file(YUNET_REPO, YUNET_FILE)
     except (OSError, httpx2.TransportError) as error:
         # Absent or refused (all of huggingface_hub's errors are OSErrors), offline, no room or right to store it.
         log.warning("YuNet could not be fetched from the Hub: %s", error)
@@ -107,6 +107,20 @@ def find_detector(yunet: str | Path | None = None) -> Detector:
     return Detector("YuNet", f"Faces were searched with YuNet ({YUNET_REPO}).", _YuNet(path))
 
 
+@contextmanager
+def opened_by_opencv(path: str | Path, name: str, repo: str) -> Iterator[None]:
+    """`UserError` if the file is missing or OpenCV cannot use it; it should be the Hub's `name` in `repo`."""
+    if not Path(path).is_file():
+        raise UserError(f"There is no file {path}. Give the path of {name} from the Hub's {repo}.")
+    level = cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_ERROR)  # OpenCV 5.0 warns of its own default
+    try:
+        yield
+    except cv2.error as error:
+        raise UserError(f"OpenCV cannot use {path}. Fetch {name} from the Hub's {repo} again.") from error
+    finally:
+        cv2.utils.logging.setLogLevel(level)
+
+
 def crop_transform(face: Face, size: int) -> np.ndarray:
     """The similarity (2,3) that takes the face in the photo to the FFHQ template in a size x size crop.
 
@@ -118,9 +132,9 @@ def crop_transform(face: Face, size: int) -> np.ndarray:
         points = np.asarray(face.landmarks, float)
         if not np.ptp(points, axis=0).max() >= MIN_FACE / 2:
             raise UserError(
-                "The five points of the face lie on one spot or are no numbers. Give a box around the face."
+                "The five points of the face lie on one spot or are not numbers. Give a box around the face."
             )
-        return _similarity(points, (TEMPLATE + 0.5) * to_size - 0.5)
+        return SimilarityTransform.from_estimate(points, (TEMPLATE + 0.5) * to_size - 0.5).params[:2]
     x1, y1, x2, y2 = np.asarray(face.box, float)
     if not (x2 - x1 >= MIN_FACE and y2 - y1 >= MIN_FACE):
         raise UserError(
@@ -134,18 +148,20 @@ def crop_transform(face: Face, size: int) -> np.ndarray:
 
 
 def refine(photo: np.ndarray, box: np.ndarray, net: LandmarkNet) -> np.ndarray | None:
-    """Where the net sees the five points (5,2) of the face in the box, in photo pixels; None if that cannot be.
+    """Where the net sees the five points (5,2) of the face in the box, in photo pixels; None if they are implausible.
 
-    Points that cannot be: no face's, or of a face that is not where the box has it, not of its size, or not upright.
+    That is, not those of a face, or of one that is not where the box has it, not of its size, or not upright.
     """
     size = net.config.size
-    to_crop = box_to_crop = crop_transform(Face(box), size)
+    face = Face(box)
+    to_crop = box_to_crop = crop_transform(face, size)
     for _ in range(LOOKS):
         landmarks = transform_points(inverse_transform(to_crop), net.locate(crop_face(photo, to_crop, size)))
         if not _plausible((transform_points(box_to_crop, landmarks) + 0.5) * TEMPLATE_SIDE / size - 0.5):
             return None
-        to_crop = crop_transform(Face(box, landmarks), size)
-    return landmarks
+        face = Face(box, landmarks)
+        to_crop = crop_transform(face, size)
+    return face.landmarks
 
 
 def whole_landmarks(face: np.ndarray) -> np.ndarray | None:
@@ -261,18 +277,9 @@ class _YuNet:
     TILE, OVERLAP = 640, 224  # the overlap holds the largest face, which is higher than wide
 
     def __init__(self, path: str | Path):
-        if not Path(path).is_file():
-            raise UserError(f"There is no file {path}. Give the path of {YUNET_FILE} from the Hub's {YUNET_REPO}.")
-        level = cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_ERROR)  # OpenCV 5.0 warns of its own default
-        try:
+        with opened_by_opencv(path, YUNET_FILE, YUNET_REPO):
             self.network = cv2.FaceDetectorYN.create(str(path), "", (320, 320), YUNET_SCORE)
             self._search(np.zeros((32, 32, 3), np.uint8))
-        except cv2.error as error:
-            raise UserError(
-                f"OpenCV cannot use {path} as a YuNet network. Fetch {YUNET_FILE} from the Hub's {YUNET_REPO} again."
-            ) from error
-        finally:
-            cv2.utils.logging.setLogLevel(level)
 
     def __call__(self, photo: np.ndarray) -> Faces:
         length = max(photo.shape[:2])
@@ -322,7 +329,7 @@ class _YuNet:
         return max(same, key=lambda other: other.score, default=face)
 
     def _sure(self, face: Face) -> bool:
-        if face.score < self.SURE or (face.box[2:] - face.box[:2]).min() < MIN_FACE:
+        if face.landmarks is None or face.score < self.SURE or (face.box[2:] - face.box[:2]).min() < MIN_FACE:
             return False
         return _plausible(transform_points(crop_transform(Face(face.box), TEMPLATE_SIDE), face.landmarks))
 
@@ -420,7 +427,8 @@ def _any_way_up(
         for face in filter(sure, look(np.ascontiguousarray(np.rot90(photo, quarters)))):
             corners = _turned_back(face.box.reshape(2, 2), quarters, width, height)
             box = np.concatenate((corners.min(axis=0), corners.max(axis=0)))
-            found.append(Face(box, _turned_back(face.landmarks, quarters, width, height), face.score))
+            points = None if face.landmarks is None else _turned_back(face.landmarks, quarters, width, height)
+            found.append(Face(box, points, face.score))
     return _apart(found)
 
 
@@ -438,26 +446,6 @@ def _apart(faces: Sequence[Face]) -> list[Face]:
     boxes = [(*face.box[:2], *(face.box[2:] - face.box[:2])) for face in faces]
     kept = cv2.dnn.NMSBoxes(boxes, [face.score for face in faces], 0, 0.4)
     return [faces[i] for i in kept]
-
-
-def _fetch_yunet() -> str:
-    """The path of YuNet's file in the Hub's cache, filled if needed; at once, or within seconds, when offline."""
-    try:
-        return hf_hub_download(YUNET_REPO, YUNET_FILE, revision=YUNET_REVISION, local_files_only=True)
-    except LocalEntryNotFoundError:
-        # One question without the client's retries, which would last half a minute.
-        get_hf_file_metadata(hf_hub_url(YUNET_REPO, YUNET_FILE, revision=YUNET_REVISION), timeout=TIMEOUT)
-        return hf_hub_download(YUNET_REPO, YUNET_FILE, revision=YUNET_REVISION, etag_timeout=TIMEOUT)
-
-
-def _similarity(source: np.ndarray, target: np.ndarray) -> np.ndarray:
-    """Least-squares rotation, scale and shift (2,3) from points (N,2) to points (N,2), without reflection."""
-    x, y = (source - source.mean(axis=0)).T
-    u, v = (target - target.mean(axis=0)).T
-    spread = (x * x + y * y).sum()
-    a, b = (x * u + y * v).sum() / spread, (x * v - y * u).sum() / spread
-    turn = np.array([[a, -b], [b, a]])
-    return np.column_stack((turn, target.mean(axis=0) - turn @ source.mean(axis=0)))
 
 
 def _warp(image: np.ndarray, matrix: np.ndarray, width: int, height: int, border: int) -> np.ndarray:
@@ -494,13 +482,15 @@ def _landmark_net(folder: Path) -> LandmarkNet | None:
 
 def _plausible(points: np.ndarray) -> bool:
     """Whether five points in a box's own 512x512 crop are a face that the box may well have meant."""
-    to_points = _similarity(TEMPLATE, points)
+    if not np.ptp(points, axis=0).max() > 0:  # on one spot, or not numbers
+        return False
+    to_points = SimilarityTransform.from_estimate(TEMPLATE, points).params[:2]
     scale = np.hypot(*to_points[:, 0])
     degrees = np.degrees(np.arctan2(to_points[1, 0], to_points[0, 0]))
     shift = np.linalg.norm(points.mean(axis=0) - TEMPLATE.mean(axis=0))
     misfit = np.linalg.norm(transform_points(to_points, TEMPLATE) - points, axis=1).mean()
     eyes = np.linalg.norm(TEMPLATE[1] - TEMPLATE[0])
-    return 1 / 1.6 < scale < 1.6 and abs(degrees) < 45 and shift < eyes and misfit < 0.25 * eyes * scale
+    return bool(1 / 1.6 < scale < 1.6 and abs(degrees) < 45 and shift < eyes and misfit < 0.25 * eyes * scale)
 
 
 def transform_points(affine: np.ndarray, points: np.ndarray) -> np.ndarray:

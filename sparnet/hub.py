@@ -1,6 +1,6 @@
 """A model in the project's own format, from a folder or from the Hugging Face Hub, read strictly.
 
-    repo id -> fetch: one commit, verified, cached -> folder -> config.json + model.safetensors -> model, eval, float32
+    repo id -> fetch_model: a commit, verified -> folder -> config.json + model.safetensors -> model, eval, float32
 
 The ecosystem's mixin fills in what is missing and drops what it does not know; here both are errors that name it.
 """
@@ -8,7 +8,7 @@ The ecosystem's mixin fills in what is missing and drops what it does not know; 
 import json
 import re
 import warnings
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import fields
 from hashlib import file_digest, sha1, sha256
@@ -66,9 +66,12 @@ class StrictHubMixin(PyTorchModelHubMixin):
     """
 
     config_class: type
+    state_dict: Callable[..., dict[str, Any]]  # nn.Module's, as the other two
+    load_state_dict: Callable[..., Any]
+    eval: Callable[..., Self]
 
     @classmethod
-    def from_pretrained(
+    def from_pretrained(  # pyright: ignore[reportIncompatibleMethodOverride]: passes over no option that is unknown
         cls,
         pretrained_model_name_or_path: str | Path,
         *,
@@ -91,7 +94,7 @@ class StrictHubMixin(PyTorchModelHubMixin):
             )
         folder = Path(pretrained_model_name_or_path)
         if not folder.is_dir():
-            folder = fetch(
+            folder = fetch_model(
                 str(pretrained_model_name_or_path),
                 revision,
                 token=token,
@@ -100,7 +103,7 @@ class StrictHubMixin(PyTorchModelHubMixin):
                 local_files_only=local_files_only,
             )
         elif revision is not None:
-            raise UserError(f"{folder} is a folder and has no revision {revision!r}: leave revision out")
+            raise UserError(f"{folder} is a folder and has no revision {revision!r}: leave revision out.")
         with torch.device("meta"):  # nothing is allocated before the shapes are known to fit
             model = cls(read_config(folder, cls.config_class))
         return model._filled(read_weights(folder, model.state_dict()), map_location, str(folder))
@@ -212,7 +215,7 @@ def _check_header(expected: Mapping[str, Tensor], given: Mapping[str, Any], orig
     _raise_misfits(problems, origin)
 
 
-def fetch(
+def fetch_model(
     repo_id: str,
     revision: str | None = None,
     *,
@@ -250,6 +253,19 @@ def fetch(
     for file in (config, weights):
         _verify(file, f"{command} --force-download")
     return weights.parent
+
+
+def fetch_file(repo_id: str, name: str) -> str:
+    """The path of one file of a Hub repo in the cache, filled if needed; at once, or within seconds, when offline.
+
+    Raises what the Hub's client does.
+    """
+    try:
+        return hf_hub_download(repo_id, name, local_files_only=True)
+    except LocalEntryNotFoundError:
+        # One question without the client's retries, which would last half a minute.
+        get_hf_file_metadata(hf_hub_url(repo_id, name), timeout=TIMEOUT)
+        return hf_hub_download(repo_id, name, etag_timeout=TIMEOUT)
 
 
 def _is_cached_commit(repo_id: str, revision: str | None, cache_dir: str | Path | None) -> bool:

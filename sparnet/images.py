@@ -26,6 +26,7 @@ SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
 MAX_PIXELS = 40_000_000
 MAX_BYTES = 8 * MAX_PIXELS + 100_000_000  # of a file: four channels of 16 bits, and what else may be in it
 MAX_PROFILE = 4 * 2**20  # bytes of a colour profile; the largest of printing presses have three million
+MAX_SCANS = 100  # of a progressive JPEG, as libtiff allows; one costs 26 bytes and a pass over all pixels
 ACCEPTED = "JPEG, PNG, WebP, BMP and TIFF are accepted"
 
 _FIRST_BYTES = {  # only to tell the user what was sent instead of a photo, or which photo is damaged
@@ -44,6 +45,7 @@ _FIRST_BYTES = {  # only to tell the user what was sent instead of a photo, or w
     b"PK\x03\x04": "a ZIP archive or an office document",
 }
 
+_SCAN = b"\xff\xda"  # a JPEG's marker; within compressed pixels no such bytes follow each other
 
 # How many of 255 levels a profile may move a colour and still be sRGB: profiles of sRGB differ by their rounding.
 _SRGB_TOLERANCE = 1
@@ -80,14 +82,15 @@ def decode_photo(data: bytes, max_pixels: int = MAX_PIXELS) -> Decoded:
         image = Image.open(io.BytesIO(data), formats=FORMATS)  # reads the header only
     except UnidentifiedImageError as error:
         raise UserError(_unreadable(data)) from error
-    except Exception as error:  # Pillow's parsers raise nearly anything on damaged headers, bombs included
+    except Image.DecompressionBombError as error:
+        raise UserError(_too_large("hundreds of megapixels", max_pixels)) from error
+    except Exception as error:  # Pillow's parsers raise nearly anything on damaged headers
         raise UserError(_unreadable(data, error)) from error
     with image:
         if image.width * image.height > max_pixels:
-            raise UserError(
-                f"The picture has {image.width} x {image.height} pixels, which is more than "
-                f"{max_pixels // 1_000_000} megapixels. Make it smaller and try again."
-            )
+            raise UserError(_too_large(f"{image.width} x {image.height} pixels", max_pixels))
+        if image.format in ("JPEG", "MPO") and data.count(_SCAN) > MAX_SCANS:
+            raise UserError(f"The JPEG file builds its picture in more than {MAX_SCANS} passes. Save it again.")
         try:
             return _photo(ImageOps.exif_transpose(image))
         except UserError:
@@ -234,7 +237,7 @@ def _transform(profile: bytes | None, mode: str) -> tuple[ImageCms.ImageCmsTrans
         return None, f"has {len(profile) / 1e6:.1f} MB, more than is read,"
     try:
         source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
-        space = source.profile.xcolor_space.strip()
+        space = source.profile.xcolor_space.strip()  # pyright: ignore[reportAttributeAccessIssue]: Pillow's annotation
         if space not in _CHARTS:
             return None, "is of a kind that is not read here"
         if space != mode and (space, mode) not in (("GRAY", "L"), ("RGB", "L")):
@@ -267,6 +270,11 @@ def _chart(mode: str, steps: int) -> Image.Image:
 
 
 _CHARTS = {"GRAY": _chart("L", 52), "RGB": _chart("RGB", 18), "CMYK": _chart("CMYK", 3)}  # by a profile's colour space
+
+
+def _too_large(size: str, max_pixels: int) -> str:
+    most = max_pixels // 1_000_000
+    return f"The picture has {size}, which is more than {most} megapixels. Make it smaller and try again."
 
 
 def _unreadable(data: bytes, error: Exception | None = None) -> str:

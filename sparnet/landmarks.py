@@ -34,7 +34,9 @@ class LandmarkConfig:
     def __post_init__(self):
         object.__setattr__(self, "channels", tuple(self.channels))  # JSON has only lists
         if self.size < 16 or self.size % 16 or len(self.channels) != 4 or min(self.channels) < 1:
-            raise ValueError(f"size is {self.size} and channels are {self.channels}; a multiple of 16 and four, please")
+            raise ValueError(
+                f"size is {self.size}, which must be a multiple of 16, and channels {self.channels} must be four"
+            )
 
 
 class LandmarkNet(nn.Module, StrictHubMixin):
@@ -109,3 +111,8 @@ def _pts_points(text: str) -> np.ndarray:
 
 def _block(c_in: int, c_out: int, stride: int = 1) -> nn.Sequential:
     return nn.Sequential(nn.Conv2d(c_in, c_out, 3, stride, 1, bias=False), nn.BatchNorm2d(c_out), nn.ReLU(inplace=True))
+
+
+def five_of_68(landmarks68: np.ndarray) -> np.ndarray:
+    """The five of the 68 points: means of the eyes' contours, tip of the nose, corners of the mouth."""
+    return np.array([landmarks68[36:42].mean(axis=0), landmarks68[42:48].mean(axis=0), *landmarks68[[30, 48, 54]]])

@@ -23,6 +23,7 @@ from sparnet.limits import LARGEST, check_cost
 Attention = Literal["2d", "3d", "channel", "2d+channel", "none"]
 Norm = Literal["batch", "instance", "group"]
 Activation = Literal["leaky_relu", "prelu"]
+Scale = Literal["down", "same", "up"]
 Edit = Callable[[str, Tensor], Tensor]
 """edit(unit name, alpha) -> the alpha that gates the unit instead; same shape, or one that broadcasts to it."""
 
@@ -118,7 +119,7 @@ class SPARNetConfig:
         plans = []
         width, depth, side = self.stem_channels, (64 // (self.bottleneck or 64)).bit_length(), self.size
 
-        def add(name: str, scale: str, c_in: int) -> None:
+        def add(name: str, scale: Scale, c_in: int) -> None:
             kind = self.attention if self._attends(len(plans)) else "none"
             levels = max(depth, 0) if self.bottleneck and kind not in ("channel", "none") else 0
             plans.append(UnitPlan(name, scale, c_in, self.clip(width), side, kind, levels))
@@ -147,7 +148,7 @@ class UnitPlan:
     """Where one Face Attention Unit stands and how large it is; `map_size` is the side of f and alpha in pixels."""
 
     name: str
-    scale: Literal["down", "same", "up"]
+    scale: Scale
     c_in: int
     c_out: int
     map_size: int
@@ -172,7 +173,7 @@ class Convolution(nn.Conv2d):
         super().__init__(c_in, c_out, 3, stride, bias=bias)
         self.up = scale == "up"
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]: x, as in the equations
         if self.up:
             x = F.interpolate(x, scale_factor=2.0, mode="nearest")
         with torch.autocast(x.device.type, enabled=False):  # which would pad in float32 and double the copies
@@ -186,7 +187,7 @@ class InstanceNorm(nn.InstanceNorm2d):
     def __init__(self, channels: int):
         super().__init__(channels, affine=True)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]: the same
         if x.device.type != "cpu":
             return super().forward(x)
         # The batch norm of one face is its instance norm, and on CPUs its kernels need no other memory layout.

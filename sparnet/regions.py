@@ -46,7 +46,7 @@ TEMPLATE68 = np.concatenate(
 def region_masks(landmarks68: np.ndarray, size: int) -> dict[str, np.ndarray]:
     """Landmarks (68,2) xy in pixels of a size x size picture -> masks (size,size) bool by the names of `REGIONS`.
 
-    Each pixel is in exactly one; a region outside the picture is empty. `ValueError` if that are not 68 finite points.
+    Each pixel is in exactly one; a region outside the picture is empty. `ValueError` unless these are 68 finite points.
     """
     points = np.asarray(landmarks68, float)
     if points.shape != (68, 2) or not np.isfinite(points).all():

@@ -112,10 +112,12 @@ class Restorer:
     ) -> RestoredFace:
         """One face of the photo; `UserError` if it cannot be cut out or the network fails on it."""
         to_crop, crop = cut_face(photo, face, self.model.config.size, whole)
-        degraded = degrade(crop, self.model.config.degraded_size) if mode == "simulate" else crop
+        small = self.model.config.degraded_size if self._mode(mode) == "simulate" else None
+        degraded = crop if small is None else degrade(crop, small)
         trace = self.trace(degraded, features)
         restored = as_coloured(to_image(trace.restored), degraded)
-        return RestoredFace(face, to_crop, crop, degraded, restored, _first(trace.alphas), _first(trace.features))
+        maps = None if trace.features is None else _first(trace.features)
+        return RestoredFace(face, to_crop, crop, degraded, restored, _first(trace.alphas), maps)
 
     def trace(self, degraded: np.ndarray, features: bool = False) -> Trace:
         """What the network makes of a degraded face (S,S,3) uint8, S the model's size; `UserError` if it fails."""
@@ -237,5 +239,5 @@ def _fade(photo: np.ndarray, faces) -> tuple[bool, bool]:
     return (width > height, height > width) if isinstance(faces, str) else (True, True)
 
 
-def _first(maps: dict[str, Tensor] | None) -> dict[str, Tensor] | None:
-    return None if maps is None else {name: value[0].float().cpu() for name, value in maps.items()}
+def _first(maps: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name: value[0].float().cpu() for name, value in maps.items()}

@@ -30,6 +30,12 @@ from viz.instruments import ablation  # noqa: E402
 from viz.subject import Subject  # noqa: E402
 
 ROUNDS = 15
+FEATURES = (
+    "avx2",
+    "avx512f",
+    "avx512_bf16",
+    "amx_bf16",
+)  # what decides how fast a network runs, and in which precision
 
 
 def main():
@@ -43,7 +49,10 @@ def print_machine():
     cpu = next(
         (x.split(":")[1].strip() for x in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in x), "?"
     )
+    flags = next((x for x in Path("/proc/cpuinfo").read_text().splitlines() if x.startswith("flags")), "").split()
+    features = [name for name in FEATURES if name in flags]
     print(f"machine   {cpu}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f} at the start")
+    print(f"features  {' '.join(features) or 'not known'}")
     print(f"software  Python {platform.python_version()}, torch {torch.__version__}, {torch.get_num_threads()} threads")
 
 

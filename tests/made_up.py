@@ -1,10 +1,20 @@
-"""Pictures that are nobody's face, and checkpoints of no run, for tests that need only the kind."""
+"""A small network, pictures that are nobody's face, checkpoints of no run: for tests that need only the kind."""
 
 from pathlib import Path
 
 import numpy as np
+import torch
 
-from sparnet import images
+from sparnet import SPARNetConfig, images
+
+SMALL = SPARNetConfig(  # of every part one at least, and so small that a test can wait for it
+    size=32, smallest=8, min_channels=8, max_channels=16, hourglass_channels=8, body_depth=2, bottleneck=16
+)
+
+
+def random_faces(batch: int = 1, size: int = 32, seed: int = 0) -> torch.Tensor:
+    """(batch,3,size,size) float32 in [-1,1], always the same."""
+    return torch.rand(batch, 3, size, size, generator=torch.Generator().manual_seed(seed)) * 2 - 1
 
 
 def pictures(folder: Path, count: int, side: int) -> Path:

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from accelerate.utils import gather_object
 
-from training.frechet import frechet_distance
+from training.evaluation.frechet import frechet_distance
 
 
 class MeanColours:

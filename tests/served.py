@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from playwright.sync_api import Browser, Page
 
 import app
 from sparnet import SPARNet
@@ -18,6 +19,7 @@ from sparnet.faces import Detector, Face
 from viz.tabs import models, serving
 
 ROOT = Path(__file__).parents[1]
+PATIENCE = 60_000  # milliseconds of the browser, for a busy machine
 
 
 @contextmanager
@@ -29,7 +31,7 @@ def started(files: Path, log: Path) -> Iterator[tuple[str, subprocess.Popen]]:
     environment = os.environ | {"HF_HUB_OFFLINE": "1", "GRADIO_TEMP_DIR": str(files)}
     with log.open("w") as output:
         process = subprocess.Popen(
-            [sys.executable, ROOT / "app.py", "--port", str(port)],
+            [sys.executable, ROOT / "app.py", "--host", "127.0.0.1", "--port", str(port)],
             env=environment, stdout=output, stderr=subprocess.STDOUT, cwd=files,
         )  # fmt: skip
     address = f"http://127.0.0.1:{port}"
@@ -67,3 +69,19 @@ def served(folder: Path, model: SPARNet, faces: Sequence[Face]) -> Iterator[str]
         page = app.build()
         yield page.launch(server_name="127.0.0.1", server_port=port, prevent_thread_lock=True, quiet=True)[1]
         page.close(verbose=False)
+
+
+@contextmanager
+def watched(browser: Browser, address: str) -> Iterator[Page]:
+    """The page, just opened; `AssertionError` if its console has an error or it asks any other host for anything."""
+    page = browser.new_page(viewport={"width": 1360, "height": 1000})
+    page.set_default_timeout(PATIENCE)
+    problems = []
+    ours = (address, "data:", "blob:")
+    page.on("console", lambda message: problems.append(message.text) if message.type == "error" else None)
+    page.on("pageerror", lambda error: problems.append(str(error)))
+    page.on("request", lambda request: None if request.url.startswith(ours) else problems.append(request.url))
+    page.goto(address)
+    yield page
+    page.close()
+    assert problems == []

@@ -19,7 +19,7 @@ import skimage.data
 from gradio_client import Client, handle_file
 from PIL import Image
 from playwright.sync_api import Page, expect
-from served import started
+from served import PATIENCE, started, watched
 
 from sparnet.attention import overlay
 from sparnet.checkpoints import DEFAULT_MODEL, MODELS
@@ -29,7 +29,6 @@ from viz.tabs import models, serving
 ROOT = Path(__file__).parents[1]
 ASTRONAUT = Path(skimage.data.__file__).with_name("astronaut.png")
 UNITS = [plan.name for plan in MODELS[DEFAULT_MODEL].config.units()]
-PATIENCE = 60_000  # milliseconds, for a busy machine
 
 
 @pytest.fixture(scope="module")
@@ -53,17 +52,8 @@ def maps(client):
 
 @pytest.fixture
 def page(server, browser):
-    """The page, just opened; the test fails if its console has an error or it asks any other host for anything."""
-    page = browser.new_page(viewport={"width": 1360, "height": 1000})
-    page.set_default_timeout(PATIENCE)
-    problems = []
-    page.on("console", lambda message: problems.append(message.text) if message.type == "error" else None)
-    page.on("pageerror", lambda error: problems.append(str(error)))
-    page.on("request", lambda request: problems.append(request.url) if is_foreign(request.url, server[0]) else None)
-    page.goto(server[0])
-    yield page
-    page.close()
-    assert problems == []
+    with watched(browser, server[0]) as page:
+        yield page
 
 
 @pytest.fixture
@@ -72,10 +62,6 @@ def restored(page):
     page.wait_for_function("document.querySelectorAll('#explorer [data-unit]').length")
     expect(page.locator("#download-atlas")).to_be_enabled(timeout=PATIENCE)
     return page
-
-
-def is_foreign(url: str, address: str) -> bool:
-    return not url.startswith((address, "data:", "blob:"))
 
 
 def upload(page: Page, path: Path) -> None:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from sparnet.bootstrap import CONFIDENCE, RESAMPLES, mean_interval
+from sparnet.metrics import CONFIDENCE, RESAMPLES, mean_interval
 
 
 def scipys(values: np.ndarray, seed: int) -> tuple[float, float]:

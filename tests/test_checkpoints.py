@@ -11,15 +11,13 @@ import pytest
 import released
 import torch
 from hub import etag
+from made_up import SMALL, random_faces
 from safetensors.torch import load_file, save_file
 
-from sparnet import SPARNet, SPARNetConfig, checkpoints, convert_released, load_model
+from sparnet import SPARNet, checkpoints, convert_released, load_model
 from sparnet.checkpoints import BUNDLED, DEFAULT_MODEL, MODELS
 from sparnet.errors import UserError
 
-SMALL = SPARNetConfig(
-    size=32, smallest=8, min_channels=8, max_channels=16, hourglass_channels=8, body_depth=2, bottleneck=16
-)
 TINY_RELEASED = released.Architecture(min_ch=8, max_ch=16, body_depth=0, inner=8)
 
 
@@ -38,7 +36,7 @@ def files(folder):
 
 @pytest.fixture
 def face():
-    return torch.rand(1, 3, 32, 32, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    return random_faces()
 
 
 def same(a: SPARNet, b: SPARNet) -> bool:
@@ -189,7 +187,7 @@ def test_a_file_with_another_hash_than_the_table_is_refused(monkeypatch, folder)
     monkeypatch.setattr(checkpoints, "BUNDLED", folder.parent)
     monkeypatch.setitem(MODELS, "model", entry)
     actual = etag("model.safetensors", (folder / "model.safetensors").read_bytes())
-    with pytest.raises(UserError, match=f"SHA-256 {actual}, not {'0' * 64}. Restore it with git"):
+    with pytest.raises(UserError, match=f"SHA-256 {actual}, not {'0' * 64}. To put it right: `git checkout"):
         load_model("model")
     monkeypatch.setitem(MODELS, "model", replace(entry, sha256=actual))
     assert load_model("model").config == SMALL

@@ -11,6 +11,7 @@ import pytest
 import released
 import skimage.data
 import torch
+from made_up import SMALL
 from PIL import Image
 
 from sparnet import SPARNet, SPARNetConfig, cli, images, load_model
@@ -23,13 +24,9 @@ BOX = "170,60,270,190"
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """A model so small that a test can wait for it."""
     torch.manual_seed(0)
-    config = SPARNetConfig(
-        size=32, smallest=8, min_channels=8, max_channels=16, body_depth=2, bottleneck=16, hourglass_channels=8
-    )
     path = tmp_path_factory.mktemp("model")
-    SPARNet(config).save_pretrained(path)
+    SPARNet(SMALL).save_pretrained(path)
     return path
 
 
@@ -326,14 +323,14 @@ def test_no_name_ends_a_folder(run, named, folder, tmp_path):
 def test_a_bug_with_one_photo_is_told_with_its_traceback_and_the_others_go_on(
     run, named, folder, tmp_path, monkeypatch
 ):
-    source, load = named("a.png", "b.png"), images.load
+    source, load = named("a.png", "b.png"), images.load_photo
 
     def broken(path):
         if path.name == "a.png":
             raise ZeroDivisionError("a bug")
         return load(path)
 
-    monkeypatch.setattr(images, "load", broken)
+    monkeypatch.setattr(images, "load_photo", broken)
     code, out, err = run("restore", source, tmp_path / "out", "--model", folder, "--whole")
     assert code == 2
     assert "Traceback" in err

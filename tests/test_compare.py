@@ -18,8 +18,8 @@ from sparnet import Restorer, SPARNet, SPARNetConfig, load_model
 from sparnet.attention import mean_attention
 from sparnet.checkpoints import DEFAULT_MODEL, MODELS
 from sparnet.faces import Face
-from training import metrics
-from viz.compare import Column, OneFace, best, comparison_strip, restored_column, scores, side_by_side
+from sparnet.metrics import psnr
+from viz.compare import Column, OneFace, best, comparison_strip, restored_column, side_by_side
 from viz.tabs import models
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:gradio.queueing")  # its use of pandas
@@ -77,17 +77,6 @@ def plain(value: int, side: int = 128) -> np.ndarray:
     return np.full((side, side, 3), value, np.uint8)
 
 
-def test_psnr_is_the_formula_on_luma_and_ssim_is_the_evaluators():
-    rng = np.random.default_rng(0)
-    sharp = skimage.data.astronaut()[60:188, 160:288]
-    picture = np.clip(sharp + rng.normal(0, 12, sharp.shape), 0, 255).astype(np.uint8)
-    y, truth = (16 + image / 255 @ [65.481, 128.553, 24.966] for image in (picture, sharp))
-    psnr, ssim = scores(picture, sharp)
-    assert psnr == pytest.approx(10 * np.log10(255**2 / np.mean((y - truth) ** 2)), abs=1e-6)
-    assert ssim == pytest.approx(metrics.ssim(picture, sharp), abs=1e-12)
-    assert psnr == pytest.approx(metrics.psnr(picture, sharp), abs=1e-12)
-
-
 def test_a_picture_identical_to_the_original_is_called_that_and_its_facts_are_plain_json():
     flat = np.full((128, 128, 3), 90, np.uint8)  # what bicubic gives back exactly
     face = OneFace(flat, Face(np.array([0.0, 0, 128, 128])), "simulate", whole=True)
@@ -133,7 +122,7 @@ def test_all_columns_get_the_largest_models_size_and_are_scored_against_the_orig
     assert np.array_equal(bicubic.picture, one.degraded(256))
     by_pillow = Image.fromarray(small.picture).resize((256, 256), Image.Resampling.BICUBIC)
     assert np.array_equal(enlarged.picture, np.array(by_pillow))
-    assert enlarged.psnr == pytest.approx(metrics.psnr(np.array(by_pillow), one.crop(256)))
+    assert enlarged.psnr == pytest.approx(psnr(np.array(by_pillow), one.crop(256)))
     assert enlarged.psnr > bicubic.psnr
     assert (original.psnr, still_failed) == (None, failed)
     assert best(columns) == "small"

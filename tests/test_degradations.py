@@ -18,7 +18,6 @@ from torch.utils.data import DataLoader
 
 from sparnet import images
 from training.command import run_command
-from training.contact_sheet import CELL, GAP, contact_sheet, main
 from training.degradations import (
     FILTERS,
     Average,
@@ -33,6 +32,7 @@ from training.degradations import (
     blind,
     random_grey,
 )
+from training.degradations.__main__ import CELL, GAP, degradation_sheet, main
 
 DRAWS = 4000
 ORDER = ((Gaussian, Average, Median, Motion), (Reduce,), (Noise,), (Jpeg,))
@@ -368,7 +368,7 @@ def test_three_faces_in_ten_are_made_grey_by_their_luma():
 
 
 def test_the_sheet_shows_the_sharp_face_and_under_every_degraded_one_what_was_done():
-    sheet = contact_sheet([face(CELL), face(CELL)], columns=4, seed=2)
+    sheet = degradation_sheet([face(CELL), face(CELL)], columns=4, seed=2)
     cell = sheet[GAP : GAP + CELL, GAP : GAP + CELL]
     assert np.array_equal(cell, face(CELL))
     for row in range(2):
@@ -378,8 +378,8 @@ def test_the_sheet_shows_the_sharp_face_and_under_every_degraded_one_what_was_do
             caption = sheet[top + CELL : top + CELL + 24, left : left + CELL]
             assert (caption == 0).any()
     one_row, three_columns = len(sheet) // 2 + GAP // 2, 3 * (CELL + GAP) + GAP
-    assert np.array_equal(contact_sheet([face(CELL)], columns=3, seed=2), sheet[:one_row, :three_columns])
-    assert not np.array_equal(contact_sheet([face(CELL)], columns=4, seed=3), sheet[:one_row])
+    assert np.array_equal(degradation_sheet([face(CELL)], columns=3, seed=2), sheet[:one_row, :three_columns])
+    assert not np.array_equal(degradation_sheet([face(CELL)], columns=4, seed=3), sheet[:one_row])
 
 
 def test_the_command_writes_the_sheet_of_a_folder_and_says_the_seed(tmp_path):
@@ -391,13 +391,13 @@ def test_the_command_writes_the_sheet_of_a_folder_and_says_the_seed(tmp_path):
     assert (done.returncode, done.stderr) == (0, "")
     assert "seed 4" in done.stdout
     assert "2 faces" in done.stdout
-    assert np.array_equal(images.load(out), contact_sheet([images.resize(face(), 64)] * 2, columns=2, seed=4))
+    assert np.array_equal(images.load(out), degradation_sheet([images.resize(face(), 64)] * 2, columns=2, seed=4))
 
 
 def test_one_picture_is_drawn_in_every_row(tmp_path, capsys):
     images.save_png(face(), tmp_path / "face.png")
     main(tmp_path / "face.png", tmp_path / "out.png", seed=1, rows=3, columns=2, size=96)
-    assert np.array_equal(images.load(tmp_path / "out.png"), contact_sheet([face()] * 3, columns=2, seed=1))
+    assert np.array_equal(images.load(tmp_path / "out.png"), degradation_sheet([face()] * 3, columns=2, seed=1))
     assert "3 faces" in capsys.readouterr().out
 
 
@@ -423,20 +423,22 @@ def test_a_users_mistake_ends_the_command_with_one_line(tmp_path, source, out, w
 
 
 def test_the_sheet_is_never_drawn_over_a_picture_and_a_damaged_one_is_left_out(tmp_path, monkeypatch, capsys):
+    faces = tmp_path / "faces"
+    faces.mkdir()
     for name in ("a", "b"):
-        images.save_png(face(), tmp_path / f"{name}.png")
-    (tmp_path / "c.png").write_bytes(b"cut short")
+        images.save_png(face(), faces / f"{name}.png")
+    (faces / "c.png").write_bytes(b"cut short")
 
     def run(out):
-        monkeypatch.setattr(sys, "argv", ["degradations", str(tmp_path), str(out), "--size=32"])
+        monkeypatch.setattr(sys, "argv", ["degradations", str(faces), str(out), "--size=32"])
         with pytest.raises(SystemExit) as ended:
             run_command(main)
         return ended.value.code, capsys.readouterr()
 
-    before = (tmp_path / "a.png").read_bytes()
-    code, told = run(tmp_path / "a.png")
+    before = (faces / "a.png").read_bytes()
+    code, told = run(faces / "a.png")
     assert (code, told.err.count("\n")) == (2, 1)
-    assert (tmp_path / "a.png").read_bytes() == before
+    assert (faces / "a.png").read_bytes() == before
     (tmp_path / "out").mkdir()
     code, told = run(tmp_path / "out" / "sheet.png")
     assert code == 0

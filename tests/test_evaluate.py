@@ -20,24 +20,26 @@ from made_up import pictures
 from PIL import Image
 from skimage.metrics import peak_signal_noise_ratio
 
-from sparnet import SPARNet, SPARNetConfig, bootstrap, images
+from sparnet import SPARNet, SPARNetConfig, images, metrics
 from sparnet.errors import UserError
 from sparnet.faces import Face
+from sparnet.metrics import luma, psnr
 from sparnet.regions import REGIONS, region_masks
-from training import comparison, evaluate
-from training import report as tables
+from training import evaluate, validation
 from training.baselines import RCAN, RCANConfig
 from training.command import run_command
-from training.comparison import BATCH, Comparison, Trial, compare, measure
 from training.data import Index, Item, centre_view, index_pictures
 from training.degradations import fixed
-from training.evaluate import crowd, main, score
-from training.identity import aligned
-from training.instruments import Instruments, known_points
-from training.methods import Bicubic, Pictures, load_network, pairing_name
-from training.metrics import luma, psnr
-from training.protocols import PROTOCOLS, Condition, factor_of
-from training.scores import Ledger, Results, Row, row_from, row_to, summary
+from training.evaluate import main
+from training.evaluation import comparison, tables
+from training.evaluation import report as whole
+from training.evaluation.comparison import BATCH, Case, Trial, compare, measure
+from training.evaluation.identity import aligned
+from training.evaluation.judges import Judges, known_points
+from training.evaluation.ledger import Ledger, Results, Row, row_from, row_to, summary
+from training.evaluation.methods import Bicubic, Pictures, load_network, pairing_name
+from training.evaluation.protocols import PROTOCOLS, Condition, factor_of
+from training.evaluation.report import crowd
 
 ROOT = Path(__file__).parents[1]
 SMALL = SPARNetConfig(
@@ -142,10 +144,8 @@ def test_the_largest_model_decides_the_common_size_and_the_reduction_is_a_factor
 def test_the_score_of_a_model_in_training_is_the_evaluators(faces, model, tmp_path):
     main([str(model)], faces, tmp_path / "scores.json")
     found = report(tmp_path / "scores.json")["scores"]
-    net = SPARNet.from_pretrained(model).train()
-    net.eval()
-    floor, ours = score(net, index_pictures([faces]).items)
-    assert (floor.psnr, ours.psnr) == pytest.approx([found[name]["psnr"]["mean"] for name in ("bicubic", "small")])
+    ours = validation.measure(SPARNet.from_pretrained(model), index_pictures([faces]).items)
+    assert (ours.psnr, ours.ssim) == pytest.approx([found["small"][name]["mean"] for name in ("psnr", "ssim")])
     assert ours.gain == pytest.approx(found["small"]["psnr"]["difference"]["mean"])
 
 
@@ -199,8 +199,8 @@ POINTS = np.random.default_rng(0).uniform(8, 24, (68, 2))
 def test_landmarks_off_by_a_known_share_of_the_eyes_have_that_error(faces):
     eyes = np.linalg.norm(POINTS[36] - POINTS[45])
     answers = iter([POINTS, POINTS + np.array([0.04 * eyes, 0]), None])  # on the sharp face, then on each method's
-    instruments = Instruments(landmarks=lambda face: next(answers))
-    at = trial(faces, Bicubic(), Other(), instruments=instruments)
+    judges = Judges(landmarks=lambda face: next(answers))
+    at = trial(faces, Bicubic(), Other(), judges=judges)
     row = measure(at, compare(at, [0])[0])
     assert row.values["bicubic"]["nrmse"] == pytest.approx(0.04)
     assert row.values["bicubic"]["landmark_auc"] == pytest.approx(0.5)  # half way to 0.08
@@ -215,8 +215,8 @@ def test_the_landmarks_found_in_sharp_pictures_are_the_floor_where_the_true_ones
         (tmp_path / "faces" / f"{i:02}.json").write_text(json.dumps({"landmarks68": (2 * POINTS + 0.5).tolist()}))
     eyes = np.linalg.norm(POINTS[36] - POINTS[45])
     biased = POINTS + np.array([0.02 * eyes, 0])
-    at = trial(tmp_path / "faces", Bicubic(), instruments=Instruments(landmarks=lambda face: biased))
-    found, results = evaluate.evaluate(at, index_pictures([tmp_path / "faces"]), "faces", tmp_path / "scores.json")
+    at = trial(tmp_path / "faces", Bicubic(), judges=Judges(landmarks=lambda face: biased))
+    found, results = whole.evaluate(at, index_pictures([tmp_path / "faces"]), "faces", tmp_path / "scores.json")
     floor = found["landmark_floor"]
     assert (floor["nrmse"]["mean"], floor["nrmse"]["n"]) == (pytest.approx(0.02), 4)
     assert floor["landmark_auc"]["mean"] == pytest.approx(0.75)
@@ -226,12 +226,12 @@ def test_the_landmarks_found_in_sharp_pictures_are_the_floor_where_the_true_ones
     said = tables.terminal(found)
     assert "landmarks known from files beside 4 of 11 faces, found in the sharp picture for the others" in said
     assert "sharp (floor): NRMSE ↓ 0.0200 [0.0200, 0.0200]" in said
-    nowhere = trial(faces, Bicubic(), instruments=Instruments(landmarks=lambda face: biased))
-    assert evaluate.evaluate(nowhere, index_pictures([faces]), "faces")[0]["landmark_floor"] is None
+    nowhere = trial(faces, Bicubic(), judges=Judges(landmarks=lambda face: biased))
+    assert whole.evaluate(nowhere, index_pictures([faces]), "faces")[0]["landmark_floor"] is None
 
 
 def test_a_sharp_face_without_landmarks_is_named_and_not_scored_by_them(faces):
-    at = trial(faces, Bicubic(), instruments=Instruments(landmarks=lambda face: None, regions=True))
+    at = trial(faces, Bicubic(), judges=Judges(landmarks=lambda face: None, regions=True))
     row = measure(at, compare(at, [0])[0])
     assert row.faults == (("no landmarks", "sharp", "in the sharp face"),)
     assert row.values["bicubic"].keys() == {"psnr", "ssim"}
@@ -246,7 +246,7 @@ def test_landmarks_that_cannot_be_read_stop_the_evaluation(faces, model, tmp_pat
 
 
 def test_the_regions_errors_add_up_to_that_of_the_whole_face(faces):
-    at = trial(faces, Bicubic(), instruments=Instruments(landmarks=lambda face: POINTS, regions=True))
+    at = trial(faces, Bicubic(), judges=Judges(landmarks=lambda face: POINTS, regions=True))
     values = measure(at, compare(at, [0])[0]).values["bicubic"]
     squared = {name: 255**2 / 10 ** (values[f"psnr_{name}"] / 10) for name in REGIONS}
     pixels = {name: mask.sum() for name, mask in region_masks(POINTS, 32).items()}
@@ -260,9 +260,9 @@ def test_the_perceptual_distance_sees_eight_bit_faces_in_minus_one_to_one(faces)
         def distances(self, a, b):
             return (a - b).abs().mean(dim=(1, 2, 3))
 
-    at = trial(faces, Bicubic(), instruments=Instruments(lpips=Mean()))
+    at = trial(faces, Bicubic(), judges=Judges(lpips=Mean()))
     (one,) = compare(at, [0])
-    difference = np.abs(one.restored["bicubic"] / 127.5 - one.subject.sharp / 127.5).mean()
+    difference = np.abs(one.restored["bicubic"] / 127.5 - one.sample.sharp / 127.5).mean()
     assert measure(at, one).values["bicubic"]["lpips"] == pytest.approx(difference, rel=1e-5)
 
 
@@ -272,7 +272,7 @@ def test_a_face_that_cannot_be_aligned_is_named_and_has_no_identity(faces):
         lambda face: [Face(np.zeros(4))],
         lambda face: [Face(np.zeros(4), np.ones((5, 2)))],
     ):
-        at = trial(faces, Bicubic(), instruments=Instruments(embedder=Aligning(), detector=detector))
+        at = trial(faces, Bicubic(), judges=Judges(embedder=Aligning(), detector=detector))
         row = measure(at, compare(at, [0])[0])
         assert [(kind, whose) for kind, whose, _ in row.faults] == [("no face", "sharp")]
         assert "identity" not in row.values["bicubic"]
@@ -324,7 +324,7 @@ def test_a_face_against_itself_has_cosine_one_and_strangers_are_told_apart(faces
         tmp_path,
         Pictures("same", tmp_path, items, 32, resize=True),
         Other(),
-        instruments=Instruments(embedder=Embedder()),
+        judges=Judges(embedder=Embedder()),
     )
     rows = [measure(at, one) for one in compare(at, range(FACES))]
     assert all(row.known for row in rows)
@@ -480,7 +480,7 @@ def test_other_peoples_160x160_are_not_cut_as_celebas_when_that_is_said(tmp_path
     assert (celebas["faces"]["cut_as_celebas"], whole["faces"]["cut_as_celebas"]) == (2, 0)
     (item,) = index_pictures([folder]).items[:1]
     (one,) = compare(replace(trial(folder, Bicubic()), size=160, crop="centre"), [0])
-    np.testing.assert_array_equal(one.subject.sharp, item.picture())
+    np.testing.assert_array_equal(one.sample.sharp, item.picture())
 
 
 # Protocols
@@ -553,11 +553,11 @@ def test_attention_units_are_counted_and_order_the_table(model, tmp_path, faces)
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"protocol": "helen"}, "there is no protocol 'helen'; there are plain, helen-16to128"),
-        ({"degradation": "bilinear"}, "there is no degradation 'bilinear'"),
+        ({"protocol": "helen"}, "There is no protocol 'helen'; there are plain, helen-16to128"),
+        ({"degradation": "bilinear"}, "There is no degradation 'bilinear'"),
         ({"degradation": "bicubic3"}, "32x32 faces cannot be reduced 3 times"),
-        ({"protocol": "hd-blind", "degradation": "bicubic8"}, "protocol hd-blind means --degradation blind"),
-        ({"protocol": "hd-blind", "size": 128}, "protocol hd-blind means --size 512"),
+        ({"protocol": "hd-blind", "degradation": "bicubic8"}, "Protocol hd-blind means --degradation blind"),
+        ({"protocol": "hd-blind", "size": 128}, "Protocol hd-blind means --size 512"),
         ({"resume": True}, "give --json too"),
         ({"html": Path("nowhere/report.html")}, "There is no folder nowhere"),
         ({"lpips": Path("nowhere.safetensors")}, "nowhere.safetensors"),
@@ -625,7 +625,7 @@ def test_an_interrupted_evaluation_resumes_to_the_same_report(faces, model, tmp_
     resumed = stop_after(9, monkeypatch)
     with pytest.raises(UserError, match="interrupted evaluation: go on with --resume"):
         main([str(model)], faces, tmp_path / "scores.json")
-    with pytest.raises(UserError, match=r"cannot resume .* protocol\.seed was 0 and is now 1"):
+    with pytest.raises(UserError, match=r"Cannot resume .* protocol\.seed was 0 and is now 1"):
         main([str(model)], faces, tmp_path / "scores.json", resume=True, seed=1)
     main([str(model)], faces, tmp_path / "scores.json", resume=True)
     assert seen + resumed == list(range(FACES))
@@ -651,7 +651,7 @@ def test_changed_pixels_or_landmarks_are_not_resumed_into_the_old_rows(faces, tm
     }[changed]
     content = file.read_bytes()
     file.write_bytes(content[:-9] + bytes([content[-9] ^ 1]) + content[-8:])  # of the same size
-    with pytest.raises(UserError, match=f"cannot resume .* {said} was"):
+    with pytest.raises(UserError, match=f"Cannot resume .* {said} was"):
         main(**options, resume=True)
     file.write_bytes(content)
     main(**options, resume=True)
@@ -703,12 +703,12 @@ def test_a_face_costs_some_bytes_a_number_whatever_the_conditions(tmp_path, monk
         return Row(condition, one.index, one.name, values, (fault,), {} if condition else embeddings)
 
     def nothing(trial, indices, condition, clock):
-        return [Comparison(i, trial.items[i].within, None, False, {}, []) for i in indices]
+        return [Case(i, trial.items[i].within, None, False, {}, []) for i in indices]
 
     monkeypatch.setattr(comparison, "compare", nothing)
     monkeypatch.setattr(comparison, "measure", made_up)
-    monkeypatch.setattr(evaluate, "content_hash", lambda *given: "0" * 64)
-    monkeypatch.setattr(bootstrap, "RESAMPLES", 20)  # for speed: they do not grow with the faces
+    monkeypatch.setattr(whole, "content_hash", lambda *given: "0" * 64)
+    monkeypatch.setattr(metrics, "RESAMPLES", 20)  # for speed: they do not grow with the faces
     file = tmp_path / "one.png"
     file.write_bytes(b"")
     protocol = replace(PROTOCOLS["robustness"], conditions=PROTOCOLS["robustness"].conditions[:2])
@@ -717,7 +717,7 @@ def test_a_face_costs_some_bytes_a_number_whatever_the_conditions(tmp_path, monk
         items = [Item(f"data/{i:06}.png", str(file), 0, 0) for i in range(count)]
         at = Trial(items, [SimpleNamespace(name=name, describe=dict) for name in METHODS], 32, None, protocol=protocol)
         tracemalloc.start()
-        found, results = evaluate.evaluate(at, Index(items, []), "data", tmp_path / "scores.json")
+        found, results = whole.evaluate(at, Index(items, []), "data", tmp_path / "scores.json")
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
         assert found["faces"]["fault_counts"] == {"grey": count}
@@ -793,7 +793,7 @@ def test_the_command_line_names_its_options_and_answers_a_mistake_in_one_line(
         run_command(main)
     assert ended.value.code == 2
     assert capsys.readouterr().err.splitlines() == [
-        "error: --data DIR, the sharp faces, is needed, and one --model or --restored DIR at least"
+        "error: --data DIR, the sharp faces, is needed, and one --model or --restored DIR at least."
     ]
     line = f"evaluate --model {model} --data {faces} --limit 2 --identities (.)(.)"
     monkeypatch.setattr(sys, "argv", line.split())
@@ -804,15 +804,15 @@ def test_the_command_line_names_its_options_and_answers_a_mistake_in_one_line(
 
 
 def test_an_embedders_file_is_read_as_its_kind_says(tmp_path, monkeypatch):
-    from training import instruments
+    from training.evaluation import judges
 
     (tmp_path / "a=b.onnx").write_bytes(b"weights")
     made = []
-    monkeypatch.setattr(instruments, "OnnxEmbedder", lambda *given: made.append(("onnx", *given)))
-    monkeypatch.setattr(instruments, "SFace", lambda *given: made.append(("sface", *given)))
+    monkeypatch.setattr(judges, "OnnxEmbedder", lambda *given: made.append(("onnx", *given)))
+    monkeypatch.setattr(judges, "SFace", lambda *given: made.append(("sface", *given)))
     file = str(tmp_path / "a=b.onnx")
     for identity in (file, f"insightface={file}", f"sface={file}", "sface"):
-        chosen = instruments.choose(identity=identity)
+        chosen = judges.choose(identity=identity)
         assert ("identity by", "sface" if "sface" in identity.split(str(tmp_path))[0] else made[-1][2]) in chosen.record
     assert made == [("onnx", file, "arcface"), ("onnx", file, "insightface"), ("sface", Path(file)), ("sface", None)]
 
@@ -821,7 +821,7 @@ def test_an_embedders_file_is_read_as_its_kind_says(tmp_path, monkeypatch):
     ("files", "said"),
     [
         ({"json_file": "scores", "html": "SCORES"}, "--json and --html would both be written"),
-        ({"sheet": "{faces}/{first}"}, "which is read"),
+        ({"sheet": "{faces}/{first}"}, "would be read as data the next time"),
         ({"json_file": "{model}/config.json"}, "which is read"),
         ({"markdown": "x" * 300}, "longer than"),
     ],

@@ -12,7 +12,7 @@ from PIL import Image
 from skimage.metrics import peak_signal_noise_ratio
 from skimage.transform import SimilarityTransform
 
-from sparnet import faces, images
+from sparnet import faces, hub, images
 from sparnet.errors import UserError
 from sparnet.faces import Face, crop_face, crop_transform, find_detector, paste_face, soft_mask
 
@@ -275,7 +275,7 @@ def test_without_network_and_cache_the_cascade_takes_over_and_says_so(fresh, mon
         raise httpx2.ConnectError("Name or service not known")
 
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
-    monkeypatch.setattr(faces, "get_hf_file_metadata", offline)
+    monkeypatch.setattr(hub, "get_hf_file_metadata", offline)
     detector = find_detector()
     assert detector.name == "LBP cascade"
     assert "Name or service not known" in caplog.text
@@ -310,7 +310,7 @@ def test_only_absence_falls_back_other_errors_are_raised(fresh, monkeypatch, tmp
         raise RuntimeError("a bug")
 
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
-    monkeypatch.setattr(faces, "get_hf_file_metadata", broken)
+    monkeypatch.setattr(hub, "get_hf_file_metadata", broken)
     with pytest.raises(RuntimeError, match="a bug"):
         find_detector()
 
@@ -326,7 +326,7 @@ def test_a_cached_yunet_is_used_without_asking_the_network(fresh, monkeypatch, t
     (repo / "refs" / "main").write_text("0" * 40)
     (snapshot / faces.YUNET_FILE).write_bytes(needed(YUNET).read_bytes())
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
-    monkeypatch.setattr(faces, "get_hf_file_metadata", asked)
+    monkeypatch.setattr(hub, "get_hf_file_metadata", asked)
     detector = find_detector()
     assert detector.name == "YuNet"
     assert len(detector(astronaut)) == 1

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from sparnet.attention import enlarge
-from sparnet.bootstrap import mean_interval
 from sparnet.errors import UserError
+from sparnet.metrics import mean_interval
 from sparnet.model import SPARNet, SPARNetConfig
 from viz.instruments.faithfulness import (
     ALPHA,

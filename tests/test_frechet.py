@@ -9,7 +9,7 @@ from mean_colours import MeanColours
 from scipy.linalg import sqrtm
 
 from sparnet.errors import UserError
-from training.frechet import INCEPTION_URL, InceptionDistances, frechet_distance, frechet_on
+from training.evaluation.frechet import INCEPTION_URL, InceptionDistances, frechet_distance, frechet_on
 
 
 @pytest.fixture

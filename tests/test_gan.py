@@ -17,15 +17,14 @@ from test_training import job, script, weights
 from torch import nn
 from torch.nn import functional as F
 
-from sparnet import SPARNet, images, load_model
+from sparnet import SPARNet, files, images, load_model
 from sparnet.errors import UserError
 from sparnet.model import SPARNetConfig
-from training import perceptual, state
+from training import perceptual, state, validation
 from training.command import Diverged
 from training.data import FaceBatches, Faces, centre_view, index_pictures, join
 from training.degradations import blind, random_grey
 from training.discriminator import Discriminator, MultiScaleDiscriminator
-from training.evaluate import score
 from training.networks import build, plain_state
 from training.recipes import Gan, Recipe
 from training.train import train
@@ -260,7 +259,7 @@ def test_what_cannot_work_is_told_before_a_folder_is_made(faces, tmp_path):
     with pytest.raises(UserError, match="8 pictures do not fill a batch of 9"):
         train(replace(RECIPE, batch_size=9), job(faces, tmp_path / "run"))
     AcceleratorState._reset_state(reset_partial_state=True)
-    with pytest.raises(UserError, match="faces of 64 pixels are too small for 3 discriminators, which need 132"):
+    with pytest.raises(UserError, match="Faces of 64 pixels are too small for 3 discriminators, which need 132"):
         train(replace(RECIPE, gan=replace(RECIPE.gan, scales=3)), job(faces, tmp_path / "run"))
     assert not (tmp_path / "run").exists()
 
@@ -305,22 +304,29 @@ def test_with_lpips_the_best_model_is_the_nearest_by_lpips(faces, tmp_path):
     assert kept == pytest.approx(-min(distances))
     items = index_pictures([faces]).items
     judge = perceptual.load_perceptual("lpips_squeeze", tmp_path / "lpips.safetensors")
-    _, best = score(load_model(str(tmp_path / "run" / "best")), items, lpips=judge)
+    best = validation.measure(load_model(str(tmp_path / "run" / "best")), items, lpips=judge)
     assert best.lpips == pytest.approx(min(distances), abs=1e-5)
 
 
-@pytest.mark.parametrize("file", [".checkpoint.pt.tmp", ".model.tmp/README.md"])
-def test_a_full_disk_ends_the_run_with_what_to_do_and_the_checkpoint_before_is_whole(faces, tmp_path, file):
+@pytest.mark.parametrize("folder", [".", "model"])
+def test_a_full_disk_ends_the_run_with_what_to_do_and_the_checkpoint_before_is_whole(
+    faces, tmp_path, monkeypatch, folder
+):
     out = tmp_path / "run"
     train(replace(RECIPE, steps=4), job(faces, out, max_minutes=0.0))  # one step
-    full = out / file
-    full.parent.mkdir(exist_ok=True)
-    full.symlink_to("/dev/full")  # whose every write fails with "no space left on device"
+    full = out / folder / ".full.tmp"
+
+    def full_disk(size: int) -> str:
+        if not full.is_symlink():
+            full.symlink_to("/dev/full")  # whose every write fails with "no space left on device"
+        return "full"
+
     AcceleratorState._reset_state(reset_partial_state=True)
-    with pytest.raises(UserError, match=r"cannot be written: .*(N|n)o space left.*make room.*--resume"):
-        train(replace(RECIPE, steps=4), job(faces, out, resume=True))
+    with monkeypatch.context() as patch:
+        patch.setattr(files.secrets, "token_hex", full_disk)
+        with pytest.raises(UserError, match=r"cannot be written: .*(N|n)o space left.*make room.*--resume"):
+            train(replace(RECIPE, steps=4), job(faces, out, resume=True))
     assert load_model(str(out / "model")).config == RECIPE.model
-    full.unlink()
     AcceleratorState._reset_state(reset_partial_state=True)
     train(replace(RECIPE, steps=4), job(faces, out, resume=True))
     train_alone = job(faces, tmp_path / "untouched")

@@ -12,11 +12,11 @@ from scipy.stats import mannwhitneyu
 from skimage.data import astronaut
 from skimage.transform import SimilarityTransform
 
-from sparnet import images
+from sparnet import hub, images
 from sparnet.errors import UserError
 from sparnet.faces import find_detector
-from training import identity
-from training.identity import (
+from training.evaluation import identity
+from training.evaluation.identity import (
     TEMPLATE,
     OnnxEmbedder,
     SFace,
@@ -206,10 +206,10 @@ def test_sface_is_taken_from_the_cache_or_says_how_to_fetch_it(monkeypatch, tmp_
     def offline(url, **arguments):
         raise httpx2.ConnectError("no route")
 
-    monkeypatch.setattr(identity, "get_hf_file_metadata", offline)
-    monkeypatch.setattr(identity, "hf_hub_download", cached)
+    monkeypatch.setattr(hub, "get_hf_file_metadata", offline)
+    monkeypatch.setattr(hub, "hf_hub_download", cached)
     with pytest.raises(UserError, match=r"cached\.onnx"):
         SFace()
-    monkeypatch.setattr(identity, "hf_hub_download", not_cached)
+    monkeypatch.setattr(hub, "hf_hub_download", not_cached)
     with pytest.raises(UserError, match="hf download opencv/face_recognition_sface"):
         SFace()

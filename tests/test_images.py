@@ -2,6 +2,7 @@
 
 import io
 import re
+import struct
 import warnings
 import zlib
 
@@ -320,6 +321,23 @@ def test_what_is_not_a_photo_is_named_with_what_is_accepted(data, message):
     with pytest.raises(UserError, match=message) as caught:
         images.decode(data)
     assert "JPEG, PNG, WebP, BMP and TIFF" in str(caught.value)
+
+
+def test_a_bomb_is_called_too_large_and_not_damaged():
+    data = bytearray(encoded(Image.new("L", (1, 1)), "BMP"))
+    data[18:26] = struct.pack("<ii", 60_000, 60_000)
+    with pytest.raises(UserError, match=r"^The picture has hundreds of megapixels, which is more than 40 megapixels"):
+        images.decode(bytes(data))
+
+
+def test_a_jpeg_of_more_passes_than_any_program_makes_is_refused_before_it_is_decoded(photo):
+    """A pass costs 26 bytes and the time of all pixels: 40 MB would take hours."""
+    data = encoded(photo, "JPEG", progressive=True)
+    last = data[data.rindex(b"\xff\xda") : -2]
+    more = [data[:-2] + last * count + data[-2:] for count in (20, images.MAX_SCANS)]
+    assert images.decode(more[0]).shape == photo.shape
+    with pytest.raises(UserError, match=r"more than 100 passes\. Save it again\.$"):
+        images.decode(more[1])
 
 
 @pytest.mark.parametrize("format", ["JPEG", "PNG", "WEBP", "BMP", "TIFF"])

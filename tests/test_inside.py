@@ -14,7 +14,7 @@ from gradio import FileData
 from gradio_client import Client, handle_file
 from PIL import Image
 from playwright.sync_api import Page, expect
-from served import served
+from served import PATIENCE, served, watched
 
 from sparnet import Restorer, SPARNet, SPARNetConfig, images
 from sparnet.errors import UserError
@@ -36,7 +36,6 @@ SMALL = SPARNetConfig(
     degraded_size=16,
 )  # fmt: skip
 UNITS = [plan.name for plan in SMALL.units()]
-PATIENCE = 60_000  # milliseconds, for a busy machine
 
 
 @pytest.fixture(scope="module")
@@ -85,18 +84,8 @@ def subject(model, name):
 
 @pytest.fixture
 def page(server, browser):
-    """The page, just opened; the test fails if its console has an error or it asks any other host for anything."""
-    page = browser.new_page(viewport={"width": 1360, "height": 1000})
-    page.set_default_timeout(PATIENCE)
-    problems = []
-    page.on("console", lambda message: problems.append(message.text) if message.type == "error" else None)
-    page.on("pageerror", lambda error: problems.append(str(error)))
-    ours = (server, "data:", "blob:")
-    page.on("request", lambda request: None if request.url.startswith(ours) else problems.append(request.url))
-    page.goto(server)
-    yield page
-    page.close()
-    assert problems == []
+    with watched(browser, server) as page:
+        yield page
 
 
 @pytest.fixture
@@ -308,7 +297,7 @@ def paint(page: Page, canvas) -> None:
     page.wait_for_timeout(1000)  # the editor sends its layers a moment after the stroke
 
 
-def test_only_pictures_of_the_canvas_are_opened_as_paint(tmp_path):
+def test_only_pictures_of_the_canvas_are_opened_as_paint(tmp_path, monkeypatch):
     def file(kind: str, side: int) -> bytes:
         buffer = io.BytesIO()
         Image.new("RGBA" if kind != "GIF" else "P", (side, side)).save(buffer, kind)
@@ -316,6 +305,7 @@ def test_only_pictures_of_the_canvas_are_opened_as_paint(tmp_path):
 
     assert painting.layer(None) is None
     assert painting.layer(file("PNG", 512)).shape == (512, 512, 4)
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path))
     (tmp_path / "layer.webp").write_bytes(file("WEBP", 512))
     assert painting.layer(FileData(path=str(tmp_path / "layer.webp"))).shape == (512, 512, 4)
     with pytest.raises(UserError, match="larger than the canvas"):

@@ -16,11 +16,11 @@ from skimage.transform import AffineTransform, SimilarityTransform
 from sparnet import faces
 from sparnet.errors import UserError
 from sparnet.faces import LANDMARKS, Face, crop_face, crop_transform, refine, transform_points, whole_landmarks
-from sparnet.landmarks import LandmarkConfig, LandmarkNet, read_landmarks
+from sparnet.landmarks import LandmarkConfig, LandmarkNet, five_of_68, read_landmarks
 from training.data import index_pictures
 from training.landmarks import CELEBA, YAW, aligned, degraded, deviations, most_frontal, parallax, warped
 from training.landmarks import main as train
-from training.landmarks_score import Score, shaken, true_box, true_points
+from training.landmarks_score import Errors, shaken, true_box
 
 SHARED = Path(__file__).parents[2] / "shared"
 EYES = np.array([(205.0, 104), (246, 104)])  # of the astronaut, read off the picture
@@ -290,9 +290,9 @@ def test_on_labelled_faces_the_net_s_alignment_is_several_times_better_than_the_
     folder = SHARED / "faces" / "test" / "helen128"
     if not folder.exists():
         pytest.skip("shared/faces/test/helen128 is not here")
-    score = Score(net)
+    score = Errors(net)
     for path in sorted(folder.glob("*.png")):
-        truth = true_points(np.array(json.loads(path.with_suffix(".json").read_text())["landmarks68"]))
+        truth = five_of_68(np.array(json.loads(path.with_suffix(".json").read_text())["landmarks68"]))
         score.add(np.asarray(Image.open(path).convert("RGB")), shaken(true_box(truth), rng), truth)
     assert len(score.alone) == 50
     alone, refined = np.mean(score.alone, axis=0), np.mean(score.refined, axis=0)

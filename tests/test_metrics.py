@@ -5,7 +5,7 @@ import pytest
 from scipy.ndimage import gaussian_filter
 from skimage.data import astronaut
 
-from training.metrics import luma, psnr, psnr_rgb, ssim, ssim_rgb
+from sparnet.metrics import luma, psnr, psnr_rgb, ssim, ssim_rgb
 
 
 @pytest.fixture

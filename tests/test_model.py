@@ -5,16 +5,13 @@ from dataclasses import replace
 import pytest
 import released
 import torch
+from made_up import SMALL, random_faces
 from torch._subclasses.fake_tensor import FakeTensorMode  # shapes without values, so that 512x512 costs nothing
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
 from sparnet.checkpoints import MODELS, convert_released
 from sparnet.model import SPARNet, SPARNetConfig
-
-SMALL = SPARNetConfig(
-    size=32, smallest=8, min_channels=8, max_channels=16, hourglass_channels=8, body_depth=2, bottleneck=16
-)
 
 
 def small(**changes) -> SPARNet:
@@ -28,10 +25,6 @@ def small(**changes) -> SPARNet:
             module.running_mean.normal_(std=0.1)
             module.running_var.uniform_(0.5, 1.5)
     return model
-
-
-def faces(batch: int = 1, size: int = 32, seed: int = 0) -> torch.Tensor:
-    return torch.rand(batch, 3, size, size, generator=torch.Generator().manual_seed(seed)) * 2 - 1
 
 
 def relative_difference(a: torch.Tensor, b: torch.Tensor) -> float:
@@ -99,7 +92,7 @@ def test_released_weights_give_the_arithmetic_of_the_published_facts(architectur
     state = released.random_state(architecture)
     weights = {f"module.{key}": value for key, value in state.items()} if architecture.maps == "3d" else state
     model = SPARNet.from_weights(*convert_released(weights, **known))
-    face = faces(1, model.config.size)
+    face = random_faces(1, model.config.size)
     restored, alphas = released.restore(state, face, groups=32 if architecture.norm == "group" else None)
     with torch.inference_mode():
         trace = model.trace(face)
@@ -129,7 +122,7 @@ def test_released_names_and_shapes_give_the_configuration_in_the_table(architect
 
 
 def test_trace_and_forward_give_the_same_face():
-    model, face = small(), faces(2)
+    model, face = small(), random_faces(2)
     assert torch.equal(model.trace(face, features=True).restored, model(face))
 
 
@@ -142,13 +135,13 @@ def test_nothing_stays_on_the_model():
         return attributes, hooks, {key: value.clone() for key, value in model.state_dict().items()}
 
     attributes, hooks, weights = state()
-    model.trace(faces(), edit=lambda name, alpha: alpha / 2, features=True)
+    model.trace(random_faces(), edit=lambda name, alpha: alpha / 2, features=True)
     assert state()[:2] == (attributes, hooks)
     assert all(torch.equal(value, weights[key]) for key, value in model.state_dict().items())
 
 
 def test_a_unit_adds_its_gated_features_to_the_shortcut():
-    model, face = small(), faces()
+    model, face = small(), random_faces()
     trace = model.trace(face, features=True)
     first = model.encoder[0].shortcut(model.stem(face)) + trace.alphas["encoder.0"] * trace.features["encoder.0"]
     x = first
@@ -161,7 +154,7 @@ def test_a_unit_adds_its_gated_features_to_the_shortcut():
 
 @pytest.mark.parametrize("attention", ["2d", "3d"])
 def test_alpha_zero_closes_every_unit_and_one_opens_it(attention):
-    model, face = small(attention=attention), faces()
+    model, face = small(attention=attention), random_faces()
     x = model.stem(face)
     for _, unit in model.units():
         x = unit.shortcut(x)
@@ -176,7 +169,7 @@ def test_alpha_zero_closes_every_unit_and_one_opens_it(attention):
 
 
 def test_an_edit_changes_only_its_unit_and_what_comes_after():
-    model, face = small(), faces()
+    model, face = small(), random_faces()
     before = model.trace(face)
     after = model.trace(face, edit=lambda name, alpha: alpha * 0.25 if name == "body.0" else alpha)
     names = list(before.alphas)
@@ -190,11 +183,11 @@ def test_an_edit_changes_only_its_unit_and_what_comes_after():
 @pytest.mark.parametrize("edited", [torch.ones(5, 7), None], ids=["wrong shape", "nothing"])
 def test_an_edit_that_does_not_fit_names_its_unit(edited):
     with pytest.raises(ValueError, match=r"for encoder\.1; a tensor is needed that broadcasts .*\(1, 1, 8, 8\)"):
-        small().trace(faces(), edit=lambda name, alpha: edited if name == "encoder.1" else alpha)
+        small().trace(random_faces(), edit=lambda name, alpha: edited if name == "encoder.1" else alpha)
 
 
 def test_faces_of_a_batch_do_not_see_each_other():
-    model, batch = small(), faces(3)
+    model, batch = small(), random_faces(3)
     together = model.trace(batch)
     for i in range(3):
         alone = model.trace(batch[i : i + 1])
@@ -205,7 +198,7 @@ def test_faces_of_a_batch_do_not_see_each_other():
 @pytest.mark.parametrize("changes", [{}, {"activation": "prelu"}, {"norm": "instance"}, {"attention": "3d"}])
 def test_every_parameter_learns(changes):
     model = small(**changes).train()
-    F.l1_loss(model(faces(2)), faces(2, seed=1)).backward()
+    F.l1_loss(model(random_faces(2)), random_faces(2, seed=1)).backward()
     assert [name for name, p in model.named_parameters() if p.grad is None or not p.grad.any()] == []
 
 
@@ -224,14 +217,14 @@ def test_every_parameter_learns(changes):
 )
 def test_every_member_of_the_family_restores_a_face(changes):
     model = small(**changes)
-    trace = model.trace(faces(2, model.config.size))
+    trace = model.trace(random_faces(2, model.config.size))
     assert trace.restored.shape == (2, 3, model.config.size, model.config.size)
     assert trace.restored.isfinite().all()
     assert all(alpha.min() > 0 and alpha.max() < 1 for alpha in trace.alphas.values())
 
 
 def test_bfloat16_autocast_gives_nearly_the_same_face():
-    model, face = small(), faces()
+    model, face = small(), random_faces()
     with torch.autocast("cpu", torch.bfloat16):
         halved = model.trace(face)
     assert halved.alphas["body.0"].dtype == torch.bfloat16

@@ -9,9 +9,8 @@ from skimage.data import astronaut
 
 from sparnet.errors import UserError
 from sparnet.faces import TEMPLATE
+from sparnet.metrics import psnr, region_psnr
 from sparnet.regions import REGIONS, masks_from_five_points, region_masks
-from training.metrics import psnr
-from training.regions import region_psnr
 
 
 def arc(centre, radii, first, last, points):

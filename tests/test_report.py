@@ -9,13 +9,13 @@ import torch
 from PIL import Image
 
 from sparnet import SPARNet, SPARNetConfig, images
-from training import gallery, report
-from training.comparison import Trial
 from training.data import Index, index_pictures
-from training.evaluate import evaluate
-from training.instruments import Instruments
-from training.methods import Bicubic, Network, Pictures
-from training.protocols import PROTOCOLS, SWEEPS
+from training.evaluation import gallery, tables
+from training.evaluation.comparison import Trial
+from training.evaluation.judges import Judges
+from training.evaluation.methods import Bicubic, Model, Pictures
+from training.evaluation.protocols import PROTOCOLS, SWEEPS
+from training.evaluation.report import evaluate
 
 SMALL = SPARNetConfig(
     size=32,
@@ -46,10 +46,10 @@ def faces(tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def at(faces) -> Trial:
     torch.manual_seed(0)
-    network = Network("a_model", SPARNet(SMALL).eval())
+    network = Model("a_model", SPARNet(SMALL).eval())
     found = iter(np.random.default_rng(0).normal(POINTS, 0.3, (100, 68, 2)))
-    instruments = Instruments(landmarks=lambda face: next(found), regions=True)
-    return Trial(index_pictures([faces]).items, [Bicubic(), network], 32, "bicubic4", instruments)
+    judges = Judges(landmarks=lambda face: next(found), regions=True)
+    return Trial(index_pictures([faces]).items, [Bicubic(), network], 32, "bicubic4", judges)
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +68,7 @@ def html(evaluated, at) -> str:
 
 
 def test_the_terminal_says_over_how_many_and_what_is_wrong(scores):
-    said = report.terminal(scores)
+    said = tables.terminal(scores)
     assert "faces_1: 9 of 10 faces, 8x8 -> 32x32, bicubic; PSNR and SSIM on Y" in said
     assert "unreadable (not scored), 1: 08.png" in said
     ours = scores["scores"]["a_model"]["psnr"]
@@ -79,12 +79,12 @@ def test_the_terminal_says_over_how_many_and_what_is_wrong(scores):
 
 
 def test_markdown_and_latex_hold_the_same_table(scores):
-    pipes = [line.strip("| ").split(" | ") for line in report.markdown(scores).splitlines() if line.startswith("|")]
+    pipes = [line.strip("| ").split(" | ") for line in tables.markdown(scores).splitlines() if line.startswith("|")]
     head, rows = pipes[0], pipes[2:]
     assert (head[0], head[2], head[3]) == ("method", "PSNR dB ↑", "gain dB")
     assert len({len(line) for line in pipes}) == 1
     assert rows[1][2].startswith(f"{scores['scores']['a_model']['psnr']['mean']:.3f} [")
-    tex = report.latex(scores)
+    tex = tables.latex(scores)
     line = next(line for line in tex.splitlines() if line.strip().startswith("a\\_model"))
     cells = [cell.strip() for cell in line.removesuffix("\\\\").split("&")]
     assert cells[2:] == rows[1][2:]
@@ -94,7 +94,7 @@ def test_markdown_and_latex_hold_the_same_table(scores):
 
 def test_published_figures_stand_apart_with_the_gain_over_their_own_bicubic(scores):
     helen = scores | {"protocol": scores["protocol"] | {"name": "helen-16to128"}}
-    head, rows = report.published_table(helen)
+    head, rows = tables.published_table(helen)
     assert dict(zip(head, rows[-1], strict=True)) == {
         "published": "SPARNet",
         "PSNR dB": "26.59",
@@ -103,8 +103,8 @@ def test_published_figures_stand_apart_with_the_gain_over_their_own_bicubic(scor
         "landmark AUC": "0.585",
         "identity": "0.555",
     }
-    assert "not measured here" in report.terminal(helen)
-    assert report.published_table(scores) is None
+    assert "not measured here" in tables.terminal(helen)
+    assert tables.published_table(scores) is None
 
 
 def test_attention_is_painted_on_the_grey_face_between_its_ends():
@@ -229,10 +229,10 @@ def test_foreign_names_are_text_in_every_table(scores):
         "data": scores["data"] | {"name": name},
         "run": scores["run"] | {"seconds_per_face": {}},
     }
-    pipes = [line for line in report.markdown(hostile).splitlines() if line.startswith("|")]
+    pipes = [line for line in tables.markdown(hostile).splitlines() if line.startswith("|")]
     assert len(pipes) == 3
     assert len({line.count("|") for line in pipes}) == 1
-    assert "<b>" not in report.markdown(hostile)
-    tex = re.sub(r"\$\\[a-z]+\$", "", report.latex(hostile))  # our own arrows
+    assert "<b>" not in tables.markdown(hostile)
+    tex = re.sub(r"\$\\[a-z]+\$", "", tables.latex(hostile))  # our own arrows
     assert re.findall(r"(?<!\\)[_%#$]", tex) == []
-    assert "<b>a|b`_$\\n: 9 of 10 faces" in report.terminal(hostile)
+    assert "<b>a|b`_$\\n: 9 of 10 faces" in tables.terminal(hostile)

@@ -55,8 +55,8 @@ def spread(shards: Path, out: Path) -> None:
     seen = []
     for step in fetch(run):
         seen += [json.loads(message) for batch in step for message in batch["skipped"]]
-        run.step += 1
-    (out / f"keys-{run.accelerator.process_index}.json").write_text(json.dumps(seen))
+        run.progress.step += 1
+    (out / f"keys-{run.setup.accelerator.process_index}.json").write_text(json.dumps(seen))
 
 
 @pytest.fixture(scope="module")

@@ -141,7 +141,7 @@ def test_a_disk_that_fills_leaves_the_model_exported_before(tmp_path, request):
     state.export(model, tmp_path / "model", "a card")
     before = contents(tmp_path)
     request.getfixturevalue("small_files")
-    with pytest.raises(UserError, match="model cannot be written"):
+    with pytest.raises(UserError, match=r"model\.safetensors cannot be written"):
         state.export(model, tmp_path / "model", "another card")
     assert contents(tmp_path) == before
 
@@ -153,7 +153,7 @@ def test_a_folder_has_one_trainer_until_that_ends_however_it_ends(run):
     )
     try:
         assert holder.stdout.readline() == b"locked\n"
-        with pytest.raises(UserError, match="another process trains in"):
+        with pytest.raises(UserError, match="Another process trains in"):
             state.lock(run, resume=True)
         holder.kill()
         holder.wait()
@@ -183,4 +183,13 @@ def test_a_full_disk_that_a_thread_finds_first_ends_the_command_with_one_line(mo
     with pytest.raises(SystemExit) as ended:
         run_command(work)
     assert ended.value.code == 2
-    assert capfd.readouterr().err == "error: logs/events cannot be written: No space left on device; make room\n"
+    assert capfd.readouterr().err == "error: logs/events: No space left on device. Make room or choose another place.\n"
+
+
+def test_what_a_killed_trainer_had_half_written_goes_when_the_next_has_the_folder(run):
+    (run / "model").mkdir()
+    for leftover in (run / ".0123.tmp", run / "model" / ".4567.tmp"):
+        leftover.write_bytes(b"half")
+    state.lock(run, resume=True).close()
+    assert not list(run.rglob("*.tmp"))
+    assert state.load_checkpoint(run, pytest.fail)["step"] == 2

@@ -12,6 +12,17 @@ from sparnet import threads
 from sparnet.threads import Look, free_cores, own_cores
 
 BEFORE = Look(100.0, 5000.0, 70.0)
+UNTIL_TORCH = """
+import os, sys
+
+class Watch:
+    def find_spec(name, path=None, target=None):
+        if name == "torch":
+            print(os.environ.get("GOMP_SPINCOUNT"), flush=True)
+            os._exit(0)
+
+sys.meta_path.insert(0, Watch)
+"""
 
 
 @pytest.mark.parametrize(
@@ -53,12 +64,14 @@ def test_torch_follows_unless_the_user_has_said_how_many(monkeypatch):
     torch.set_num_threads(before)
 
 
-@pytest.mark.parametrize(("module", "spins"), [("training.train", "1000"), ("training.evaluate", "None")])
-def test_only_the_trainers_threads_spin_less(module, spins, tmp_path):
-    (tmp_path / "sitecustomize.py").write_text(
-        "import atexit, os\natexit.register(lambda: print(os.environ.get('GOMP_SPINCOUNT')))\n"
-    )
+@pytest.mark.parametrize(
+    ("command", "spins"),
+    [("training.train", "1000"), ("sparnet_command train", "1000"), ("training.evaluate", "None")],
+)
+def test_only_the_trainers_threads_spin_less_when_torch_is_imported(command, spins, tmp_path):
+    (tmp_path / "sitecustomize.py").write_text(UNTIL_TORCH)
     environment = {name: value for name, value in os.environ.items() if name != "GOMP_SPINCOUNT"}
     environment |= {"PYTHONPATH": f"{tmp_path}{os.pathsep}{Path(__file__).parents[1]}"}
-    done = subprocess.run([sys.executable, "-m", module, "--help"], env=environment, capture_output=True, text=True)
-    assert done.stdout.splitlines()[-1] == spins
+    line = [sys.executable, "-m", *command.split(), "--help"]
+    done = subprocess.run(line, env=environment, capture_output=True, text=True)
+    assert done.stdout == f"{spins}\n", done.stderr

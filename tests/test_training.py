@@ -25,17 +25,17 @@ from torch.nn import functional as F
 
 from sparnet import SPARNet, images, load_model
 from sparnet.errors import UserError
+from sparnet.metrics import psnr
 from sparnet.model import SPARNetConfig
-from training import evaluate, precision, state
+from training import evaluate, precision, sitting, state, validation
 from training import train as trainer
 from training.command import Diverged
 from training.data import FaceBatches, Faces, index_pictures, join
-from training.evaluate import score
 from training.losses import PIXEL
-from training.metrics import psnr
 from training.recipes import RECIPES, Anneal, Gan, Recipe, last_quarter
 from training.run import Job
-from training.train import SPEED_STEPS, main, train
+from training.sitting import SPEED_STEPS
+from training.train import main, train
 
 pytestmark = pytest.mark.usefixtures("fresh_accelerator")
 ROOT = Path(__file__).parents[1]
@@ -205,7 +205,7 @@ def test_a_damaged_checkpoint_is_told_and_the_one_before_it_is_used(tmp_path):
     assert state.load_checkpoint(tmp_path, told.append) == checkpoint(1)
     assert "checkpoint.pt is damaged" in told[0]
     (tmp_path / state.PREVIOUS).write_bytes(b"")
-    with pytest.raises(UserError, match="no readable checkpoint"):
+    with pytest.raises(UserError, match="No readable checkpoint"):
         state.load_checkpoint(tmp_path, told.append)
 
 
@@ -222,7 +222,8 @@ def test_minutes_that_are_over_end_the_run_with_a_checkpoint_and_a_model(faces, 
 def ticking(monkeypatch):
     """A clock that moves by a second whenever the trainer looks at it, so that a busy machine changes nothing."""
     seconds = count()
-    monkeypatch.setattr(trainer, "time", SimpleNamespace(monotonic=lambda: next(seconds)))
+    for module in (trainer, sitting):
+        monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: next(seconds)))
 
 
 @pytest.mark.usefixtures("ticking")
@@ -244,9 +245,9 @@ def test_minutes_are_annealed_in_their_last_quarter_and_the_card_says_so(faces, 
 def test_sittings_go_on_at_the_constant_rate_until_one_anneals(faces, tmp_path):
     recipe = replace(RECIPE, steps=100_000, warmup=0)
     task = job(faces, tmp_path / "run", max_minutes=1, anneal_minutes=0, resume=False)
-    for sitting in range(2):
+    for number in range(2):
         AcceleratorState._reset_state(reset_partial_state=True)
-        folder = train(recipe, replace(task, resume=sitting > 0))
+        folder = train(recipe, replace(task, resume=number > 0))
         assert "The rate was not annealed." in (folder / "README.md").read_text()
     AcceleratorState._reset_state(reset_partial_state=True)
     train(recipe, replace(task, resume=True, max_minutes=None, anneal_minutes=0.5, anneal_loss="l2"))
@@ -270,8 +271,8 @@ def test_a_run_killed_in_its_anneal_and_resumed_ends_with_the_same_bytes(faces, 
 
     def copy_as_a_kill_would_leave_it(run, name=state.CHECKPOINT):
         write(run, name)
-        if run.anneal and not killed.exists():
-            shutil.copytree(run.job.out, killed)
+        if run.progress.anneal and not killed.exists():
+            shutil.copytree(run.setup.job.out, killed)
 
     monkeypatch.setattr(trainer, "write_checkpoint", copy_as_a_kill_would_leave_it)
     recipe = replace(RECIPE, steps=100_000)
@@ -419,7 +420,7 @@ def test_a_second_run_in_the_folder_is_refused_and_a_killed_one_leaves_it_free_a
         time.sleep(0.01)
     again = replace(task, resume=True, max_minutes=0.0)
     try:
-        with pytest.raises(UserError, match="another process trains in"):
+        with pytest.raises(UserError, match="Another process trains in"):
             train(replace(RECIPE, steps=100_000), again)
     finally:
         first.kill()
@@ -432,7 +433,7 @@ def test_a_second_run_in_the_folder_is_refused_and_a_killed_one_leaves_it_free_a
 def test_what_a_run_leaves_is_no_data(finished):
     with pytest.raises(UserError, match="is the folder of a training run"):
         index_pictures([finished])
-    with pytest.raises(UserError, match="no pictures in"):
+    with pytest.raises(UserError, match="No pictures in"):
         index_pictures([finished.parent])
 
 
@@ -545,7 +546,7 @@ def test_data_without_any_readable_picture_stops_the_run(tmp_path):
     (tmp_path / "faces").mkdir()
     for i in range(4):
         (tmp_path / "faces" / f"{i}.jpg").write_text("not a photo")
-    with pytest.raises(UserError, match="too many pictures in a row"):
+    with pytest.raises(UserError, match="Too many pictures in a row"):
         train(RECIPE, job(tmp_path / "faces", tmp_path / "run"))
 
 
@@ -581,16 +582,24 @@ def test_the_paper_and_the_released_recipe_differ_as_the_facts_say():
     assert (released.zoom, released.flip) == ((1.0, 1.3), True)
 
 
-def test_score_measures_the_model_and_bicubic_on_the_same_faces(faces):
+def test_validation_measures_the_model_and_bicubic_on_the_same_faces_and_shows_them(faces):
     torch.manual_seed(0)
-    model = SPARNet(SMALL).eval()
-    seen = []
-    floor, ours = score(model, index_pictures([faces]).items, watch=lambda *faces: seen.append(faces))
-    assert (floor.faces, ours.faces, len(seen)) == (12, 12, 12)
-    assert floor.psnr == pytest.approx(np.mean([psnr(degraded, sharp) for degraded, _, sharp in seen]))
-    assert ours.psnr == pytest.approx(np.mean([psnr(restored, sharp) for _, restored, sharp in seen]))
-    assert ours.gain == pytest.approx(ours.psnr - floor.psnr)
-    assert seen[0][2].shape == (32, 32, 3)
+    items = index_pictures([faces]).items[:5]
+    found = validation.measure(SPARNet(SMALL).eval(), items)
+    assert (found.faces, found.sheet.shape) == (5, (5 * 32, 3 * 32, 3))
+    shown = [[found.sheet[y : y + 32, x : x + 32] for x in (0, 32, 64)] for y in range(0, 5 * 32, 32)]
+    for (degraded, _, sharp), item in zip(shown, items, strict=True):
+        np.testing.assert_array_equal(sharp, images.resize(images.load(item.path), 32))
+        np.testing.assert_array_equal(degraded, images.degrade(sharp, 8))
+    bicubic = np.mean([psnr(degraded, sharp) for degraded, _, sharp in shown])
+    assert found.psnr == pytest.approx(np.mean([psnr(restored, sharp) for _, restored, sharp in shown]))
+    assert found.gain == pytest.approx(found.psnr - bicubic)
+
+
+def test_the_trainer_imports_nothing_of_the_evaluator():
+    code = "import sys, training.train\nprint([name for name in sys.modules if 'training.evaluat' in name])"
+    done = subprocess.run([sys.executable, "-c", code], env=ALONE, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
 
 
 def test_training_needs_nothing_of_the_app():
@@ -609,7 +618,7 @@ def test_the_command_lists_recipes_and_answers_mistakes_in_one_line(tmp_path, ca
     assert "10.52 M parameters    14.3 GFLOP" in listing
     wrong = command("sparnet-huge", "--data", tmp_path, "--out", tmp_path / "run")
     assert wrong.returncode == 2
-    assert wrong.stderr.startswith("error: there is no recipe 'sparnet-huge'")
+    assert wrong.stderr.startswith("error: There is no recipe 'sparnet-huge'")
     assert len(wrong.stderr.strip().splitlines()) == 1
 
 

@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from sparnet.attention import enlarge
-from sparnet.bootstrap import mean_interval
 from sparnet.errors import UserError
 from sparnet.faces import TEMPLATE
+from sparnet.metrics import mean_interval
 from sparnet.model import SPARNet, SPARNetConfig, Trace
 from sparnet.regions import TEMPLATE68, masks_from_five_points
 from viz.instruments.regions import (

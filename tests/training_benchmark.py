@@ -1,8 +1,8 @@
 """How fast `sparnet` trains, beside a plain loop of the same network, and whether its pictures come fast enough.
 
-    the trainer's own step: bfloat16, channels last, fused Adam, clipping, averaging --+
-    a plain one: float32, NCHW, Adam, nothing else ------------------------------------+-- in turns -> images/s, ratio
-    the trainer's, compiled (--compile) -----------------------------------------------+
+    the trainer's step: channels last, fused Adam, clipping, averaging; fp32 and bf16 --+
+    a plain one: float32, NCHW, Adam, nothing else -------------------------------------+-- in turns -> images/s, ratio
+    the trainer's, compiled (--compile) ------------------------------------------------+
     pictures -> the trainer's loader -> images/s, over those of the training
 
 `make bench-training`; with ARGS="--data DIR" for pictures of your own and ARGS="--compile" for torch.compile too.
@@ -19,6 +19,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from accelerate.state import AcceleratorState
 from benchmark import print_machine
 from PIL import Image
 from torch.nn import functional as F
@@ -43,15 +44,26 @@ def main():
     recipe = replace(find_recipe("sparnet"), batch_size=options.batch_size, steps=10**6)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        run = prepare(recipe, Job([options.data or made_up_pictures(folder / "faces")], folder / "run"))
-        ways = {"plain float32 NCHW": plain(run), "the trainer": trainer(run)}
+        job = Job([options.data or made_up_pictures(folder / "faces")], folder / "run")
+        run = prepare(recipe, job)  # which says what it computes in, and why
+        chosen = run.recipe.precision
+        other = "fp32" if chosen == "bf16" else "bf16"
+        AcceleratorState._reset_state()
+        beside = prepare(replace(recipe, precision=other), replace(job, out=folder / "other"))
+        ways = {
+            "plain float32 NCHW": plain(run),
+            "the trainer": trainer(run),
+            f"the trainer in {other}": trainer(beside),
+        }
         if options.compile:
-            job = replace(run.job, out=folder / "compiled", compile=True)
+            AcceleratorState._reset_state()
+            job = replace(run.setup.job, out=folder / "compiled", compile=True)
             ways["the trainer, compiled"] = trainer(prepare(recipe, job))
         speed = time_steps(ways, options.rounds, recipe.batch_size)
         loading = time_loading(run)
-    print(f"\npictures by {run.job.workers} worker: {loading:.1f} images/s, {loading / speed:.1f} times the trainer's")
-    if run.accelerator.device.type == "cuda":
+    workers = run.setup.job.workers
+    print(f"\npictures by {workers} worker: {loading:.1f} images/s, {loading / speed:.1f} times the trainer's")
+    if run.setup.accelerator.device.type == "cuda":
         print_share_of_peak(recipe.model, speed)
 
 
@@ -67,12 +79,12 @@ def made_up_pictures(folder: Path) -> Path:
 def trainer(run: Run) -> Callable[[], object]:
     """The trainer's step, always on the same batch."""
     [batches] = islice(fetch(run), 1)
-    return lambda: take_step(run, batches, False)
+    return lambda: take_step(run, batches, {})
 
 
 def plain(run: Run) -> Callable[[], object]:
     """A step as one would first write it: the same network, loss and batch size; `item` waits for a GPU."""
-    device, config = run.accelerator.device, run.recipe.model
+    device, config = run.setup.accelerator.device, run.recipe.model
     model = SPARNet(config).to(device).train()
     adam = torch.optim.Adam(model.parameters(), run.recipe.lr, run.recipe.betas)
     degraded, sharp = torch.rand(2, run.recipe.batch_size, 3, config.size, config.size, device=device) * 2 - 1

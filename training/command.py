@@ -1,14 +1,11 @@
 """How the package's command lines end: 0 done, 2 a user's mistake in one line, 3 the training diverged."""
 
-import errno
 import threading
 from collections.abc import Callable
 
 import typer
 
-from sparnet.command import fail, run
-
-FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+from sparnet.command import REFUSALS, fail, run
 
 
 class Diverged(Exception):
@@ -24,13 +21,9 @@ def run_command(function: Callable) -> None:
         run(app)
     except Diverged as error:
         fail(str(error), 3)
-    except OSError as error:
-        if error.errno not in FULL:
-            raise
-        fail(f"{error.filename or 'a file'} cannot be written: {error.strerror}; make room")
 
 
 def _from_thread(failed: threading.ExceptHookArgs) -> None:
     """What TensorBoard's writer finds out of a full disk it raises again where it is next used: not told twice."""
-    if getattr(failed.exc_value, "errno", None) not in FULL:
+    if getattr(failed.exc_value, "errno", None) not in REFUSALS:
         threading.__excepthook__(failed)

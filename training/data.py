@@ -34,8 +34,8 @@ FACE_SQUARES = {  # (width, height) of a picture -> x, y, side of the face's squ
     (160, 160): (9, 18, 128),  # the same photos, cut at (16, 32)
 }
 Crop = Literal["auto", "centre"]
-"""How a picture is cut to the face: by the table, or always by its largest centred square, as other people's data of
-these sizes should be."""
+"""How a picture is cut to the face: by the table, or always to its largest centred square, as data of these sizes that
+is not CelebA's should be."""
 
 
 class Item(NamedTuple):
@@ -60,7 +60,7 @@ class Item(NamedTuple):
                 file.seek(self.offset)
                 return file.read(self.size)
         except OSError as error:
-            raise UserError(f"{self.name}: {error.strerror}") from error
+            raise UserError(f"{self.name}: {error.strerror}.") from error
 
     def picture(self) -> ndarray:
         """Read and decode, (H,W,3) uint8 RGB; `UserError` names the picture and says why it cannot be read."""
@@ -97,7 +97,7 @@ def index_pictures(paths: Iterable[Path]) -> Index:
     index, paths = Index([], []), [Path(path) for path in paths]
     for root in paths:
         if not root.exists():
-            raise UserError(f"there is no {root}; --data takes a folder of pictures or of tar shards, or one shard")
+            raise UserError(f"There is no {root}; --data takes a folder of pictures or of tar shards, or one shard.")
 
         def name_of(file: Path, root: Path = root) -> str:
             return printable(Path(root.name, file.relative_to(root)).as_posix())
@@ -113,7 +113,8 @@ def index_pictures(paths: Iterable[Path]) -> Index:
             else:
                 index.ignored.append(name)
     if not index.items:
-        raise UserError(f"no pictures in {', '.join(map(str, paths))}; looked for {' '.join(images.SUFFIXES)} and .tar")
+        kinds = " ".join(images.SUFFIXES)
+        raise UserError(f"No pictures in {', '.join(map(str, paths))}; looked for {kinds} and .tar.")
     return index
 
 
@@ -148,7 +149,7 @@ def _index_shard(path: Path, name: str, index: Index) -> None:
                 else:
                     index.ignored.append(inside)
     except (tarfile.TarError, OSError) as error:
-        raise UserError(f"the shard {path} cannot be read ({error}); copy it again or take it away") from error
+        raise UserError(f"The shard {path} cannot be read ({error}); copy it again or take it away.") from error
 
 
 def is_celebas(width: int, height: int, crop: Crop = "auto") -> bool:
@@ -239,7 +240,7 @@ class FaceBatches(Sampler):
     def __init__(self, pictures: int, batch_size: int, seed: int, start: int, steps: int):
         if pictures < batch_size:
             raise UserError(
-                f"{pictures} pictures do not fill a batch of {batch_size}; give more or a smaller --batch-size"
+                f"{pictures} pictures do not fill a batch of {batch_size}; give more or a smaller --batch-size."
             )
         self.pictures, self.batch_size, self.seed, self.start, self.steps = pictures, batch_size, seed, start, steps
         self.drop_last = True

@@ -22,7 +22,7 @@ import numpy as np
 import torch
 import typer
 from numpy import ndarray
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
@@ -37,14 +37,13 @@ from sparnet.faces import (
     inverse_transform,
     transform_points,
 )
-from sparnet.files import make_folder
+from sparnet.files import make_folder, save_bytes
 from sparnet.folders import check_outside
 from sparnet.hub import CONFIG, WEIGHTS
 from sparnet.landmarks import MIRRORED, LandmarkNet
 from training.command import Diverged, run_command
 from training.data import Item, index_pictures
 from training.degradations import Jpeg
-from training.state import write_whole
 
 # Eyes, nose and mouth corners of aligned CelebA photos, 178x218: checked against the mean of 1,000 of them.
 CELEBA = np.array([(69, 111), (108, 111), (88.5, 133.5), (72, 152), (105.5, 152)])
@@ -82,7 +81,7 @@ def aligned(item: Item) -> tuple[ndarray, ndarray]:
     if (width, height) not in CANONICAL:
         raise UserError(
             f"{item.name} is {width} x {height}: where its points are is known only of faces aligned as CelebA's "
-            "(178 x 218, or 160 x 160 cut at 16, 32) or FFHQ's (512 x 512)"
+            "(178 x 218, or 160 x 160 cut at 16, 32) or FFHQ's (512 x 512)."
         )
     points = CANONICAL[width, height]
     if width > 256:
@@ -129,16 +128,16 @@ def warped(
     to_view[:, 2] -= target.mean(axis=0)
     to_view = turn @ to_view
     to_view[:, 2] += target.mean(axis=0) + generator.normal(0, 3 * spread * unit, 2)
-    there = points @ to_view[:, :2].T + to_view[:, 2]
-    eyes = there[:2]
-    there = there + parallax(*there.T, eyes, yaw).T + generator.normal(0, ASTRAY * strength * unit, (5, 2))
+    places = points @ to_view[:, :2].T + to_view[:, 2]
+    eyes = places[:2]
+    places = places + parallax(*places.T, eyes, yaw).T + generator.normal(0, ASTRAY * strength * unit, (5, 2))
 
     # photo(p) = to_photo(p - parallax(p)) + sum of w_i * bump(p - there_i), with w such that photo(there_i) = points_i
     to_photo = cv2.invertAffineTransform(to_view)
-    bumps = _bump(there[:, None, 0] - there[:, 0], unit) * _bump(there[:, None, 1] - there[:, 1], unit)
-    weights = np.linalg.solve(bumps, points - transform_points(to_photo, there - parallax(*there.T, eyes, yaw).T))
+    bumps = _bump(places[:, None, 0] - places[:, 0], unit) * _bump(places[:, None, 1] - places[:, 1], unit)
+    weights = np.linalg.solve(bumps, points - transform_points(to_photo, places - parallax(*places.T, eyes, yaw).T))
     axis = np.arange(size)
-    bump_x, bump_y = (_bump(axis[:, None] - centre, unit) for centre in there.T)
+    bump_x, bump_y = (_bump(axis[:, None] - centre, unit) for centre in places.T)
     finer = min(1, 1.2 * np.sqrt(np.linalg.det(to_view[:, :2])))  # reduced first, so that sampling does not alias
     reduced = cv2.resize(picture, None, fx=finer, fy=finer, interpolation=cv2.INTER_AREA)
     scales = np.divide(reduced.shape[1::-1], picture.shape[1::-1])
@@ -147,7 +146,7 @@ def warped(
     for (a, b, c), weight, scale in zip(to_photo, weights.T, scales, strict=True):
         place = a * x + b * y + c + (bump_y * weight) @ bump_x.T
         source.append(((place + 0.5) * scale - 0.5).astype(np.float32))
-    return cv2.remap(reduced, *source, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101), there
+    return cv2.remap(reduced, *source, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101), places
 
 
 def parallax(x: ndarray, y: ndarray, eyes: ndarray, yaw: float) -> ndarray:
@@ -224,7 +223,7 @@ def main(
         for crops, points in bar:
             loss = (net(crops.contiguous(memory_format=torch.channels_last)) - points).abs().mean() / eye_distance
             if not loss.isfinite():
-                raise Diverged(f"the loss is {loss.item()} at step {bar.n}; nothing was written")
+                raise Diverged(f"The loss is {loss.item()} at step {bar.n}; nothing was written.")
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
@@ -235,8 +234,8 @@ def main(
         key: value.contiguous().half() if value.is_floating_point() else value
         for key, value in net.state_dict().items()
     }
-    write_whole(out / WEIGHTS, lambda path: save_file(weights, path))
-    write_whole(out / CONFIG, lambda path: path.write_text(json.dumps(asdict(net.config), indent=2) + "\n"))
+    save_bytes(save(weights), out / WEIGHTS)
+    save_bytes(json.dumps(asdict(net.config), indent=2).encode() + b"\n", out / CONFIG)
     print(f"mean distance along x or y at the end: {recent:.2%} of the distance of the eyes; written to {out}")
 
 

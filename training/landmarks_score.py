@@ -1,4 +1,4 @@
-"""Score the landmark net: `python -m training.landmarks_score --model DIR --helen DIR --aligned DIR`.
+"""Errors the landmark net: `python -m training.landmarks_score --model DIR --helen DIR --aligned DIR`.
 
     Helen faces, 68 known points -> box of the LBP cascade, or a true box with its error -> refine -> points, error
     aligned faces -> turned by a known angle -> box with its error -> refine -> eyes and roll, error
@@ -29,16 +29,11 @@ from sparnet.faces import (
     transform_points,
 )
 from sparnet.folders import pictures_in
-from sparnet.landmarks import LandmarkNet
+from sparnet.landmarks import LandmarkNet, five_of_68
 from training.command import run_command
 
 DRAWS = 4  # of a box with its error, for each face
 BOX_ERROR = np.array([19, 21]) / LBP_BOX[2], 40 / LBP_BOX[2]  # sd of the cascade's centre and side, over its side
-
-
-def true_points(landmarks68: ndarray) -> ndarray:
-    """The five of the 68 points: means of the eyes' contours, tip of the nose, corners of the mouth."""
-    return np.array([landmarks68[36:42].mean(axis=0), landmarks68[42:48].mean(axis=0), *landmarks68[[30, 48, 54]]])
 
 
 def true_box(points: ndarray) -> ndarray:
@@ -62,7 +57,7 @@ def points_of(face: Face) -> ndarray:
     return transform_points(inverse_transform(crop_transform(face, 512)), TEMPLATE)
 
 
-class Score:
+class Errors:
     """Errors of the points, of the alignment that follows from them and of its roll: by the box alone, by the net."""
 
     def __init__(self, net: LandmarkNet):
@@ -108,14 +103,14 @@ def main(
 ):
     """Print the scores of the landmark net."""
     net, cascade, generator = LandmarkNet.from_pretrained(model), LBPCascade(), np.random.default_rng(seed)
-    found, drawn, turned = Score(net), Score(net), Score(net)
+    found, drawn, turned = Errors(net), Errors(net), Errors(net)
     faces = [path for path in pictures_in(helen) if path.suffix == ".png" and path.with_suffix(".json").exists()]
     pictures = pictures_in(aligned)
     if not faces:
-        raise UserError(f"no faces with landmarks in {helen}")
+        raise UserError(f"No faces with landmarks in {helen}.")
     for path in faces:
         photo = images.load(path)
-        truth = true_points(np.array(json.loads(path.with_suffix(".json").read_text())["landmarks68"]))
+        truth = five_of_68(np.array(json.loads(path.with_suffix(".json").read_text())["landmarks68"]))
         for face in cascade(photo)[:1]:
             found.add(photo, face.box, truth)
         for _ in range(DRAWS):

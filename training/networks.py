@@ -57,8 +57,8 @@ def build(recipe: Recipe, init: str | None = None) -> Network:
             sigma = (before / module.weight.detach().norm()).item()
             if init and abs(sigma - 1) > NORMED:
                 raise UserError(
-                    f"the weights of {init} were not trained under spectral norm, which would change them (a largest "
-                    f"singular value is {sigma:.2f}, not 1); start without --init, or with a recipe without it"
+                    f"The weights of {init} were not trained under spectral norm, which would change them (a largest "
+                    f"singular value is {sigma:.2f}, not 1); start without --init, or with a recipe without it."
                 )
     return model.train()
 
@@ -70,15 +70,15 @@ def initial_weights(source: str, config: NetworkConfig) -> dict[str, Tensor]:
     """
     model = load(source)
     if type(model.config) is not type(config):
-        raise UserError(f"{source} is a {type(model).__name__}, which is not what the recipe trains")
+        raise UserError(f"{source} is a {type(model).__name__}, which is not what the recipe trains.")
     free = SHAPELESS if isinstance(model, SPARNet) else ()
     for name in (entry.name for entry in fields(config) if entry.name not in free):
         theirs, ours = getattr(model.config, name), getattr(config, name)
         if theirs != ours:
-            raise UserError(f"{source} has {name} {theirs!r}, the recipe has {ours!r}; choose the recipe of that model")
+            raise UserError(f"{source} has {name} {theirs!r}, the recipe has {ours!r}; choose that model's recipe.")
     theirs, ours = (config.size // getattr(config, "smallest", 1) for config in (model.config, config))
     if isinstance(model, SPARNet) and theirs != ours:
-        raise UserError(f"{source} reduces its faces by {theirs}, the recipe by {ours}; choose another --size")
+        raise UserError(f"{source} reduces its faces by {theirs}, the recipe by {ours}; choose another --size.")
     return model.state_dict()
 
 

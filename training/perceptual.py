@@ -17,7 +17,7 @@ from torch.nn import functional as F
 
 from sparnet.checkpoints import read_released
 from sparnet.errors import UserError
-from sparnet.hub import WEIGHTS, check_weights, fetch
+from sparnet.hub import WEIGHTS, check_weights, fetch_model
 from sparnet.model import Convolution
 
 PerceptualKind = Literal["vgg19", "vgg19_normalised", "lpips_squeeze"]
@@ -173,7 +173,7 @@ def load_perceptual(kind: PerceptualKind, file: Path | None = None) -> nn.Module
 def _fetched(kind: PerceptualKind) -> Path:
     if kind != "vgg19":
         raise UserError(f"{kind} cannot be downloaded and no file was given.")
-    return fetch(VGG19_REPO) / WEIGHTS
+    return fetch_model(VGG19_REPO) / WEIGHTS
 
 
 def _read(file: Path) -> dict[str, Tensor]:

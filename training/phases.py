@@ -7,9 +7,7 @@
 No weight changes here: `training.train` applies the gradients of a step together.
 """
 
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -25,7 +23,7 @@ Phase = Callable[[Run, Tensor, Tensor, float], dict[str, Tensor]]
 def phase_at(run: Run) -> Phase:
     """The phase of the step to come."""
     gan = run.recipe.gan
-    return full_phase if gan is not None and run.step >= gan.pixel_steps else pixel_phase
+    return full_phase if gan is not None and run.progress.step >= gan.pixel_steps else pixel_phase
 
 
 def pixel_phase(run: Run, degraded: Tensor, sharp: Tensor, share: float) -> dict[str, Tensor]:
@@ -34,17 +32,17 @@ def pixel_phase(run: Run, degraded: Tensor, sharp: Tensor, share: float) -> dict
     Adam's step does not depend on the size of the gradient, but it would on a sudden change of it.
     """
     weight = run.recipe.gan.pixel if run.recipe.gan else 1.0
-    with spent(run, "generator"):
-        loss = PIXEL[run.recipe.loss](run.model(degraded), sharp)
-        run.accelerator.backward(weight * loss * share)
+    with run.clock.part("generator"):
+        loss = PIXEL[run.recipe.loss](run.generator.network(degraded), sharp)
+        run.setup.accelerator.backward(weight * loss * share)
     return {"pixel": loss.detach()}
 
 
 def full_phase(run: Run, degraded: Tensor, sharp: Tensor, share: float) -> dict[str, Tensor]:
     """The generator's part and the discriminators'; both judge the restored faces of the same forward pass."""
-    with spent(run, "generator"):
+    with run.clock.part("generator"):
         restored, losses = generator_part(run, degraded, sharp, share)
-    with spent(run, "discriminator"):
+    with run.clock.part("discriminator"):
         losses["discriminator"] = discriminator_part(run, restored, sharp, share)
     return losses
 
@@ -52,8 +50,8 @@ def full_phase(run: Run, degraded: Tensor, sharp: Tensor, share: float) -> dict[
 def generator_part(run: Run, degraded: Tensor, sharp: Tensor, share: float) -> tuple[Tensor, dict[str, Tensor]]:
     """L_G = w_pix L_pix + w_pcp L_pcp + w_fm L_fm + w_adv L_adv (section III-C); -> detached faces and losses."""
     recipe, gan = run.recipe, run.recipe.gan
-    restored = run.model(degraded)
-    judge = run.accelerator.unwrap_model(run.discriminator)  # its gradient is wanted for the faces alone
+    restored = run.generator.network(degraded)
+    judge = run.setup.accelerator.unwrap_model(run.discriminator.network)  # its gradient is wanted for the faces alone
     judge.requires_grad_(False)
     fake = judge(restored)
     with torch.no_grad():
@@ -63,36 +61,22 @@ def generator_part(run: Run, degraded: Tensor, sharp: Tensor, share: float) -> t
         "feature_matching": (gan.feature_matching, feature_matching(real, fake)),
         "adversarial": (gan.adversarial, hinge_generator(fake)),
     }
-    if run.perceptual is not None:
-        with run.accelerator.autocast():
-            terms["perceptual"] = (gan.perceptual, run.perceptual(restored, sharp))
+    if run.setup.perceptual is not None:
+        with run.setup.accelerator.autocast():
+            terms["perceptual"] = (gan.perceptual, run.setup.perceptual(restored, sharp))
     loss = sum(weight * term for weight, term in terms.values())
-    run.accelerator.backward(loss * share)
+    run.setup.accelerator.backward(loss * share)
     judge.requires_grad_(True)
     return restored.detach(), {"generator": loss.detach()} | {name: term.detach() for name, (_, term) in terms.items()}
 
 
 def discriminator_part(run: Run, restored: Tensor, sharp: Tensor, share: float) -> Tensor:
     """L_D, the hinge loss; -> its value, detached."""
-    judgements = run.discriminator(torch.cat([restored, sharp]))
+    judgements = run.discriminator.network(torch.cat([restored, sharp]))
     fake, real = (
         [Judgement([layer.chunk(2)[half] for layer in j.features], j.score.chunk(2)[half]) for j in judgements]
         for half in (0, 1)
     )
     loss = hinge_discriminator(real, fake)
-    run.accelerator.backward(loss * share)
+    run.setup.accelerator.backward(loss * share)
     return loss.detach()
-
-
-@contextmanager
-def spent(run: Run, what: str) -> Iterator[None]:
-    """Count the seconds within as the cost of `what`; a GPU is waited for."""
-    started = _now(run)
-    yield
-    run.seconds[what] += _now(run) - started
-
-
-def _now(run: Run) -> float:
-    if run.accelerator.device.type == "cuda":
-        torch.cuda.synchronize(run.accelerator.device)
-    return time.perf_counter()

@@ -99,13 +99,13 @@ class Recipe:
     def __post_init__(self):
         for name in ("lr", "batch_size", "epochs", "validate_every", "accumulate", "clip"):
             if getattr(self, name) is not None and not getattr(self, name) > 0:
-                raise UserError(f"{name} is {getattr(self, name)}; it must be greater than 0")
+                raise UserError(f"{name} is {getattr(self, name)}; it must be greater than 0.")
         if self.steps is not None and self.steps < 1:
-            raise UserError(f"steps is {self.steps}; it must be at least 1")
+            raise UserError(f"steps is {self.steps}; it must be at least 1.")
         if self.batch_size % self.accumulate:
             raise UserError(
-                f"a batch of {self.batch_size} cannot be split into {self.accumulate} micro-batches; "
-                "choose a --batch-size or --accumulate that fit"
+                f"A batch of {self.batch_size} cannot be split into {self.accumulate} micro-batches; "
+                "choose a --batch-size or --accumulate that fit."
             )
 
     def at(self, size: int) -> "Recipe":
@@ -118,7 +118,7 @@ class Recipe:
         try:
             return replace(self, model=replace(self.model, **sides))
         except ValueError as error:
-            raise UserError(f"--size {size} does not suit {self.name}: {error}") from error
+            raise UserError(f"--size {size} does not suit {self.name}: {error}.") from error
 
     def rehearsal(self) -> "Recipe":
         """The same losses on a network, faces and a batch so small that 20 steps take seconds; the last 4 the full one.
@@ -286,5 +286,5 @@ RECIPES: dict[str, Recipe] = {
 def find_recipe(name: str) -> Recipe:
     """The recipe of that name; `UserError` lists the names there are."""
     if name not in RECIPES:
-        raise UserError(f"there is no recipe {name!r}; choose one of {', '.join(RECIPES)}")
+        raise UserError(f"There is no recipe {name!r}; choose one of {', '.join(RECIPES)}.")
     return RECIPES[name]

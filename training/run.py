@@ -1,6 +1,6 @@
 """A run made ready: everything checked, built and, to resume, loaded, before the first step.
 
-    recipe, job -> prepare -> Run: model, averaged weights, discriminator?, optimisers, index of the faces, step, best
+    recipe, job -> prepare -> Run: Setup, which is fixed | Learner, two for a GAN | Progress, as a checkpoint keeps it
 
 A run that cannot work, or would overwrite another, ends here with a `UserError`; nothing has been written then.
 """
@@ -9,9 +9,11 @@ import json
 import os
 import shutil
 import sys
+import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, fields, replace
 from datetime import timedelta
 from hashlib import sha256
 from pathlib import Path
@@ -23,7 +25,7 @@ from accelerate.utils import broadcast_object_list, parse_flag_from_env, set_see
 from tqdm import tqdm
 
 from sparnet.errors import UserError
-from sparnet.files import make_folder
+from sparnet.files import make_folder, save_bytes
 from sparnet.folders import check_outside, printable
 from training.data import Crop, FaceBatches, Index, index_pictures
 from training.discriminator import MultiScaleDiscriminator
@@ -36,11 +38,11 @@ from training.state import (
     CHECKPOINT,
     PREVIOUS,
     check_folder,
+    differences,
     load_checkpoint,
     lock,
     put_back,
     save_checkpoint,
-    write_whole,
 )
 
 History = dict[str, list[tuple[int, float]]]
@@ -71,23 +73,39 @@ class Job:
     compile: bool = False  # the model, by torch.compile; what it computes differs in rounding alone
 
 
-@dataclass
-class Run:
-    """A training under way; `step` counts finished steps."""
+@dataclass(frozen=True, eq=False)
+class Setup:
+    """What a run was given; nothing of it changes."""
 
-    recipe: Recipe
+    recipe: Recipe  # as it is outside of the anneal
     job: Job
     accelerator: Accelerator
     index: Index
     held_out: Index | None
-    model: torch.nn.Module  # as Accelerate wrapped it
-    averaged: Network
-    optimizer: torch.optim.Optimizer
-    discriminator: torch.nn.Module | None  # this and the next are there if the recipe has a `gan`
-    discriminator_optimizer: torch.optim.Optimizer | None
     perceptual: torch.nn.Module | None
     lpips: Lpips | None
     record: dict  # what a resumed run must agree with
+
+
+@dataclass(frozen=True, eq=False)
+class Learner:
+    """A network and the optimiser that teaches it, as Accelerate wrapped them."""
+
+    network: torch.nn.Module
+    optimizer: torch.optim.Optimizer
+    lr: float  # the highest
+
+    def begin(self, share: float) -> None:
+        """Make ready for a step at this share of the rate."""
+        self.optimizer.zero_grad()
+        for group in self.optimizer.param_groups:
+            group["lr"] = share * self.lr
+
+
+@dataclass
+class Progress:
+    """How far a run is, which its checkpoint keeps beside the weights; `step` counts finished steps."""
+
     step: int = 0
     anneal: Anneal | None = None  # once it has begun
     best: float = float("-inf")  # of the averaged weights on the held-out faces: PSNR, or -LPIPS
@@ -95,18 +113,89 @@ class Run:
     history: History = field(default_factory=dict)  # what the curves are drawn from
     unreadable: set[str] = field(default_factory=set)  # what was told of pictures that cannot be read
     recent: list[dict[str, float]] = field(default_factory=list)  # losses and gradient norms since the last log
-    lock: IO | None = None  # of the folder, in the main process
-    seconds: Counter[str] = field(default_factory=Counter)  # what the steps since the last log cost, by part
-    bar: tqdm | None = None
+
+    @classmethod
+    def of(cls, state: dict) -> "Progress":
+        """As a checkpoint keeps it; those of earlier versions have no `anneal` and no `recent`."""
+        names = [entry.name for entry in fields(cls) if entry.name in state]
+        progress = cls(**{name: state[name] for name in names})
+        progress.anneal = progress.anneal and Anneal(**progress.anneal)
+        progress.unreadable = set(progress.unreadable)
+        return progress
+
+    def state(self) -> dict:
+        """As plain values, for the checkpoint."""
+        return vars(self) | {"anneal": self.anneal and asdict(self.anneal), "unreadable": sorted(self.unreadable)}
+
+
+class Stopwatch:
+    """What the steps since the last log cost: how many, in how many seconds, and the seconds of each part."""
+
+    def __init__(self, device: torch.device):
+        self.device = device
+        self.restart()
+
+    def restart(self) -> None:
+        self.began, self.steps, self.parts = self.now(), 0, Counter()
+
+    def now(self) -> float:
+        """In seconds; a GPU is waited for."""
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+        return time.perf_counter()
+
+    @contextmanager
+    def part(self, name: str) -> Iterator[None]:
+        """Count the seconds within as the cost of that part."""
+        started = self.now()
+        yield
+        self.parts[name] += self.now() - started
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """What is done within is not part of the speed."""
+        started = self.now()
+        yield
+        self.began += self.now() - started
+
+
+@dataclass(frozen=True, eq=False)
+class Run:
+    """A training under way."""
+
+    setup: Setup
+    generator: Learner
+    discriminator: Learner | None  # if the recipe has a `gan`
+    averaged: Network
+    progress: Progress
+    lock: IO | None  # of the folder, in the main process
+    bar: tqdm
+    clock: Stopwatch
+
+    @property
+    def recipe(self) -> Recipe:
+        """As it is now: in its anneal loss and zoom may be others."""
+        return self.setup.recipe.annealed(self.progress.anneal)
 
     @property
     def end(self) -> int:
         """The step after which the training is over."""
-        return self.anneal.end if self.anneal else self.recipe.steps
+        return self.progress.anneal.end if self.progress.anneal else self.setup.recipe.steps
 
-    def say(self, message: str) -> None:
-        """One line on stderr, from the main process."""
-        say(message)
+    @property
+    def is_main(self) -> bool:
+        return self.setup.accelerator.is_main_process
+
+    @property
+    def parts(self) -> dict[str, torch.nn.Module | torch.optim.Optimizer]:
+        """What is learned, by its name in the checkpoint."""
+        unwrap = self.setup.accelerator.unwrap_model
+        parts = {"model": unwrap(self.generator.network), "averaged": self.averaged}
+        parts["optimizer"] = self.generator.optimizer
+        if self.discriminator:
+            parts["discriminator"] = unwrap(self.discriminator.network)
+            parts["discriminator_optimizer"] = self.discriminator.optimizer
+        return parts
 
 
 def say(message: str) -> None:
@@ -120,14 +209,14 @@ def prepare(recipe: Recipe, job: Job) -> Run:
     check_folder(job.out, job.resume)
     check_outside(job.out, [*job.data, *([job.validate] if job.validate else [])])
     if printable(str(job.out)) != str(job.out):
-        raise UserError(f"{job.out} is a name that is not UTF-8, which TensorBoard cannot write: choose another --out")
+        raise UserError(f"{job.out} is a name that is not UTF-8, which TensorBoard cannot write: choose another --out.")
     index = index_pictures(job.data)
     held_out = index_pictures([job.validate]) if job.validate else None
     FaceBatches(len(index.items), recipe.batch_size, job.seed, 0, 1)  # which says if they do not fill a batch
     compiler = os.environ.get("CXX", "g++")
     if job.compile and not shutil.which(compiler):
         raise UserError(
-            f"torch.compile needs a C++ compiler and there is no {compiler}: install it, or leave out --compile"
+            f"torch.compile needs a C++ compiler and there is no {compiler}: install it, or leave out --compile."
         )
     cpu = parse_flag_from_env("ACCELERATE_USE_CPU")  # which Accelerator would look up, too late
     processes = PartialState(cpu, timeout=timedelta(hours=2))  # the others wait while one validates
@@ -144,11 +233,49 @@ def prepare(recipe: Recipe, job: Job) -> Run:
     )
     if recipe.batch_size // recipe.accumulate % accelerator.num_processes:
         raise UserError(
-            f"a batch of {recipe.batch_size // recipe.accumulate} cannot be split between "
-            f"{accelerator.num_processes} processes; choose a --batch-size and --accumulate that can"
+            f"A batch of {recipe.batch_size // recipe.accumulate} cannot be split between "
+            f"{accelerator.num_processes} processes; choose a --batch-size and --accumulate that can."
         )
     set_seed(job.seed)
-    perceptual, lpips = judges(recipe, job)
+    perceptual, lpips = critics(recipe, job, accelerator.device)
+    generator, averaged = generator_of(recipe, job, accelerator)
+    discriminator = discriminator_of(recipe, accelerator) if recipe.gan else None
+    record = {
+        "recipe": recipe.record(),
+        "seed": job.seed,
+        "data": index.describe_names_and_sizes(),
+        "init": job.init,
+        "perceptual": perceptual and weights_hash(perceptual),
+        "validated on": held_out and held_out.describe_names_and_sizes(),
+        "best by": "LPIPS" if lpips else "PSNR",
+        **({} if job.crop == "auto" else {"crop": job.crop}),  # left out, so that runs from before it was asked resume
+    }
+    if state is not None:
+        check_same(state, record, job.out)
+    progress = Progress() if state is None else Progress.of(state)
+    accelerator.wait_for_everyone()  # before the main process writes what the others looked for above
+    if accelerator.is_main_process and not job.resume:
+        make_folder(job.out)
+        held = lock(job.out, resume=False)
+    quiet = not (accelerator.is_main_process and sys.stderr.isatty())
+    run = Run(
+        Setup(recipe, job, accelerator, index, held_out, perceptual, lpips, record),
+        generator,
+        discriminator,
+        averaged,
+        progress,
+        held,
+        tqdm(total=recipe.steps, initial=progress.step, unit="step", disable=quiet, dynamic_ncols=True),
+        Stopwatch(accelerator.device),
+    )
+    if state is not None:
+        put_back(run.parts, state, job.out)
+    introduce(run)
+    return run
+
+
+def generator_of(recipe: Recipe, job: Job, accelerator: Accelerator) -> tuple[Learner, Network]:
+    """What is trained, with fresh weights or those of `init`, and the network of its averaged weights."""
     model = build(recipe, None if job.resume else job.init).to(memory_format=torch.channels_last)
     averaged = network(recipe.model).eval().requires_grad_(False).to(memory_format=torch.channels_last)
     averaged.load_state_dict(plain_state(model))
@@ -156,63 +283,32 @@ def prepare(recipe: Recipe, job: Job) -> Run:
     optimizer = torch.optim.Adam(model.parameters(), recipe.lr, recipe.betas, fused=True)
     if job.compile:
         model.compile()  # in place: names and state dict stay
-    model, optimizer = accelerator.prepare(model, optimizer)
-    discriminator = discriminator_optimizer = None
-    if recipe.gan:
-        discriminator = MultiScaleDiscriminator(recipe.gan.scales, recipe.gan.channels, recipe.gan.max_channels)
-        if recipe.model.size < discriminator.smallest:
-            raise UserError(
-                f"faces of {recipe.model.size} pixels are too small for {recipe.gan.scales} discriminators, "
-                f"which need {discriminator.smallest}; choose a larger --size"
-            )
-        discriminator.to(memory_format=torch.channels_last)
-        discriminator_optimizer = torch.optim.Adam(discriminator.parameters(), recipe.gan.lr, recipe.betas, fused=True)
-        discriminator, discriminator_optimizer = accelerator.prepare(discriminator, discriminator_optimizer)
-    record = {
-        "recipe": recipe.record(),
-        "seed": job.seed,
-        "data": index.describe_names_and_sizes(),
-        "init": job.init,
-        "perceptual": perceptual and fingerprint(perceptual),
-        "validated on": held_out and held_out.describe_names_and_sizes(),
-        "best by": "LPIPS" if lpips else "PSNR",
-        **({} if job.crop == "auto" else {"crop": job.crop}),  # left out, so that runs from before it was asked resume
-    }
-    for judge in (perceptual, lpips):
-        if judge is not None:
-            judge.to(accelerator.device)
-    run = Run(
-        recipe,
-        job,
-        accelerator,
-        index,
-        held_out,
-        model,
-        averaged,
-        optimizer,
-        discriminator,
-        discriminator_optimizer,
-        perceptual,
-        lpips,
-        record,
-        lock=held,
-    )
-    if state is not None:
-        resume(run, state)
-    accelerator.wait_for_everyone()  # before the main process writes what the others looked for above
-    introduce(run)
-    return run
+    return Learner(*accelerator.prepare(model, optimizer), recipe.lr), averaged
 
 
-def judges(recipe: Recipe, job: Job) -> tuple[torch.nn.Module | None, Lpips | None]:
+def discriminator_of(recipe: Recipe, accelerator: Accelerator) -> Learner:
+    """The discriminators of the recipe's `gan`; `UserError` if its faces are too small for them."""
+    gan = recipe.gan
+    discriminator = MultiScaleDiscriminator(gan.scales, gan.channels, gan.max_channels)
+    if recipe.model.size < discriminator.smallest:
+        raise UserError(
+            f"Faces of {recipe.model.size} pixels are too small for {gan.scales} discriminators, "
+            f"which need {discriminator.smallest}; choose a larger --size."
+        )
+    discriminator.to(memory_format=torch.channels_last)
+    optimizer = torch.optim.Adam(discriminator.parameters(), gan.lr, recipe.betas, fused=True)
+    return Learner(*accelerator.prepare(discriminator, optimizer), gan.lr)
+
+
+def critics(recipe: Recipe, job: Job, device: torch.device) -> tuple[torch.nn.Module | None, Lpips | None]:
     """The networks of the perceptual loss and of LPIPS, as far as the run needs them; `UserError` without weights."""
     needed = recipe.gan is not None and recipe.gan.perceptual > 0 and recipe.gan.pixel_steps < recipe.steps
-    perceptual = load_perceptual(recipe.gan.perceptual_kind, job.perceptual) if needed else None
-    return perceptual, load_perceptual("lpips_squeeze", job.lpips) if job.lpips else None
+    perceptual = load_perceptual(recipe.gan.perceptual_kind, job.perceptual).to(device) if needed else None
+    return perceptual, load_perceptual("lpips_squeeze", job.lpips).to(device) if job.lpips else None
 
 
-def fingerprint(module: torch.nn.Module) -> str:
-    """SHA-256 of the module's weights, shortened."""
+def weights_hash(module: torch.nn.Module) -> str:
+    """SHA-256 of the module's weights, shortened; records of runs hold it."""
     digest = sha256()
     for name, value in module.state_dict().items():
         digest.update(name.encode())
@@ -245,81 +341,44 @@ def settle_precision(recipe: Recipe, device: torch.device, state: dict | None) -
     return wanted
 
 
-def resume(run: Run, state: dict) -> None:
-    """Put the checkpoint's state into the run; `UserError` names the first setting that differs from it."""
-    if state.get("anneal"):
-        run.anneal = Anneal(**state["anneal"])
-        run.recipe = run.recipe.annealed(run.anneal)
-    else:  # nothing that was done so far depends on when it was to end
-        state["record"]["recipe"]["steps"] = run.record["recipe"]["steps"]
-    for name, then, now in differences(state["record"], run.record):
+def check_same(state: dict, record: dict, folder: Path) -> None:
+    """`UserError` names the first setting in which the checkpoint's run was another than the one to go on with."""
+    then = state["record"]
+    if not state.get("anneal"):  # nothing that was done so far depends on when it was to end
+        then["recipe"]["steps"] = record["recipe"]["steps"]
+    for name, was, now in differences(then, record):
         raise UserError(
-            f"cannot resume {run.job.out}: {name} was {then!r} and is now {now!r}; "
-            "give the same again, or start another run with --init"
+            f"Cannot resume {folder}: {name} was {was!r} and is now {now!r}; "
+            "give the same again, or start another run with --init."
         )
-    parts = {"model": run.accelerator.unwrap_model(run.model), "averaged": run.averaged, "optimizer": run.optimizer}
-    if run.discriminator is not None:
-        parts["discriminator"] = run.accelerator.unwrap_model(run.discriminator)
-        parts["discriminator_optimizer"] = run.discriminator_optimizer
-    put_back(parts, state, run.job.out)
-    run.step, run.best, run.scores, run.history = state["step"], state["best"], state["scores"], state["history"]
-    run.unreadable.update(state["unreadable"])
-    run.recent = state.get("recent", [])  # not in checkpoints from before it was kept
-
-
-def differences(then: dict, now: dict, prefix: str = "") -> Iterator[tuple[str, object, object]]:
-    """(dotted name, value then, value now) wherever two records of the same shape differ."""
-    for key in sorted(then.keys() | now.keys()):
-        a, b = then.get(key), now.get(key)
-        if isinstance(a, dict) and isinstance(b, dict):
-            yield from differences(a, b, f"{prefix}{key}.")
-        elif a != b:
-            yield f"{prefix}{key}", a, b
 
 
 def introduce(run: Run) -> None:
-    """Say what is about to happen, open the logs and the progress bar, and make sure that the folder can be written."""
-    recipe, job, count = run.recipe, run.job, len(run.index.items)
-    run.say(
+    """Say what is about to happen, write the first checkpoint of the run and open its logs."""
+    recipe, job, accelerator, index = run.recipe, run.setup.job, run.setup.accelerator, run.setup.index
+    count = len(index.items)
+    say(
         f"{recipe.name}: {sum(p.numel() for p in run.averaged.parameters()):,} parameters, {count:,} pictures, "
         f"batch {recipe.batch_size}, {recipe.steps:,} steps ({recipe.steps * recipe.batch_size / count:.1f} epochs), "
         f"{'full' if recipe.gan else recipe.loss} loss, rate {recipe.lr:g} {recipe.schedule}, {recipe.precision}, "
-        f"seed {job.seed}, {run.accelerator.num_processes} x {run.accelerator.device.type}"
+        f"seed {job.seed}, {accelerator.num_processes} x {accelerator.device.type}"
     )
-    if run.index.ignored:
-        run.say(
-            f"{len(run.index.ignored)} files or folders are left out: hidden, a run's, or not named like pictures, "
-            f"as {run.index.ignored[0]}"
+    if index.ignored:
+        say(
+            f"{len(index.ignored)} files or folders are left out: hidden, a run's, or not named like pictures, "
+            f"as {index.ignored[0]}"
         )
     if job.resume:
-        run.say(f"resumed at step {run.step:,}")
-        if job.from_constant and run.accelerator.is_main_process:
-            write_checkpoint(run)
-    elif run.accelerator.is_main_process:
-        make_folder(job.out)
-        run.lock = lock(job.out, resume=False)
-        settings = json.dumps(run.record | {"paths": [str(path) for path in job.data]}, indent=1)
-        write_whole(job.out / "run.json", lambda path: path.write_text(settings))
+        say(f"resumed at step {run.progress.step:,}")
+    if run.is_main and not job.resume:
+        settings = json.dumps(run.setup.record | {"paths": [str(path) for path in job.data]}, indent=1)
+        save_bytes(settings.encode(), job.out / "run.json")
+    if run.is_main and (job.from_constant or not job.resume):
         write_checkpoint(run)
-    run.accelerator.init_trackers("logs", init_kwargs={"tensorboard": {"purge_step": run.step + 1}})
-    quiet = not (run.accelerator.is_main_process and sys.stderr.isatty())
-    run.bar = tqdm(total=recipe.steps, initial=run.step, unit="step", disable=quiet, dynamic_ncols=True)
+    accelerator.init_trackers("logs", init_kwargs={"tensorboard": {"purge_step": run.progress.step + 1}})
 
 
 def write_checkpoint(run: Run, name: str = CHECKPOINT) -> None:
-    state = {
-        "model": run.accelerator.unwrap_model(run.model).state_dict(),
-        "averaged": run.averaged.state_dict(),
-        "optimizer": run.optimizer.state_dict(),
-        "discriminator": run.discriminator and run.accelerator.unwrap_model(run.discriminator).state_dict(),
-        "discriminator_optimizer": run.discriminator and run.discriminator_optimizer.state_dict(),
-        "record": run.record,
-        "step": run.step,
-        "anneal": run.anneal and asdict(run.anneal),
-        "best": run.best,
-        "scores": run.scores,
-        "history": run.history,
-        "unreadable": sorted(run.unreadable),
-        "recent": run.recent,
-    }
-    save_checkpoint(run.job.out, state, name)
+    parts = dict.fromkeys(("discriminator", "discriminator_optimizer"))
+    parts |= {part: module.state_dict() for part, module in run.parts.items()}
+    save_checkpoint(run.setup.job.out, parts | {"record": run.setup.record} | run.progress.state(), name)

@@ -11,20 +11,23 @@ Whatever is written is complete and on the disk before it gets its name.
 """
 
 import fcntl
+import json
 import os
-import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict
 from hashlib import file_digest, sha256
 from pathlib import Path
 from typing import IO
 
 import torch
-from safetensors import SafetensorError
+from safetensors.torch import save
 from torch import Tensor
 
 from sparnet.errors import UserError
+from sparnet.files import make_folder, save_bytes, to_disk, write_whole
 from sparnet.folders import printable
+from sparnet.hub import CONFIG, WEIGHTS
 from training.networks import Network
 
 CHECKPOINT, PREVIOUS, BEFORE_ANNEAL = "checkpoint.pt", "checkpoint.previous.pt", "before-anneal.pt"
@@ -54,9 +57,9 @@ def has_run(folder: Path) -> bool:
 def check_folder(folder: Path, resume: bool) -> None:
     """`UserError` if there is a run that would be overwritten, or none to `resume`."""
     if has_run(folder) and not resume:
-        raise UserError(f"{folder} already holds a run; go on with --resume, or choose another --out")
+        raise UserError(f"{folder} already holds a run; go on with --resume, or choose another --out.")
     if resume and not has_run(folder):
-        raise UserError(f"there is no run to resume in {folder}; start one without --resume")
+        raise UserError(f"There is no run to resume in {folder}; start one without --resume.")
 
 
 def lock(folder: Path, resume: bool) -> IO:
@@ -65,33 +68,21 @@ def lock(folder: Path, resume: bool) -> IO:
     `UserError` if another process trains there, or has trained there since `check_folder`. The lock is the process's
     own: unlike `flock`'s it is not inherited by the loader's workers, which outlive a killed trainer by seconds.
     """
-    with _told(folder):
+    try:
         file = (folder / LOCK).open("a")
+    except OSError as error:
+        raise UserError(f"{folder / LOCK} cannot be written: {error.strerror}. Choose another --out.") from error
     try:
         fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
         file.close()
         if not isinstance(error, BlockingIOError | PermissionError):
-            raise UserError(f"{folder / LOCK} cannot be locked: {error.strerror}; choose another --out") from error
-        raise UserError(f"another process trains in {folder}; wait until it ends, or choose another --out") from error
+            raise UserError(f"{folder / LOCK} cannot be locked: {error.strerror}; choose another --out.") from error
+        raise UserError(f"Another process trains in {folder}; wait until it ends, or choose another --out.") from error
     check_folder(folder, resume)
+    for leftover in folder.rglob(".*.tmp"):  # of a trainer that was killed while it wrote
+        leftover.unlink()
     return file
-
-
-def write_whole(path: Path, write: Callable[[Path], None]) -> None:
-    """Let `write` fill a temporary file beside `path`, put that in place: a kill leaves the old or the new.
-
-    `UserError` if the disk is full or cannot be written; the old is still there then.
-    """
-    temporary = path.with_name(f".{path.name}.tmp")
-    with _told(path):
-        try:
-            write(temporary)
-            _to_disk(temporary)
-            os.replace(temporary, path)
-            _to_disk(path.parent)
-        finally:
-            temporary.unlink(missing_ok=True)
 
 
 def save_checkpoint(folder: Path, state: dict, name: str = CHECKPOINT) -> None:
@@ -108,10 +99,11 @@ def save_checkpoint(folder: Path, state: dict, name: str = CHECKPOINT) -> None:
             digest = file_digest(file, sha256)
             file.write(SEAL % digest.hexdigest().encode())
         if name == CHECKPOINT and current.exists() and hash_fits(current) is not False:
-            _to_disk(temporary)
+            to_disk(temporary)
             os.replace(current, folder / PREVIOUS)
 
-    write_whole(current, put_in_place)
+    with _advised():
+        write_whole(current, put_in_place)
 
 
 def load_checkpoint(folder: Path, say: Callable[[str], None], names: Sequence[str] = (CHECKPOINT, PREVIOUS)) -> dict:
@@ -138,7 +130,7 @@ def load_checkpoint(folder: Path, say: Callable[[str], None], names: Sequence[st
         if not sealed:
             say(f"{path} has no hash, as earlier versions wrote it: damage to it may go unnoticed")
         return _checked(state, path)
-    raise UserError(f"no readable checkpoint in {folder}; start again in another folder, --init {folder}/model helps")
+    raise UserError(f"No readable checkpoint in {folder}; start again in another folder, --init {folder}/model helps.")
 
 
 def hash_fits(path: Path) -> bool | None:
@@ -165,8 +157,8 @@ def put_back(parts: Mapping[str, torch.nn.Module | torch.optim.Optimizer], state
                 _check_moments(part)
         except (RuntimeError, LookupError, ValueError, TypeError, AttributeError) as error:  # as torch finds out
             raise UserError(
-                f"the checkpoint in {folder} does not fit: its {name} is not this recipe's "
-                f"({type(error).__name__}: {' '.join(str(error).split())[:200]}); start another run with --init"
+                f"The checkpoint in {folder} does not fit: its {name} is not this recipe's "
+                f"({type(error).__name__}: {' '.join(str(error).split())[:200]}); start another run with --init."
             ) from error
 
 
@@ -197,45 +189,34 @@ def _checked(state: object, path: Path) -> dict:
     elif isinstance(state["step"], bool) or state["step"] < 0:
         fault = f"its step is {state['step']}"
     if fault:
-        raise UserError(f"{path} is not a checkpoint of this trainer: {fault}; take it away, or choose another --out")
+        raise UserError(f"{path} is not a checkpoint of this trainer: {fault}; take it away, or choose another --out.")
     return state
 
 
+def differences(then: dict, now: dict, prefix: str = "") -> Iterator[tuple[str, object, object]]:
+    """(dotted name, value then, value now) wherever two records of the same shape differ."""
+    for key in sorted(then.keys() | now.keys()):
+        a, b = then.get(key), now.get(key)
+        if isinstance(a, dict) and isinstance(b, dict):
+            yield from differences(a, b, f"{prefix}{key}.")
+        elif a != b:
+            yield f"{prefix}{key}", a, b
+
+
 def export(model: Network, folder: Path, card: str) -> None:
-    """Write config.json, model.safetensors and a README, each replaced as a whole."""
-    copy = type(model)(model.config)  # contiguous and on the CPU, whatever the trained one is
-    copy.load_state_dict(model.state_dict())
-    fresh = folder.with_name(f".{folder.name}.tmp")
-    with _told(folder):
-        try:
-            fresh.mkdir(parents=True, exist_ok=True)
-            (fresh / "README.md").write_text(printable(card))  # before save_pretrained, which would put its own
-            copy.save_pretrained(fresh)
-            folder.mkdir(exist_ok=True)
-            (fresh / "model.safetensors").chmod((fresh / "config.json").stat().st_mode)  # safetensors makes it private
-            for name in ("config.json", "README.md", "model.safetensors"):
-                _to_disk(fresh / name)
-                os.replace(fresh / name, folder / name)
-            _to_disk(folder)
-        finally:
-            shutil.rmtree(fresh, ignore_errors=True)
+    """Write model.safetensors, config.json and a README, each replaced as a whole."""
+    weights = {name: value.cpu().contiguous() for name, value in model.state_dict().items()}
+    with _advised():
+        make_folder(folder)
+        save_bytes(save(weights), folder / WEIGHTS)  # first, because a disk that fills is found out here
+        save_bytes(json.dumps(asdict(model.config), sort_keys=True, indent=2).encode(), folder / CONFIG)
+        save_bytes(printable(card).encode(), folder / "README.md")
 
 
 @contextmanager
-def _told(path: Path) -> Iterator[None]:
-    """What the disk refuses becomes one line that says what to do."""
+def _advised() -> Iterator[None]:
+    """What the disk refuses is told with what to do."""
     try:
         yield
-    except (OSError, SafetensorError) as error:
-        reason = error.strerror if isinstance(error, OSError) else str(error)
-        raise UserError(
-            f"{path} cannot be written: {reason}. What was saved before is whole; make room, then go on with --resume"
-        ) from error
-
-
-def _to_disk(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+    except UserError as error:
+        raise UserError(f"{error} What was saved before is whole: make room, then go on with --resume.") from error

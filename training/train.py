@@ -1,6 +1,6 @@
 """The trainer: faces in, a model out; killed at any moment and resumed, it ends with the same weights.
 
-    recipe, data -> prepare -> [ fetch -> step -> log -> evaluate -> save ] x steps -> checkpoint.pt, model/, best/
+    recipe, data -> prepare -> [ fetch -> step -> log -> validate -> save ] x steps -> checkpoint.pt, model/, best/
                     rate: warm-up, constant over any number of sittings, one anneal to 0 -> annealed/
 
 `python -m training.train RECIPE --data PATH --out DIR`; the same under `accelerate launch` for several processes,
@@ -12,8 +12,8 @@ import signal
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from contextlib import ExitStack
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Annotated
@@ -28,64 +28,19 @@ from tqdm import tqdm
 
 from sparnet import images
 from sparnet.errors import UserError
-from sparnet.text import for_markdown
+from sparnet.files import make_folder
+from training.card import annealing, card
 from training.command import Diverged, run_command
 from training.data import Crop, FaceBatches, Faces, join
-from training.evaluate import Score, score
 from training.networks import Network, plain_state, size_of
 from training.perceptual import PerceptualKind
-from training.phases import full_phase, phase_at, spent
-from training.recipes import RECIPES, Anneal, Loss, Precision, Recipe, Schedule, find_recipe, last_quarter
-from training.run import Job, Run, prepare, write_checkpoint
+from training.phases import full_phase, phase_at
+from training.recipes import RECIPES, Anneal, Loss, Precision, Recipe, Schedule, find_recipe
+from training.run import Job, Run, prepare, say, write_checkpoint
+from training.sitting import Sitting, ending_signals
 from training.state import BEFORE_ANNEAL, CHECKPOINT, export
+from training.validation import measure
 from training.watch import remember, watch
-
-SHEET_FACES = 8
-SPEED_STEPS = 10  # steps of a sitting before its speed is known
-RESERVE = 0.05  # share of the time for an anneal that is not planned for steps
-
-
-@dataclass(frozen=True)
-class Sitting:
-    """What one call of the trainer may take: moments of `time.monotonic`, and the steps finished before it."""
-
-    began: float
-    before: int
-    deadline: float  # inf: none
-    anneal_at: float  # inf: not by the clock
-    anneal_seconds: float
-
-    @classmethod
-    def begin(cls, recipe: Recipe, job: Job, began: float, before: int) -> "Sitting":
-        """From the minutes in `job`; unless it says otherwise, schedule wsd takes their last quarter for the anneal."""
-        minutes = job.anneal_minutes
-        if minutes is None:
-            minutes = job.max_minutes / 4 if recipe.schedule == "wsd" and job.max_minutes is not None else 0
-        constant = max(0.0, job.max_minutes - minutes) if job.max_minutes is not None else 0.0
-        return cls(
-            began,
-            before,
-            began + 60 * job.max_minutes if job.max_minutes is not None else float("inf"),
-            began + 60 * constant if minutes else float("inf"),
-            60 * minutes,
-        )
-
-    def anneal_due(self, run: Run) -> bool:
-        """Whether the anneal begins after the step to come, by the clock or by the recipe's length."""
-        if run.anneal:
-            return False
-        by_length = run.recipe.schedule == "wsd" and run.step + 1 >= last_quarter(run.recipe.steps).start
-        return by_length or (time.monotonic() > self.anneal_at and run.step + 1 - self.before >= SPEED_STEPS)
-
-    def plan(self, run: Run) -> Anneal:
-        """The anneal that begins now: the recipe's, or as many steps as the time holds at this sitting's speed."""
-        anneal = last_quarter(run.recipe.steps)
-        if run.recipe.schedule != "wsd" or run.step < anneal.start:
-            now = time.monotonic()
-            seconds = min(self.anneal_seconds, self.deadline - now)
-            steps = int((1 - RESERVE) * seconds * (run.step - self.before) / (now - self.began))
-            anneal = Anneal(run.step, run.step + max(1, steps))
-        return replace(anneal, loss=run.job.anneal_loss, zoom=run.job.anneal_zoom)
 
 
 def train(recipe: Recipe, job: Job) -> Path:
@@ -95,25 +50,17 @@ def train(recipe: Recipe, job: Job) -> Path:
     """
     began = time.monotonic()
     run = prepare(recipe, job)
-    sitting = Sitting.begin(recipe, job, began, run.step)
-    saved = logged = time.monotonic()
-    logged_step = run.step
+    progress, sitting, saved = run.progress, Sitting.begin(recipe, job, began, run.progress.step), time.monotonic()
     with ending_signals() as signals:
         for batches in fetch(run):
-            wishes = {"stop": bool(signals) or time.monotonic() > sitting.deadline, "anneal": sitting.anneal_due(run)}
+            wishes = {"stop": bool(signals) or sitting.over, "anneal": sitting.anneal_due(run)}
             wishes = take_step(run, batches, wishes)
             if wishes["anneal"]:
-                begin_anneal(run, sitting)
-            if run.step % job.log_every == 0:
-                log(run, run.step - logged_step, time.monotonic() - logged)
-                logged, logged_step = time.monotonic(), run.step
-            if run.step % run.recipe.validate_every == 0 or run.step == run.end:
-                pause = time.monotonic()
-                if run.accelerator.is_main_process:
-                    check_weights(run)
-                    evaluate(run)
-                    watch(run)
-                logged += time.monotonic() - pause  # not part of the speed
+                begin_anneal(run, sitting.plan(run))
+            if progress.step % job.log_every == 0:
+                log(run)
+            if progress.step % run.recipe.validate_every == 0 or progress.step == run.end:
+                validate(run)
             if wishes["stop"]:
                 break
             if time.monotonic() - saved > 60 * job.save_minutes:
@@ -127,39 +74,38 @@ def train(recipe: Recipe, job: Job) -> Path:
 def fetch(run: Run) -> Iterator[list[dict]]:
     """This process's share of the micro-batches of every step that is left, on its device.
 
-    Unreadable pictures are told.
+    Unreadable pictures are named.
     """
-    while run.step < run.end:
+    while run.progress.step < run.end:
         yield from _fetch_alike(run)
 
 
 def _fetch_alike(run: Run) -> Iterator[list[dict]]:
     """The steps that are left up to the end, or to the anneal, which may draw other views."""
-    recipe, job, anneal = run.recipe, run.job, run.anneal
-    parts = recipe.accumulate
-    micro = FaceBatches(len(run.index.items), recipe.batch_size // parts, job.seed, run.step * parts, run.end * parts)
+    recipe, setup, progress, end = run.recipe, run.setup, run.progress, run.end
+    parts, items, seed, anneal = recipe.accumulate, setup.index.items, setup.job.seed, progress.anneal
     loader = DataLoader(
-        Faces(run.index.items, recipe, job.seed, job.crop),
-        batch_sampler=micro,
-        num_workers=job.workers,
+        Faces(items, recipe, seed, setup.job.crop),
+        batch_sampler=FaceBatches(len(items), recipe.batch_size // parts, seed, progress.step * parts, end * parts),
+        num_workers=setup.job.workers,
         collate_fn=join,
-        pin_memory=run.accelerator.device.type == "cuda",
+        pin_memory=setup.accelerator.device.type == "cuda",
         worker_init_fn=_leave_signals_to_the_trainer,
-        generator=torch.Generator().manual_seed(job.seed),
+        generator=torch.Generator().manual_seed(seed),
     )
-    batches = iter(run.accelerator.prepare(loader))
-    for _ in range(run.step, run.end):
-        with spent(run, "data"):
+    batches = iter(setup.accelerator.prepare(loader))
+    for _ in range(progress.step, end):
+        with run.clock.part("data"):
             step = list(islice(batches, parts))
         for batch in step:
             for message in batch["skipped"]:
-                if message not in run.unreadable:
-                    run.unreadable.add(message)
-                    tqdm.write(f"warning: skipped {message}", file=sys.stderr)
+                if message not in progress.unreadable:
+                    progress.unreadable.add(message)
+                    tqdm.write(f"warning: skipped {message}", file=sys.stderr)  # by whichever process met it
             if batch["sharp"] is None:
-                raise UserError("too many pictures in a row cannot be read (named above); look at the data")
+                raise UserError("Too many pictures in a row cannot be read (named above); look at the data.")
         yield step
-        if run.anneal != anneal:
+        if progress.anneal != anneal:
             return
 
 
@@ -168,64 +114,61 @@ def take_step(run: Run, batches: list[dict], wishes: dict[str, bool]) -> dict[st
 
     `Diverged` before any weight is touched if a loss or a gradient is not finite.
     """
-    recipe, accelerator, phase = run.recipe, run.accelerator, phase_at(run)
-    learners = {"generator": (run.model, run.optimizer, recipe.lr)}
+    recipe, accelerator, progress, phase = run.recipe, run.setup.accelerator, run.progress, phase_at(run)
+    learners = {"generator": run.generator}
     if phase is full_phase:
-        learners["discriminator"] = (run.discriminator, run.discriminator_optimizer, recipe.gan.lr)
-    for _, optimizer, lr in learners.values():
-        optimizer.zero_grad()
-        for group in optimizer.param_groups:
-            group["lr"] = lr * recipe.rate_at(run.step, run.anneal)
-    seen: dict[str, Tensor] = {}
+        learners["discriminator"] = run.discriminator
+    for learner in learners.values():
+        learner.begin(recipe.rate_at(progress.step, progress.anneal))
+    losses: dict[str, Tensor] = {}
     for batch in batches:
         faces = [batch[name].contiguous(memory_format=torch.channels_last) for name in ("degraded", "sharp")]
         with ExitStack() as stack:
             if batch is not batches[-1]:  # processes add up their gradients once, with the last micro-batch
-                for network, *_ in learners.values():
-                    stack.enter_context(accelerator.no_sync(network))
+                for learner in learners.values():
+                    stack.enter_context(accelerator.no_sync(learner.network))
             for name, loss in phase(run, *faces, 1 / len(batches)).items():
-                seen[name] = seen.get(name, 0) + loss / len(batches)
-    with spent(run, "update"):
-        for name, (network, *_) in learners.items():
-            norm = accelerator.clip_grad_norm_(network.parameters(), recipe.clip or float("inf"))
-            seen[f"{name}_gradient_norm"] = norm.detach().to(accelerator.device)
-        asked = torch.tensor([float(wish) for wish in wishes.values()], device=accelerator.device)
-        means = accelerator.reduce(torch.cat([torch.stack([*seen.values()]), asked]), "mean").tolist()
-        numbers, asked = means[: len(seen)], means[len(seen) :]
-        values = dict(zip(seen, numbers, strict=True))
-        if not np.isfinite(numbers).all():
-            told = ", ".join(f"{name} {value:.4g}" for name, value in values.items())
-            raise Diverged(f"not finite at step {run.step + 1:,}: {told}; {advice(run)}")
-        for _, optimizer, _ in learners.values():
-            optimizer.step()
-        update_average(run.averaged, plain_state(accelerator.unwrap_model(run.model)), recipe.ema_at(run.step))
-    run.step += 1
-    run.recent.append(values)
+                losses[name] = losses.get(name, 0) + loss / len(batches)
+    with run.clock.part("update"):
+        for name, learner in learners.items():
+            norm = accelerator.clip_grad_norm_(learner.network.parameters(), recipe.clip or float("inf"))
+            losses[f"{name}_gradient_norm"] = norm.detach().to(accelerator.device)
+        wished = torch.tensor([float(wish) for wish in wishes.values()], device=accelerator.device)
+        means = accelerator.reduce(torch.cat([torch.stack([*losses.values()]), wished]), "mean").tolist()
+        values = dict(zip(losses, means, strict=False))
+        if not np.isfinite([*values.values()]).all():
+            numbers = ", ".join(f"{name} {value:.4g}" for name, value in values.items())
+            raise Diverged(f"Not finite at step {progress.step + 1:,}: {numbers}; {advice(run)}.")
+        for learner in learners.values():
+            learner.optimizer.step()
+        update_average(run.averaged, plain_state(run.parts["model"]), recipe.ema_at(progress.step))
+    progress.step += 1
+    progress.recent.append(values)
+    run.clock.steps += 1
     run.bar.update()
-    return {name: mean > 0 for name, mean in zip(wishes, asked, strict=True)}
+    return {name: mean > 0 for name, mean in zip(wishes, means[len(losses) :], strict=True)}
 
 
-def begin_anneal(run: Run, sitting: Sitting) -> None:
-    """Plan the anneal and keep the checkpoint from before it; the plan is part of the run now and survives a kill."""
-    [run.anneal] = broadcast_object_list([sitting.plan(run)])
-    if run.accelerator.is_main_process:
-        check_weights(run)
-        plan, run.anneal = run.anneal, None
+def begin_anneal(run: Run, plan: Anneal) -> None:
+    """Keep the checkpoint from before the anneal; the plan is part of the run from now on and survives a kill."""
+    [plan] = broadcast_object_list([plan])
+    if run.is_main:
+        check_finite(run)
         write_checkpoint(run, BEFORE_ANNEAL)
-        run.anneal = plan
+    run.progress.anneal = plan
+    if run.is_main:
         write_checkpoint(run)
-    run.recipe = run.recipe.annealed(run.anneal)
     run.bar.total = run.end
     run.bar.refresh()
-    run.say(
-        f"step {run.step:,}: the rate falls to 0 by step {run.end:,}, {run.recipe.loss} loss, zoom {run.recipe.zoom}; "
-        f"{BEFORE_ANNEAL} keeps what was before (--resume --from-constant)"
+    say(
+        f"step {run.progress.step:,}: the rate falls to 0 by step {run.end:,}, {run.recipe.loss} loss, zoom "
+        f"{run.recipe.zoom}; {BEFORE_ANNEAL} keeps what was before (--resume --from-constant)"
     )
 
 
 def advice(run: Run) -> str:
-    kept = f"the last good checkpoint stays in {run.job.out / CHECKPOINT}"
-    model = run.job.out / "model"
+    model = run.setup.job.out / "model"
+    kept = f"the last good checkpoint stays in {run.setup.job.out / CHECKPOINT}"
     return f"{kept}. Start another run with a lower --lr" + (f", from --init {model}" if model.exists() else "")
 
 
@@ -240,157 +183,100 @@ def update_average(averaged: Network, state: dict[str, Tensor], decay: float) ->
             mean.copy_(value)
 
 
-def log(run: Run, steps: int, seconds: float) -> None:
+def log(run: Run) -> None:
     """Mean losses and gradient norms since the last time, rate, images/s and what they cost: to tracker and people.
 
-    `steps` and `seconds` are of this process alone: after a resumption fewer than there are losses.
+    What it cost is of this process alone: after a resumption of fewer steps than there are losses.
     """
-    speed = steps / seconds
-    names = dict.fromkeys(name for values in run.recent for name in values)
-    means = {name: float(np.mean([values[name] for values in run.recent if name in values])) for name in names}
-    cost = {part: seconds / steps for part, seconds in run.seconds.items()}
-    run.recent.clear()
-    run.seconds.clear()
-    rate = run.recipe.lr * run.recipe.rate_at(run.step - 1, run.anneal)
+    progress, clock = run.progress, run.clock
+    speed = clock.steps / (clock.now() - clock.began)
+    names = dict.fromkeys(name for values in progress.recent for name in values)
+    means = {name: float(np.mean([values[name] for values in progress.recent if name in values])) for name in names}
+    cost = {part: seconds / clock.steps for part, seconds in clock.parts.items()}
+    progress.recent.clear()
+    rate = run.recipe.lr * run.recipe.rate_at(progress.step - 1, progress.anneal)
     per_second = speed * run.recipe.batch_size
     values = {"train/lr": rate, "train/images_per_s": per_second}
     values |= {f"train/{name}": value for name, value in means.items()}
     values |= {f"seconds_per_step/{part}": seconds for part, seconds in cost.items()}
-    run.accelerator.log(values, step=run.step)
+    run.setup.accelerator.log(values, step=progress.step)
     remember(run, {f"train/{name}": value for name, value in means.items() if "norm" not in name})
     losses = "  ".join(f"{name} {value:.4f}" for name, value in means.items() if "norm" not in name)
     run.bar.set_postfix_str(f"{losses}, rate {rate:.2g}, {per_second:.1f} images/s")
     if run.bar.disable:
-        left = (run.end - run.step) / speed / 60
+        left = (run.end - progress.step) / speed / 60
         costs = ", ".join(f"{part} {seconds:.2f} s" for part, seconds in cost.items())
-        run.say(
-            f"step {run.step:,}/{run.end:,}  {losses}  rate {rate:.2g}  "
+        say(
+            f"step {progress.step:,}/{run.end:,}  {losses}  rate {rate:.2g}  "
             f"{per_second:.1f} images/s ({costs} a step)  {left:.0f} min left"
         )
+    clock.restart()
 
 
-def evaluate(run: Run) -> None:
+def validate(run: Run) -> None:
+    """In the main process: score the averaged weights, export them if they are the best, draw what one watches."""
+    with run.clock.paused():
+        if run.is_main:
+            check_finite(run)
+            if run.setup.held_out is not None:
+                score(run)
+            watch(run)
+
+
+def score(run: Run) -> None:
     """Score the averaged weights on the held-out faces, write the sample sheet, export them if they are the best."""
-    if run.held_out is not None:
-        rows = []
-
-        def keep(*row: np.ndarray) -> None:
-            if len(rows) < SHEET_FACES:
-                rows.append(np.hstack(row))
-
-        _, ours = score(
-            run.averaged, run.held_out.items, run.recipe.name, run.accelerator.device, keep, run.lpips, run.job.crop
-        )
-        run.scores = describe(ours, run.job.validate)
-        run.say(f"step {run.step:,}: {run.scores}")
-        for message in ours.unreadable:
-            if message not in run.unreadable:
-                run.unreadable.add(message)
-                run.say(f"warning: skipped {message}")
-        scores = {name: getattr(ours, name) for name in ("psnr", "ssim", "gain", "lpips")}
-        scores = {f"validation/{name}": value for name, value in scores.items() if value is not None}
-        run.accelerator.log(scores, step=run.step)
-        remember(run, scores)
-        sheet = np.vstack(rows)
-        folder = run.job.out / "samples"
-        folder.mkdir(exist_ok=True)
-        images.save_png(sheet, folder / f"step-{run.step:07d}.png")
-        run.accelerator.get_tracker("tensorboard").log_images(
-            {"degraded, restored, sharp": sheet[None]}, step=run.step, dataformats="NHWC"
-        )
-        quality = ours.psnr if ours.lpips is None else -ours.lpips
-        if quality > run.best:
-            run.best = quality
-            export(run.averaged, run.job.out / "best", card(run))
-
-
-def describe(ours: Score, folder: Path) -> str:
-    lpips = "" if ours.lpips is None else f"{ours.lpips:.4f} LPIPS, "
-    return (
-        f"{ours.psnr:.3f} dB PSNR, {ours.ssim:.4f} SSIM (Y), {ours.gain:+.3f} dB over bicubic, {lpips}"
-        f"on {ours.faces} faces of {folder.name}"
+    setup, progress = run.setup, run.progress
+    found = measure(run.averaged, setup.held_out.items, setup.accelerator.device, setup.lpips, setup.job.crop)
+    progress.scores = f"{found} of {setup.job.validate.name}"
+    say(f"step {progress.step:,}: {progress.scores}")
+    for message in found.unreadable:
+        if message not in progress.unreadable:
+            progress.unreadable.add(message)
+            say(f"warning: skipped {message}")
+    scores = {name: getattr(found, name) for name in ("psnr", "ssim", "gain", "lpips")}
+    scores = {f"validation/{name}": value for name, value in scores.items() if value is not None}
+    setup.accelerator.log(scores, step=progress.step)
+    remember(run, scores)
+    make_folder(setup.job.out / "samples")
+    images.save_png(found.sheet, setup.job.out / "samples" / f"step-{progress.step:07d}.png")
+    setup.accelerator.get_tracker("tensorboard").log_images(
+        {"degraded, restored, sharp": found.sheet[None]}, step=progress.step, dataformats="NHWC"
     )
+    quality = found.psnr if found.lpips is None else -found.lpips
+    if quality > progress.best:
+        progress.best = quality
+        export(run.averaged, setup.job.out / "best", card(run))
 
 
 def save(run: Run) -> None:
     """The checkpoint, and the averaged weights as a model that can be loaded; `Diverged` if they are not numbers."""
-    if run.accelerator.is_main_process:  # the others may be at the next step already, where they wait
-        check_weights(run)
+    if run.is_main:  # the others may be at the next step already, where they wait
+        check_finite(run)
         write_checkpoint(run)
-        export(run.averaged, run.job.out / "model", card(run))
+        export(run.averaged, run.setup.job.out / "model", card(run))
 
 
-def check_weights(run: Run) -> None:
-    networks = [run.model, run.averaged, *([run.discriminator] if run.discriminator else [])]
+def check_finite(run: Run) -> None:
+    """`Diverged` unless all weights are finite numbers."""
+    networks = [part for part in run.parts.values() if isinstance(part, torch.nn.Module)]
     if not all(value.isfinite().all() for network in networks for value in network.state_dict().values()):
-        raise Diverged(f"the weights are no longer finite after step {run.step:,}; {advice(run)}")
-
-
-def card(run: Run) -> str:
-    """A model card with what is known of the weights; limits and licence are for whoever publishes them."""
-    seen = run.step * run.recipe.batch_size
-    start = f", started from {for_markdown(run.job.init)}" if run.job.init else ""
-    loss = f"{run.recipe.loss} loss"
-    if (gan := run.recipe.gan) and run.step > gan.pixel_steps:
-        perceptual = f" with perceptual distances of {gan.perceptual_kind}" if gan.perceptual else ""
-        loss += f", from step {gan.pixel_steps:,} on the full loss{perceptual}"
-    return (
-        "---\nlibrary_name: sparnet\npipeline_tag: image-to-image\n---\n"
-        f"# {run.recipe.name}\n\n"
-        f"Averaged weights after {run.step:,} of {run.end:,} steps of recipe `{run.recipe.name}`, "
-        f"{seen:,} views of {len(run.index.items):,} pictures{start}; {loss}, computed in {run.recipe.precision}.\n"
-        f"{annealing(run)}\n"
-        f"Last validation: {run.scores}.\n"
-    )
-
-
-def annealing(run: Run) -> str:
-    """One sentence on whether the rate was annealed."""
-    if run.anneal is None:
-        return "The rate was not annealed."
-    changes = "".join(
-        f", {name} {value}" for name in ("loss", "zoom") if (value := getattr(run.anneal, name)) is not None
-    )
-    length = f"from step {run.anneal.start:,} to {run.end:,}{changes}"
-    if run.step < run.end:
-        return f"The rate is being annealed to 0, {length}: not to its end yet."
-    return f"The rate was annealed to 0, {length}."
+        raise Diverged(f"The weights are no longer finite after step {run.progress.step:,}; {advice(run)}.")
 
 
 def finish(run: Run) -> None:
     """Close the logs, keep the annealed model, and say how it ended."""
+    progress, out, end = run.progress, run.setup.job.out, run.end
     run.bar.close()
-    if run.anneal and run.step == run.end and run.accelerator.is_main_process:
-        export(run.averaged, run.job.out / "annealed", card(run))
-    done = "done" if run.step == run.end else "stopped, go on with --resume"
-    run.say(
-        f"{done}: step {run.step:,} of {run.end:,}; {run.scores}; model in {run.job.out / 'model'}. {annealing(run)}"
-    )
-    skipped = set(gather_object(sorted(run.unreadable)))
+    if progress.anneal and progress.step == end and run.is_main:
+        export(run.averaged, out / "annealed", card(run))
+    done = "done" if progress.step == end else "stopped, go on with --resume"
+    say(f"{done}: step {progress.step:,} of {end:,}; {progress.scores}; model in {out / 'model'}. {annealing(run)}")
+    skipped = set(gather_object(sorted(progress.unreadable)))
     if skipped:
-        run.say(f"{len(skipped)} unreadable pictures were skipped; each was named above or before the run was resumed")
-    run.accelerator.end_training()
+        say(f"{len(skipped)} unreadable pictures were skipped; each was named above or before the run was resumed")
+    run.setup.accelerator.end_training()
     if run.lock is not None:
         run.lock.close()
-
-
-@contextmanager
-def ending_signals() -> Iterator[list[int]]:
-    """SIGINT and SIGTERM are collected, for a clean end after the step; the second one of a kind acts as usual."""
-    caught = []
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-
-    def note(number: int, frame: object) -> None:
-        caught.append(number)
-        signal.signal(number, before[number])
-
-    for number in before:
-        signal.signal(number, note)
-    try:
-        yield caught
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def _leave_signals_to_the_trainer(worker: int) -> None:
@@ -458,7 +344,7 @@ def main(
         return
     recipe = find_recipe(name)
     if not data or out is None:
-        raise UserError("--data PATH and --out DIR are needed: the faces to train on, and the folder of the run")
+        raise UserError("--data PATH and --out DIR are needed: the faces to train on, and the folder of the run.")
     changes = {
         "steps": steps,
         "batch_size": batch_size,
@@ -479,7 +365,7 @@ def main(
     gan_changes = {"pixel_steps": pixel_steps, "perceptual_kind": perceptual_kind}
     gan_changes = {field: value for field, value in gan_changes.items() if value is not None}
     if gan_changes and recipe.gan is None:
-        raise UserError(f"{name} is trained by its pixel loss alone: leave out --pixel-steps and --perceptual-kind")
+        raise UserError(f"{name} is trained by its pixel loss alone: leave out --pixel-steps and --perceptual-kind.")
     if gan_changes:
         recipe = replace(recipe, gan=replace(recipe.gan, **gan_changes))
     job = Job(

@@ -22,11 +22,11 @@ from numpy import ndarray
 
 from sparnet import SPARNet, images
 from sparnet.attention import atlas_figure
-from sparnet.files import save_bytes
+from sparnet.files import make_folder, save_bytes
 from training.data import cut
 from training.degradations import fixed
 from training.recipes import Recipe
-from training.run import History, Run
+from training.run import History, Run, say
 
 ASTRONAUT = (150, 33, 150)  # x, y, side of her face's square: eyes and mouth about where aligned faces have them
 SCORES = {"validation/psnr": "PSNR on Y, dB", "validation/lpips": "LPIPS, less is better"}
@@ -37,31 +37,31 @@ SMALL = {"fontsize": 7, "color": FLOOR}
 def remember(run: Run, values: dict[str, float]) -> None:
     """Keep losses ("train/...") and scores ("validation/...") of this step for the curves."""
     for name, value in values.items():
-        run.history.setdefault(name, []).append((run.step, value))
+        run.progress.history.setdefault(name, []).append((run.progress.step, value))
 
 
 def watch(run: Run) -> None:
     """Draw the curves and the probe's attention, into files and, the attention, into TensorBoard."""
-    if run.history:
-        images.save_png(_pixels(curves(run.history, run.recipe)), run.job.out / "curves.png")
-    if not isinstance(run.averaged, SPARNet) or run.recipe.model.attention == "none":
-        if run.step <= run.recipe.validate_every:  # once
-            run.say(f"{run.recipe.name} has no attention maps to make pictures of")
+    recipe, step, out = run.recipe, run.progress.step, run.setup.job.out
+    if run.progress.history:
+        images.save_png(_pixels(curves(run.progress.history, recipe)), out / "curves.png")
+    if not isinstance(run.averaged, SPARNet) or recipe.model.attention == "none":
+        if step <= recipe.validate_every:  # once
+            say(f"{recipe.name} has no attention maps to make pictures of")
         return
-    seen = run.step * run.recipe.batch_size
     degraded, restored, maps = probe(run)
+    seen = step * recipe.batch_size
     alphas = {name: torch.from_numpy(alpha)[None] for name, alpha in maps.items()}
-    title = f"{run.recipe.name} after {seen:,} images, step {run.step:,}"
+    title = f"{recipe.name} after {seen:,} images, step {step:,}"
     frame = _pixels(atlas_figure(alphas, title=title, pictures={"degraded": degraded, "restored": restored}))
-    folder = run.job.out / "attention"
-    folder.mkdir(exist_ok=True)
-    images.save_png(frame, folder / f"step-{run.step:07d}.png")
+    make_folder(out / "attention")
+    images.save_png(frame, out / "attention" / f"step-{step:07d}.png")
     numbers = BytesIO()
     half = {name: alpha.astype(np.float16) for name, alpha in maps.items()}  # to 0.0005: finer than a colour's step
     np.savez_compressed(numbers, degraded=degraded, restored=restored, **half)
-    save_bytes(numbers.getvalue(), folder / f"step-{run.step:07d}.npz")
-    tracker = run.accelerator.get_tracker("tensorboard")
-    tracker.log_images({"attention": frame[None]}, step=run.step, dataformats="NHWC")
+    save_bytes(numbers.getvalue(), out / "attention" / f"step-{step:07d}.npz")
+    tracker = run.setup.accelerator.get_tracker("tensorboard")
+    tracker.log_images({"attention": frame[None]}, step=step, dataformats="NHWC")
 
 
 def probe(run: Run) -> tuple[ndarray, ndarray, dict[str, ndarray]]:
@@ -69,7 +69,7 @@ def probe(run: Run) -> tuple[ndarray, ndarray, dict[str, ndarray]]:
     config = run.recipe.model
     degraded = fixed(cut(skimage.data.astronaut(), *ASTRONAUT, config.size), config.degraded_size, "astronaut")
     with torch.inference_mode():
-        trace = run.averaged.trace(images.to_tensor(degraded).to(run.accelerator.device))
+        trace = run.averaged.trace(images.to_tensor(degraded).to(run.setup.accelerator.device))
     maps = {name: alpha[0].float().mean(0).cpu().numpy() for name, alpha in trace.alphas.items()}
     return degraded, images.to_image(trace.restored), maps
 
@@ -100,9 +100,9 @@ def _curve(axes: Axes, history: History, name: str, recipe: Recipe) -> None:
     if name in SCORES:
         best = np.argmax(values) if name == "validation/psnr" else np.argmin(values)
         axes.plot(seen[best], values[best], "o", color=STRONG, markersize=5, clip_on=False)
-        told = f"best {values[best]:.4g}"
+        note = f"best {values[best]:.4g}"
     else:
-        told = f"now {mean[-1]:.3g}"
+        note = f"now {mean[-1]:.3g}"
     if name == "validation/psnr":
         bicubic = values[-1] - history["validation/gain"][-1][1]
         axes.axhline(bicubic, color=FLOOR, linewidth=0.8, linestyle="--")
@@ -111,7 +111,7 @@ def _curve(axes: Axes, history: History, name: str, recipe: Recipe) -> None:
         axes.axvline(recipe.gan.pixel_steps * recipe.batch_size, color=FLOOR, linewidth=0.8, linestyle=":")
     title = SCORES.get(name, name.removeprefix("train/").replace("_", " ") + " loss")
     axes.set_title(title, fontsize=9, loc="left", color=INK)
-    axes.set_title(told, fontsize=8, loc="right", color=STRONG)
+    axes.set_title(note, fontsize=8, loc="right", color=STRONG)
     axes.set_xlabel("images seen", fontsize=8, color=INK)
     axes.set_xlim(0, max(entries[-1][0] for entries in history.values()) * recipe.batch_size)
     axes.xaxis.set_major_formatter(EngFormatter(sep=""))

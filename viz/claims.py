@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy import ndarray
 
-from sparnet.bootstrap import CONFIDENCE, mean_interval
+from sparnet.metrics import CONFIDENCE, mean_interval
 from sparnet.regions import OUTLINES
 from viz.instruments.agreement import rank_correlation
 from viz.instruments.faithfulness import ALPHA, GRADIENT, RANDOM, SOBEL

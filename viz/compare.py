@@ -13,12 +13,11 @@ import numpy as np
 from matplotlib.font_manager import FontProperties, findfont
 from numpy import ndarray
 from PIL import Image, ImageDraw, ImageFont
-from skimage.color import rgb2ycbcr
-from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from sparnet.attention import colorize, enlarge, mean_attention
 from sparnet.faces import Face
 from sparnet.images import resize, to_image
+from sparnet.metrics import psnr, ssim
 from sparnet.restorer import Mode, Restorer, as_coloured, cut_face, side_in_photo
 from sparnet.text import plain
 
@@ -134,18 +133,6 @@ def side_by_side(one: OneFace, restored: Sequence[Column]) -> list[Column]:
     return [Column("Original", original, one.pixels), *(_scored(column, original) for column in columns)]
 
 
-def scores(picture: ndarray, sharp: ndarray) -> tuple[float, float]:
-    """PSNR in dB and SSIM of two (S,S,3) uint8 on Y of ITU-R BT.601, 16..235, as the paper reports them.
-
-    PSNR = 10 log10(255^2 / MSE), infinite for equal pictures. SSIM of Wang et al. 2004, a Gaussian window of sigma 1.5.
-    """
-    y, truth = (rgb2ycbcr(image)[..., 0] for image in (picture, sharp))
-    with np.errstate(divide="ignore"):
-        psnr = peak_signal_noise_ratio(truth, y, data_range=255)
-    window = {"gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False}
-    return float(psnr), float(structural_similarity(truth, y, data_range=255, **window))
-
-
 def best(columns: Sequence[Column]) -> str:
     """The model to look at first: of the highest PSNR where it is known, or else the last; Bicubic if all failed."""
     models = [column for column in reversed(columns) if column.seconds is not None]
@@ -204,8 +191,7 @@ def _at(side: int, column: Column) -> Column:
 def _scored(column: Column, original: ndarray) -> Column:
     if column.picture is None:
         return column
-    psnr, ssim = scores(column.picture, original)
-    return replace(column, psnr=psnr, ssim=ssim)
+    return replace(column, psnr=psnr(column.picture, original), ssim=ssim(column.picture, original))
 
 
 @cache

@@ -17,12 +17,11 @@ from plotly import graph_objects as go
 from torch import Tensor
 
 from sparnet.attention import color_table
-from sparnet.bootstrap import RESAMPLES, mean_interval
 from sparnet.errors import UserError
 from sparnet.images import to_image
+from sparnet.metrics import RESAMPLES, mean_interval, psnr, ssim
 from sparnet.model import SPARNet
 from sparnet.restorer import Progress
-from viz.compare import scores
 from viz.figures import BLUE, GREEN, ORANGE, PINK, bare, canvas
 from viz.finding import Finding, silent
 from viz.instrument import MATTERS, Instrument, Option, Seed, Units
@@ -149,7 +148,8 @@ def study(
         arrays |= {f"{mode}/picture": example.picture, f"{mode}/difference": example.difference}
     numbers = {"model": subject.name, "seed": seed, "unit_of_rms": "8-bit levels"}
     if subject.sharp is not None:
-        numbers |= dict(zip(("psnr", "ssim"), scores(to_image(before), subject.sharp), strict=True))
+        restored_face = to_image(before)
+        numbers |= {"psnr": psnr(restored_face, subject.sharp), "ssim": ssim(restored_face, subject.sharp)}
     numbers["ranking"] = _ranking(units, modes, table)
     return Finding("ablation", MEANING, numbers, arrays, ablation_figure(units, modes, table, strongest))
 
@@ -345,7 +345,8 @@ def _effects(subject: Subject, before: Tensor, after: Tensor) -> dict[str, np.nd
     """Restored (1,3,S,S) and (m,3,S,S) -> each measure of the m, (m,)."""
     effects = {"rms": rms(levels(after) - levels(before))}
     if subject.sharp is not None:
-        base, *scored = (scores(to_image(one), subject.sharp) for one in (before, *after))
+        faces = map(to_image, (before, *after))
+        base, *scored = ((psnr(face, subject.sharp), ssim(face, subject.sharp)) for face in faces)
         change = np.array(scored) - base
         effects |= {"psnr_change": change[:, 0], "ssim_change": change[:, 1]}
     return effects

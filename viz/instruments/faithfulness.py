@@ -26,9 +26,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from sparnet.attention import enlarge
-from sparnet.bootstrap import mean_interval
 from sparnet.errors import UserError
 from sparnet.images import to_image
+from sparnet.metrics import mean_interval
 from sparnet.restorer import Progress
 from sparnet.text import for_figure
 from viz.figures import BLUE, RED, canvas, in_inches

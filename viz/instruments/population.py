@@ -19,10 +19,10 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy import ndarray
 
-from sparnet.bootstrap import CONFIDENCE, RESAMPLES, mean_interval
 from sparnet.errors import UserError
 from sparnet.files import save_bytes, sha256_of
 from sparnet.images import to_image
+from sparnet.metrics import CONFIDENCE, RESAMPLES, mean_interval
 from sparnet.restorer import Progress
 from sparnet.text import for_figure
 from viz.figures import canvas

@@ -23,10 +23,10 @@ from numpy import ndarray
 from torch import Tensor
 from torch.nn import functional as F
 
-from sparnet.bootstrap import CONFIDENCE, RESAMPLES, mean_interval
 from sparnet.errors import UserError
 from sparnet.faces import TEMPLATE, TEMPLATE_SIDE
 from sparnet.images import to_image
+from sparnet.metrics import CONFIDENCE, RESAMPLES, mean_interval
 from sparnet.regions import masks_from_five_points, region_masks
 from sparnet.restorer import Progress
 from sparnet.text import for_figure

@@ -26,8 +26,8 @@ from numpy import ndarray
 from skimage.metrics import structural_similarity
 from torch import nn
 
-from sparnet.bootstrap import mean_interval
 from sparnet.errors import UserError
+from sparnet.metrics import mean_interval
 from sparnet.model import SPARNet
 from sparnet.restorer import Progress
 from sparnet.text import for_figure

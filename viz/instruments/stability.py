@@ -17,9 +17,9 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from sparnet.attention import mean_map
-from sparnet.bootstrap import mean_interval
 from sparnet.errors import UserError
 from sparnet.images import to_image, to_tensor
+from sparnet.metrics import mean_interval
 from sparnet.restorer import Progress
 from sparnet.text import for_figure
 from viz.figures import bare, canvas, quiet

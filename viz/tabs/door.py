@@ -6,18 +6,20 @@ event -> Line: a share for each visitor, who take turns -> Page: no file but a s
 """
 
 import asyncio
+import gc
 import html
 import logging
 import secrets
 import time
 from collections import Counter
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import gradio as gr
 from gradio import queueing, route_utils, routes
 from gradio.data_classes import PredictBodyInternal
+from gradio.server_messages import EventMessage
 from gradio.state_holder import SessionState, StateHolder
 from gradio.utils import LRUCache, get_space, get_upload_folder
 from starlette.formparsers import MultiPartException
@@ -34,8 +36,10 @@ log = logging.getLogger(__name__)
 
 API = "/gradio_api"
 UPLOAD, PAINT = f"{API}/upload", f"{API}/component_server"
-POSTS = (UPLOAD, PAINT, f"{API}/queue/join", f"{API}/call/", f"{API}/run/", f"{API}/cancel", f"{API}/reset")
-CLOSED = (  # would fetch from other hosts, or write to the disk
+# What may be posted. No cancel: it frees the place in the lane while the thread works on.
+POSTS = (UPLOAD, PAINT, f"{API}/queue/join", f"{API}/call/", f"{API}/run/", f"{API}/reset")
+CLOSED = (  # would fetch from other hosts, or write to the disk or the log
+    f"{API}/custom_component",
     f"{API}/deep_link",
     f"{API}/proxy=",
     f"{API}/stream/",
@@ -52,6 +56,7 @@ class Page(gr.Blocks):
     def __init__(self, **settings):
         route_utils.GradioUploadFile = _Upload
         route_utils.GradioMultiPartParser = routes.GradioMultiPartParser = _Parser
+        routes.StateHolder = Sessions
         routes.DEFAULT_TEMP_DIR = get_upload_folder()  # or an empty folder for a feature that is off stays elsewhere
         super().__init__(**settings)
 
@@ -69,6 +74,7 @@ class Page(gr.Blocks):
         return self
 
     def launch(self, **settings):
+        gc.freeze()  # what is here stays: `gc.collect` need not look at it after every answer
         return super().launch(
             app_kwargs={"middleware": [Middleware(Door)]},
             max_file_size=serving.UPLOAD_BYTES,
@@ -82,8 +88,13 @@ class Page(gr.Blocks):
     async def preprocess_data(self, block_fn, inputs: list, state: SessionState | None, explicit_call: bool = False):
         """Values as they came -> what the handler gets; a file that was not sent here is neither copied nor fetched."""
         try:
-            only_sent_files(inputs)
-            return await super().preprocess_data(block_fn, inputs, state, explicit_call)
+            if only_sent_files(inputs) > serving.UPLOAD_FILES:
+                raise UserError(f"The request names more than {serving.UPLOAD_FILES} files. Name fewer.")
+            values = await super().preprocess_data(block_fn, inputs, state, explicit_call)
+            pairs = zip(block_fn.inputs, values, strict=False)
+            if any(isinstance(block, gr.Dataset) and value is None for block, value in pairs):
+                raise UserError("There is no such example. Choose one of those that are shown.")
+            return values
         except UserError as error:
             raise gr.Error(html.escape(str(error), quote=False), print_exception=False) from error
         except gr.Error as error:
@@ -99,6 +110,7 @@ class Page(gr.Blocks):
         answer = await super().postprocess_data(block_fn, predictions, state)
         _forget_answers(state)
         forget_the_oldest(self.state_holder, self._queue)
+        gc.collect()  # figures hold themselves, 200 MB each, until somebody looks for such
         return answer
 
 
@@ -108,15 +120,17 @@ def _forget_answers(state: SessionState | None) -> None:
         state.config_values.clear()
 
 
-def only_sent_files(value: object) -> None:
-    """`UserError` unless every file that is named anywhere in JSON data was sent to this server; addresses go."""
+def only_sent_files(value: object) -> int:
+    """How many files JSON data names; addresses go. `UserError` unless every one of them was sent to this server."""
+    count = 0
     if isinstance(value, dict):
         if value.get("path") is not None:
             serving.sent_file(value["path"])
+            count = 1
         if isinstance(value.get("url"), str):
             value["url"] = None
-    for item in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
-        only_sent_files(item)
+    items = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return count + sum(map(only_sent_files, items))
 
 
 def forget_the_oldest(sessions: StateHolder, line: queueing.Queue) -> None:
@@ -134,23 +148,57 @@ def forget_the_oldest(sessions: StateHolder, line: queueing.Queue) -> None:
             del line.pending_messages_per_session[session]
 
 
+class Sessions(StateHolder):
+    """Gradio's, under names of a bounded length; whoever looks at nothing is forgotten first."""
+
+    def __getitem__(self, session_id: str) -> SessionState:
+        if len(session_id) > serving.SESSION_LETTERS:
+            raise gr.Error(MISUNDERSTOOD, print_exception=False)
+        is_new = session_id not in self
+        state = super().__getitem__(session_id)
+        if is_new:
+            _forget_answers(state)
+        return state
+
+    def update(self, session_id: str) -> None:
+        if len(self.session_data) > self.capacity:
+            others = (name for name in self.session_data if name != session_id)
+            idle = (name for name in others if serving.size_of(self.session_data[name].state_data, set()) < 1000)
+            self.session_data.move_to_end(next(idle, next(iter(self.session_data))), last=False)
+        super().update(session_id)
+
+
 class Line(queueing.Queue):
     """Gradio's queue, of bounded length, with a share for each visitor's address; the addresses take turns."""
 
     def __init__(self, **settings):
         super().__init__(**settings)
+        self.ANALYTICS_MAX_EVENTS = 0  # or it keeps ten thousand, for monitoring, which is off
         self.turns = 0
         self.last_turn: dict[str, int] = LRUCache(serving.SESSIONS)
 
     async def push(self, body: PredictBodyInternal, request: Request, username: str | None):
         lane = self.blocks.fns[body.fn_index].concurrency_id if body.fn_index in self.blocks.fns else None
-        if lane is None:
+        if lane is None or len(body.session_hash or "") > serving.SESSION_LETTERS:
             return False, MISUNDERSTOOD, "error"
         waiting = self.event_queue_per_concurrency_id.get(lane)
         visitors = [address(event.request.scope) for event in waiting.queue] if waiting else []
         if len(self) >= serving.WAITING or visitors.count(address(request.scope)) >= serving.WAITING_OF_ONE:
             return False, serving.BUSY, "queue_full"
+        self._forget_the_unread()
         return await super().push(body, request, username)
+
+    def send_message(self, event: queueing.Event, event_message: EventMessage) -> None:
+        """Gradio's, but for answers that were forgotten: its error would end the task that tells all their progress."""
+        if event.session_hash in self.pending_messages_per_session:
+            super().send_message(event, event_message)
+
+    def _forget_the_unread(self) -> None:
+        """Keep the answers for the last `SESSIONS` visitors, and for all who wait."""
+        waiting = {event.session_hash for event in self.event_ids_to_events.values()}
+        for kept in (self.pending_messages_per_session, self.pending_event_ids_session):
+            for session in [name for name in kept if name not in waiting][: max(0, len(kept) - serving.SESSIONS)]:
+                del kept[session]
 
     def get_events(self):
         for waiting in self.event_queue_per_concurrency_id.values():
@@ -181,48 +229,91 @@ class Door:
 
     def __init__(self, app: ASGIApp):
         self.app = app
+        self.requests: Counter[str] = Counter()
         self.uploads: Counter[str] = Counter()
+        self.bodies: Counter[str] = Counter()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return await self.app(scope, receive, send)
+        more = True
+
+        async def receiving() -> Message:
+            nonlocal more
+            message = await receive()
+            more = message.get("more_body", False)
+            return message
+
         try:
-            await self._let_in(scope, receive, send)
+            with _a_place(self.requests, scope, serving.REQUESTS, serving.REQUESTS_OF_ONE):
+                await self._answered(scope, receiving, send)
         except _Refused as refused:
-            await _drained(receive)
+            if more:
+                await _drained(receive)
             await JSONResponse({"detail": str(refused)}, refused.status, {"Connection": "close"})(scope, receive, send)
         except ClientDisconnect:
             log.info("A visitor left in the middle of a request")
+
+    async def _answered(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """What Gradio stumbles over is refused, or the answer ends there; a traceback each would fill the log."""
+        last: Message | None = None
+
+        async def sending(message: Message) -> None:
+            nonlocal last
+            last = message
+            await send(message)
+
+        try:
+            await self._let_in(scope, receive, sending)
+        except (_Refused, ClientDisconnect):
+            raise
+        except Exception as error:  # Gradio's own, of any kind: the body names no endpoint, or other values
+            log.info("A request was not understood", exc_info=error)
+            if last is None:
+                raise _Refused(400, MISUNDERSTOOD) from error
+            if last["type"] == "http.response.start" or last.get("more_body"):
+                await send({"type": "http.response.body"})
 
     async def _let_in(self, scope: Scope, receive: Receive, send: Send) -> None:
         path, reads = scope["path"], scope["method"] in ("GET", "HEAD", "OPTIONS")
         if path.lower().startswith(CLOSED) or not (reads or path.startswith(POSTS)):
             raise _Refused(404, "There is no such page.")
+        if len(scope["query_string"]) > serving.QUERY_BYTES:
+            raise _Refused(414, "The address is too long.")
+        _forget_old_uploads()
         if reads:
             await self.app(scope, receive, send)
         elif path.startswith(UPLOAD):
-            async with self._a_place(address(scope)):
+            with _a_place(self.uploads, scope, serving.UPLOADS, serving.UPLOADS_OF_ONE):
                 await self.app(scope, _bounded(scope, receive, serving.UPLOAD_FILES * serving.UPLOAD_BYTES), send)
                 await asyncio.to_thread(serving.delete_the_oldest)
         else:
             limit = serving.PAINT_BYTES if path.startswith(PAINT) else serving.JSON_BYTES
-            body = await _whole(_bounded(scope, receive, limit))
-            try:
-                await self.app(scope, _replayed(body, receive), send)
-            except Exception as error:  # Gradio's own, of any kind: the body names no endpoint, or other values
-                log.info("A request was not understood", exc_info=error)
-                raise _Refused(400, MISUNDERSTOOD) from error
+            with _a_place(self.bodies, scope, serving.UPLOADS, serving.UPLOADS_OF_ONE):
+                body = await _whole(_bounded(scope, receive, limit))
+            await self.app(scope, _replayed(body, receive), send)
 
-    @asynccontextmanager
-    async def _a_place(self, visitor: str) -> AsyncIterator[None]:
-        """One of the places for uploads that arrive at the same time."""
-        if self.uploads.total() >= serving.UPLOADS or self.uploads[visitor] >= serving.UPLOADS_OF_ONE:
-            raise _Refused(503, serving.BUSY)
-        self.uploads[visitor] += 1
-        try:
-            yield
-        finally:
-            self.uploads -= Counter([visitor])
+
+@contextmanager
+def _a_place(taken: Counter[str], scope: Scope, most: int, most_of_one: int) -> Iterator[None]:
+    """One of `most` places, of which an address has `most_of_one`; refused where none is free."""
+    visitor = address(scope)
+    if taken.total() >= most or taken[visitor] >= most_of_one:
+        raise _Refused(503, serving.BUSY)
+    taken[visitor] += 1
+    try:
+        yield
+    finally:
+        taken.subtract([visitor])
+        taken += Counter()  # without those of none
+
+
+def _forget_old_uploads() -> None:
+    """Gradio remembers of every upload how far it is, and of all that were only asked after."""
+    progress = routes.file_upload_statuses
+    for kept in (progress._statuses, progress._signals):
+        while len(kept) > serving.SESSIONS:
+            del kept[next(iter(kept))]
 
 
 def _bounded(scope: Scope, receive: Receive, limit: int) -> Receive:

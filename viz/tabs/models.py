@@ -118,9 +118,14 @@ def named(name: object) -> Loaded:
         raise UserError(f"{brief(name)} is still being fetched from the Hub. Try again in a moment.") from error
 
 
-async def arrival(names: list[str] | str | None) -> None:
-    """Wait, without a thread, until these models are loaded or cannot be: what uses them next says which."""
-    for name in [names] if isinstance(names, str) else names or []:
+async def arrival(names: object) -> None:
+    """Wait, without a thread, until these models are loaded or cannot be: what uses them next says which.
+
+    names: one or a list, as the browser says; what is no name is left to what uses it next, too.
+    """
+    for name in names if isinstance(names, list) else [names]:
+        if not isinstance(name, str):
+            continue
         with suppress(UserError):
             await asyncio.gather(asyncio.wrap_future(_begin(name.strip())), return_exceptions=True)
 

@@ -39,9 +39,14 @@ log = logging.getLogger(__name__)
 
 # What visitors may do; SECURITY.md has the same table in words.
 PHOTO_PIXELS = 4032 * 3024  # what a camera of 12 megapixels makes; the command line takes 40
+FACES = 20  # of one photo, the largest; each takes the time of a network
 UPLOAD_BYTES = 40_000_000  # a file
-UPLOAD_FILES = 4  # in one request
-UPLOADS = 60  # that arrive at the same time
+UPLOAD_FILES = 4  # in one request, sent or named
+REQUESTS = 1000  # at the same time, answers that are being sent or waited for among them
+REQUESTS_OF_ONE = 100  # of these from one address
+QUERY_BYTES = 2000  # of an address, after its ?
+SESSION_LETTERS = 100  # of the name that a browser gives itself
+UPLOADS = 60  # that arrive at the same time, and as many other requests
 UPLOADS_OF_ONE = 20  # of these from one address
 GRACE = 10  # seconds until a body must come faster than SLOWEST
 SLOWEST = 10_000  # bytes a second
@@ -208,18 +213,20 @@ def timed_restoration(
     restore, notes = restorer(model)
     progress(0.1, desc="Looking for faces")
     start = perf_counter()
+    faces, detector, found = find(photo, whole)
     result = restore(
         photo,
         mode=mode,
-        faces="whole" if whole else None,
+        faces="whole" if whole else faces,
         progress=lambda done, total, text: progress(0.1 + 0.9 * done / max(total, 1), desc=text),
     )
+    result = dataclasses.replace(result, detector=detector, notes=list(dict.fromkeys([*found, *result.notes])))
     return result, {
         "model": model,
         "device": device_name(),
         "mode": mode,
         "seconds": round(perf_counter() - start, 2),
-        "detector": result.detector,
+        "detector": detector,
         "faces": [[round(float(edge), 1) for edge in face.face.box] for face in result.faces],
         "notes": notes + [without_paths(note) for note in result.notes],
     }
@@ -253,9 +260,11 @@ def settled_mode(model: str, mode: str) -> tuple[str, list[str]]:
 
 
 def find(photo: np.ndarray, whole: bool) -> tuple[list[Face], str, list[str]]:
-    """The photo's faces, largest first, who found them, and notes; `whole`: the picture is already a face."""
+    """The photo's `FACES` largest, who found them, and notes; `whole`: the picture is already a face."""
     faces, detector, notes = find_faces(photo, "whole" if whole else None, *_detectors)
-    return faces, detector, [without_paths(note) for note in notes]
+    if len(faces) > FACES:
+        notes.append(f"{len(faces)} faces were found; this page takes the {FACES} largest. Cut the photo for others.")
+    return faces[:FACES], detector, [without_paths(note) for note in notes]
 
 
 def face_index(number: object, count: int, notes: list[str]) -> int:

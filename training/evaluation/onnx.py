@@ -1,4 +1,4 @@
-"""Instruments that come as ONNX files, run by OpenCV.
+"""Judges that come as ONNX files, run by OpenCV.
 
 crop (S,S,3) uint8 RGB -> (crop / 255 - mean) / std -> (1,3,S,S) -> cv2.dnn -> (D,)
 """

@@ -12,8 +12,8 @@ from sparnet import images
 from sparnet.errors import UserError
 from sparnet.faces import Detector, Face, find_detector
 from sparnet.landmarks import read_landmarks
-from training import landmarks68
-from training.landmarks68 import (
+from training.evaluation import landmarks
+from training.evaluation.landmarks import (
     FanLandmarks,
     OnnxLandmarks,
     area_under_curve,
@@ -118,15 +118,15 @@ def test_points_are_found_where_they_are_in_the_picture_wherever_the_box_lies(mo
     for channel, (x, y) in enumerate(spots):
         bell = np.exp(-((places - x) ** 2) / 18) * np.exp(-((places - y) ** 2) / 18)[:, None]
         picture[..., channel] = np.rint(255 * bell)
-    monkeypatch.setattr(landmarks68, "OnnxNetwork", SeesSpots)
-    monkeypatch.setattr(landmarks68, "MARGIN", 2)  # so that the square around both spots holds them whole
+    monkeypatch.setattr(landmarks, "OnnxNetwork", SeesSpots)
+    monkeypatch.setattr(landmarks, "MARGIN", 2)  # so that the square around both spots holds them whole
     detector = Detector("given", "", lambda photo: [Face(np.array(box, float))])
     points = OnnxLandmarks("any.onnx", detector)(picture)
     assert points == pytest.approx(np.repeat(spots, 34, axis=0), abs=0.05)
 
 
 def test_without_a_face_there_are_no_points(monkeypatch):
-    monkeypatch.setattr(landmarks68, "OnnxNetwork", SeesSpots)
+    monkeypatch.setattr(landmarks, "OnnxNetwork", SeesSpots)
     assert OnnxLandmarks("any.onnx", Detector("none", "", lambda photo: []))(astronaut()) is None
 
 

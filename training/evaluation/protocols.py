@@ -166,11 +166,11 @@ def factor_of(degradation: str) -> int | None:
         return None
     if match := re.fullmatch(r"bicubic([1-9]\d*)", degradation):
         return int(match[1])
-    raise UserError(f"there is no degradation {degradation!r}; there are bicubic4, bicubic8, bicubic16 and blind")
+    raise UserError(f"There is no degradation {degradation!r}; there are bicubic4, bicubic8, bicubic16 and blind.")
 
 
 def find_protocol(name: str) -> Protocol:
     """`UserError` if there is no such protocol."""
     if name not in PROTOCOLS:
-        raise UserError(f"there is no protocol {name!r}; there are {', '.join(PROTOCOLS)}")
+        raise UserError(f"There is no protocol {name!r}; there are {', '.join(PROTOCOLS)}.")
     return PROTOCOLS[name]

@@ -1,7 +1,7 @@
 """What is compared: bicubic, networks, and pictures that any other program made.
 
     degraded (S,S,3) -> Bicubic --------------------------------------------------> the same
-                     -> Network: bicubic to its size -> forward -> bicubic back to S --> restored (S,S,3)
+                     -> Model: bicubic to its size -> forward -> bicubic back to S --> restored (S,S,3)
     name of the face -> Pictures: DIR/<the same name>.* ---------------------------> restored (S,S,3)
 
 Every method gets the same degraded faces, and answers with faces of the same size.
@@ -48,7 +48,7 @@ class Bicubic:
         return {"kind": "bicubic"}
 
 
-class Network:
+class Model:
     """A model of the family, or a baseline; works at its own size, whatever the faces' is."""
 
     def __init__(
@@ -67,12 +67,12 @@ class Network:
         return self.size // small if small else None
 
     def restore(self, degraded: Sequence[ndarray], names: Sequence[str]) -> list[ndarray]:
-        """Faces (S,S,3) uint8 -> (S,S,3) uint8, in float32; `Diverged` where the answer is no number."""
+        """Faces (S,S,3) uint8 -> (S,S,3) uint8, in float32; `Diverged` where the answer is not finite."""
         use_free_cores()
         with torch.inference_mode():
-            restored = self.model(self.prepare(degraded)).float().cpu()
+            restored = self.model(self._tensors(degraded)).float().cpu()
         if not restored.isfinite().all():
-            raise Diverged(f"{self.name} answers with values that are not numbers")
+            raise Diverged(f"{self.name} answers with values that are not numbers.")
         return [_at(images.to_image(face), len(low)) for face, low in zip(restored, degraded, strict=True)]
 
     def attention(self, degraded: ndarray) -> ndarray | None:
@@ -80,12 +80,12 @@ class Network:
         if not isinstance(self.model, SPARNet):
             return None
         with torch.inference_mode():
-            alphas = self.model.trace(self.prepare([degraded])).alphas.values()
+            alphas = self.model.trace(self._tensors([degraded])).alphas.values()
         side = (len(degraded), len(degraded))
         maps = [nn.functional.interpolate(alpha.float().mean(1, keepdim=True), side, mode="area") for alpha in alphas]
         return torch.stack(maps).mean(0)[0, 0].cpu().numpy() if maps else None
 
-    def prepare(self, degraded: Sequence[ndarray]) -> torch.Tensor:
+    def _tensors(self, degraded: Sequence[ndarray]) -> torch.Tensor:
         """Faces (S,S,3) uint8 -> (B,3,s,s) at the network's own size, on its device."""
         return torch.cat([images.to_tensor(_at(face, self.size)) for face in degraded]).to(self.device)
 
@@ -122,9 +122,9 @@ class Pictures:
         self.name, self.size, self.resize, self.crop = name, size, resize, crop
         ours, theirs = by_name(sharp), by_name(index_pictures([folder]).items)
         faults = [("missing", ours.keys() - theirs.keys()), ("not among the sharp ones", theirs.keys() - ours.keys())]
-        said = [f"{len(names)} {what}: {_some(sorted(names))}" for what, names in faults if names]
-        if said:
-            raise UserError(f"the pictures in {folder} do not pair with the sharp ones; {'; '.join(said)}")
+        problems = [f"{len(names)} {what}: {_some(sorted(names))}" for what, names in faults if names]
+        if problems:
+            raise UserError(f"The pictures in {folder} do not pair with the sharp ones; {'; '.join(problems)}.")
         self.items = {name: theirs[name] for name in list(ours)[:limit]}
 
     def restore(self, degraded: Sequence[ndarray | None], names: Sequence[str]) -> list[ndarray | Fault]:
@@ -149,7 +149,7 @@ class Pictures:
         return {"kind": "pictures", "data_sha256": content_hash(list(self.items.values()))}
 
 
-Method = Bicubic | Network | Pictures
+Method = Bicubic | Model | Pictures
 
 
 def pairing_name(within: str) -> str:
@@ -165,15 +165,15 @@ def by_name(items: Sequence[Item]) -> dict[str, Item]:
     names = Counter(pairing_name(item.within) for item in items)
     if twice := sorted(name for name, count in names.items() if count > 1):
         raise UserError(
-            f"pictures are paired by their names without the ending, and these are there twice: {_some(twice)}"
+            f"Pictures are paired by their names without the ending, and these are there twice: {_some(twice)}."
         )
     return {pairing_name(item.within): item for item in items}
 
 
-def load_network(source: str, device: torch.device | str = "cpu") -> Network:
+def load_network(source: str, device: torch.device | str = "cpu") -> Model:
     """[LABEL=]SOURCE; a SOURCE for `load_model`, or the folder of a baseline."""
     label, source = labelled(source)
-    return Network(label, load(source), device, sha256_of(weights_file(source)))
+    return Model(label, load(source), device, sha256_of(weights_file(source)))
 
 
 def labelled(text: str) -> tuple[str, str]:

@@ -258,10 +258,3 @@ class Blind:
         if generator.random() < self.compressed:
             stages.append(Jpeg(whole(self.jpeg_quality)))
         return tuple(stages)
-
-
-if __name__ == "__main__":
-    from training.command import run_command
-    from training.contact_sheet import main  # here, because it reads pictures by training.data, which imports this file
-
-    run_command(main)

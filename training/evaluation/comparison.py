@@ -1,6 +1,6 @@
 """One comparison: every method on the same degraded faces, measured face by face, in any number of processes.
 
-Trial, indices -> compare: picture -> sharp -> condition -> degradation -> degraded -> every method -> Comparison
+Trial, indices -> compare: picture -> sharp -> condition -> degradation -> degraded -> every method -> Case
                   -> measure: instruments on restored and sharp -> Row
 Trial -> run: batches of 8, shared between processes, known rows left out -> Ledger
 """
@@ -22,14 +22,14 @@ from sparnet.errors import UserError
 from sparnet.images import is_grey
 from training.data import Crop, Item, centre_view, face_square, is_celebas
 from training.degradations import fixed
-from training.frechet import InceptionDistances
-from training.identity import MOST_IMPOSTORS
-from training.instruments import Instruments, Subject, known_points
-from training.methods import Bicubic, Fault, Method, Network
-from training.protocols import AS_IT_IS, PROTOCOLS, Condition, Protocol, factor_of
-from training.scores import SHARP, Ledger, Row
+from training.evaluation.frechet import InceptionDistances
+from training.evaluation.identity import MOST_IMPOSTORS
+from training.evaluation.judges import Judges, Sample, known_points
+from training.evaluation.ledger import SHARP, Ledger, Row
+from training.evaluation.methods import Bicubic, Fault, Method, Model
+from training.evaluation.protocols import AS_IT_IS, PROTOCOLS, Condition, Protocol, factor_of
 
-BATCH = 8  # of every comparison, however many processes share them: what rounds differently would score differently
+BATCH = 8  # of every case, however many processes share them: what rounds differently would score differently
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,7 +40,7 @@ class Trial:
     methods: Sequence[Method]
     size: int  # common side of the faces in px
     degradation: str | None  # None: the pictures are degraded already, or restored elsewhere
-    instruments: Instruments = field(default_factory=Instruments)
+    judges: Judges = field(default_factory=Judges)
     protocol: Protocol = PROTOCOLS["plain"]
     seed: int = 0
     people: Sequence[str] | None = None  # whom each picture shows; None: everyone is another
@@ -68,22 +68,22 @@ class Trial:
         others = [
             f"{method.name} works at {method.size}x{method.size}" for method in self.methods if self._resized(method)
         ]
-        told = [how, *([f"{', '.join(others)}, bicubic there and back"] if others else [])]
+        parts = [how, *([f"{', '.join(others)}, bicubic there and back"] if others else [])]
         if self.protocol.sharp:
-            told.append("PSNR and SSIM on Y" + (" cut to 8 bits" if self.instruments.truncate else ""))
-        return "; ".join(told)
+            parts.append("PSNR and SSIM on Y" + (" cut to 8 bits" if self.judges.truncate else ""))
+        return "; ".join(parts)
 
     def _resized(self, method: Method) -> bool:
-        return isinstance(method, Network) and method.size != self.size
+        return isinstance(method, Model) and method.size != self.size
 
 
 @dataclass(frozen=True, eq=False)
-class Comparison:
-    """One face and what every method made of it; without a `subject` its picture cannot be read."""
+class Case:
+    """One face and what every method made of it; without a `sample` its picture cannot be read."""
 
     index: int
     name: str
-    subject: Subject | None
+    sample: Sample | None
     celebas: bool  # whether the picture was cut as one of CelebA's
     restored: dict[str, ndarray]  # (S,S,3) uint8, of the methods that have it
     faults: list[tuple[str, str, str]]  # kind, whose picture, why
@@ -91,70 +91,70 @@ class Comparison:
 
 def compare(
     trial: Trial, indices: Sequence[int], condition: Condition = AS_IT_IS, clock: Counter | None = None
-) -> list[Comparison]:
+) -> list[Case]:
     """Degrade the pictures of these indices and have every method restore them; seconds of each go to the clock."""
-    found = []
+    cases = []
     for index in indices:
         item, celebas = trial.items[index], False
         try:
             picture = item.picture()
         except UserError as error:
-            subject, said = None, [Fault("unreadable", str(error))]
+            sample, faults = None, [Fault("unreadable", str(error))]
         else:
-            subject, said = _subject(trial, item, picture, condition)
+            sample, faults = _sample(trial, item, picture, condition)
             celebas = is_celebas(picture.shape[1], picture.shape[0], trial.crop)
-        told = [(fault.kind, SHARP, fault.why) for fault in said]
-        found.append(Comparison(index, item.within, subject, celebas, {}, told))
-    there = [one for one in found if one.subject is not None]
-    for method in trial.methods if there else ():
+        named = [(fault.kind, SHARP, fault.why) for fault in faults]
+        cases.append(Case(index, item.within, sample, celebas, {}, named))
+    readable = [case for case in cases if case.sample is not None]
+    for method in trial.methods if readable else ():
         started = time.perf_counter()
-        answers = method.restore([one.subject.degraded for one in there], [one.name for one in there])
+        answers = method.restore([case.sample.degraded for case in readable], [case.name for case in readable])
         if clock is not None:
             clock[method.name] += time.perf_counter() - started
-        for one, answer in zip(there, answers, strict=True):
+        for case, answer in zip(readable, answers, strict=True):
             if isinstance(answer, Fault):
-                one.faults.append((answer.kind, method.name, answer.why))
+                case.faults.append((answer.kind, method.name, answer.why))
             else:
-                one.restored[method.name] = answer
-    return found
+                case.restored[method.name] = answer
+    return cases
 
 
-def _subject(trial: Trial, item: Item, picture: ndarray, condition: Condition) -> tuple[Subject, list[Fault]]:
+def _sample(trial: Trial, item: Item, picture: ndarray, condition: Condition) -> tuple[Sample, list[Fault]]:
     name, view = item.within, centre_view(picture, trial.size, trial.crop)
     if not trial.protocol.sharp:
-        return Subject(name, view), []
-    said, side = [], face_square(picture.shape[1], picture.shape[0], trial.crop)[2]
+        return Sample(name, view), []
+    faults, side = [], face_square(picture.shape[1], picture.shape[0], trial.crop)[2]
     if side < trial.size:
-        said.append(Fault("enlarged", f"from {side:g}x{side:g} to {trial.size}x{trial.size}"))
+        faults.append(Fault("enlarged", f"from {side:g}x{side:g} to {trial.size}x{trial.size}"))
     if is_grey(picture):
-        said.append(Fault("grey", "all pixels have red = green = blue"))
-    known = known_points(item, picture, trial.size, trial.crop) if trial.instruments.need_points else None
+        faults.append(Fault("grey", "all pixels have red = green = blue"))
+    known = known_points(item, picture, trial.size, trial.crop) if trial.judges.need_points else None
     sharp, known = condition.moved(view, known)
     degraded = None
     if trial.degradation is not None:
         factor = factor_of(trial.degradation)
         degraded = condition.spoilt(fixed(sharp, factor and trial.size // factor, name), name, trial.seed)
-    subject, missing = trial.instruments.look(name, degraded, sharp, known)
-    return subject, said + missing
+    sample, missing = trial.judges.look(name, degraded, sharp, known)
+    return sample, faults + missing
 
 
-def measure(trial: Trial, one: Comparison, condition: int = 0) -> Row:
+def measure(trial: Trial, case: Case, condition: int = 0) -> Row:
     """All values of one face."""
-    values, said, embeddings = {}, list(one.faults), {}
-    for method, face in one.restored.items():
-        values[method], missing, embedding = trial.instruments.measure(face, one.subject)
-        said += [(fault.kind, method, fault.why) for fault in missing]
-        if is_grey(face) and not is_grey(one.subject.degraded if one.subject.sharp is None else one.subject.sharp):
-            said.append(("grey", method, "restored without the colours of the sharp face"))
+    values, faults, embeddings = {}, list(case.faults), {}
+    for method, face in case.restored.items():
+        values[method], missing, embedding = trial.judges.measure(face, case.sample)
+        faults += [(fault.kind, method, fault.why) for fault in missing]
+        if is_grey(face) and not is_grey(case.sample.degraded if case.sample.sharp is None else case.sample.sharp):
+            faults.append(("grey", method, "restored without the colours of the sharp face"))
         if embedding is not None:
             embeddings[method] = embedding.tolist()
-    if embeddings and condition == 0 and one.index in trial.embedded:
-        embeddings[SHARP] = one.subject.embedding.tolist()
+    if embeddings and condition == 0 and case.index in trial.embedded:
+        embeddings[SHARP] = case.sample.embedding.tolist()
     else:
         embeddings = {}
-    known = one.subject is not None and one.subject.known
-    floor = trial.instruments.floor(one.subject) if known and condition == 0 else {}
-    return Row(condition, one.index, one.name, values, tuple(said), embeddings, known, floor, one.celebas)
+    known = case.sample is not None and case.sample.known
+    floor = trial.judges.floor(case.sample) if known and condition == 0 else {}
+    return Row(condition, case.index, case.name, values, tuple(faults), embeddings, known, floor, case.celebas)
 
 
 def run(trial: Trial, ledger: Ledger, distances: InceptionDistances | None, state: PartialState) -> Counter:
@@ -173,17 +173,17 @@ def run(trial: Trial, ledger: Ledger, distances: InceptionDistances | None, stat
             known = ledger.done[condition, indices].all()
             if not known or (distances is not None and condition == 0):
                 compared = compare(trial, indices, conditions[condition], clock)
-                clock["faces"] += sum(one.subject is not None for one in compared)
+                clock["faces"] += sum(case.sample is not None for case in compared)
                 if distances is not None and condition == 0:
-                    for one in compared:
-                        if one.restored:
-                            distances.add(one.subject.sharp, one.restored)
+                    for case in compared:
+                        if case.restored:
+                            distances.add(case.sample.sharp, case.restored)
                 if not known:
-                    ledger.add(measure(trial, one, condition) for one in compared)
+                    ledger.add(measure(trial, case, condition) for case in compared)
             bar.update(len(indices))
     total = Counter()
-    for some in gather_object([clock]):
-        total.update(some)
+    for seconds in gather_object([clock]):
+        total.update(seconds)
     return total
 
 

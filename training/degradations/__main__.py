@@ -20,6 +20,7 @@ from sparnet.errors import UserError
 from sparnet.files import check_folder, check_targets
 from sparnet.folders import check_outside
 from sparnet.text import plain
+from training.command import run_command
 from training.data import centre_view, index_pictures
 from training.degradations import Blind, apply, random_grey
 
@@ -39,7 +40,7 @@ def main(
 ) -> None:
     """Draw a sheet of sharp faces, each followed by independent draws of SPARNetHD's degradation, with captions."""
     if out.suffix.lower() != ".png":
-        raise UserError(f"{out} is no name of a PNG file; call it {out.with_suffix('.png')}")
+        raise UserError(f"{out} is not the name of a PNG file; call it {out.stem or 'sheet'}.png.")
     check_outside(out, [source])
     check_folder(out)
     items = index_pictures([source]).items
@@ -58,11 +59,11 @@ def main(
         faces = faces * rows
     if not faces:
         raise UserError(f"None of the {len(items)} pictures in {source} can be read.")
-    images.save_png(contact_sheet(faces, columns, seed), out)
+    images.save_png(degradation_sheet(faces, columns, seed), out)
     print(f"{plain(str(out))}: {len(faces)} faces of {size} px, {columns - 1} degradations each, seed {seed}")
 
 
-def contact_sheet(faces: Sequence[ndarray], columns: int, seed: int) -> ndarray:
+def degradation_sheet(faces: Sequence[ndarray], columns: int, seed: int) -> ndarray:
     """One row for each face (S,S,3) uint8: sharp, then columns - 1 degradations of it, captioned; (H,W,3) uint8.
 
     A cell is seeded by (seed, row, column): more rows or columns leave the cells that were there as they are.
@@ -87,3 +88,7 @@ def degrade(sharp: ndarray, seed: tuple[int, ...]) -> tuple[ndarray, list[str]]:
     stages = Blind().at(len(sharp)).draw(generator)
     caption = [] if np.array_equal(target, sharp) else ["grey (the sharp face too)"]
     return apply(target, stages), caption + [str(stage) for stage in stages]
+
+
+if __name__ == "__main__":
+    run_command(main)

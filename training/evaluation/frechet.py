@@ -39,7 +39,7 @@ def frechet_distance(a: ndarray, b: ndarray) -> float:
     a, b = (np.atleast_2d(np.cov(features, rowvar=False)) for features in (a, b))
     values, vectors = np.linalg.eigh(a)
     root = vectors * np.sqrt(values.clip(0)) @ vectors.T
-    # A B has the eigenvalues of the symmetric A^(1/2) B A^(1/2), and these can be had without complex numbers
+    # A B has the eigenvalues of the symmetric A^(1/2) B A^(1/2), and these need no complex numbers
     product = np.linalg.eigvalsh(root @ b @ root)
     return float(max(shift @ shift + np.trace(a) + np.trace(b) - 2 * np.sqrt(product.clip(0)).sum(), 0))
 
@@ -54,12 +54,12 @@ class InceptionDistances:
 
     The sharp pictures' features are computed once for all methods. `weights` is the published file of TensorFlow's
     Inception; without it torch-fidelity downloads it. Several processes each add their faces. `UserError` if a package
-    is missing, the weights cannot be had, or the file is another one.
+    is missing, the weights are not available, or the file is another one.
     """
 
     def __init__(self, methods: Iterable[str], weights: str | Path | None = None, device: torch.device | str = "cpu"):
         if weights is not None:
-            _check_weights(Path(weights))
+            _check_published(Path(weights))
         self.device = device
         self.sharp = _metric(weights, device)  # of which only the real pictures' sums are used
         self.restored = {method: _metric(weights, device) for method in methods}  # and of these the others'
@@ -111,7 +111,7 @@ def _metric(weights: str | Path | None, device: torch.device | str) -> torch.nn.
         ) from error
 
 
-def _check_weights(file: Path) -> None:
+def _check_published(file: Path) -> None:
     """`UserError` unless the file is the published one: no others make a FID, and torch-fidelity unpickles any."""
     try:
         digest = sha256_of(file)

@@ -8,11 +8,11 @@ A number stands with its 95 % interval; a gain is the mean of the differences to
 
 from collections.abc import Callable, Iterable, Sequence
 
-from sparnet.bootstrap import RESAMPLES
+from sparnet.metrics import RESAMPLES
 from sparnet.text import for_latex, for_markdown, plain
-from training.instruments import METRICS
-from training.protocols import SWEEPS, find_protocol
-from training.scores import FAULTS, number
+from training.evaluation.judges import METRICS
+from training.evaluation.ledger import FAULTS, number
+from training.evaluation.protocols import SWEEPS, find_protocol
 
 Text = Callable[[str], str]  # one of sparnet.text
 SHOWN_FAULTS = 5  # names of each kind in the terminal; the JSON has all
@@ -36,7 +36,7 @@ def headline(report: dict, text: Text = plain) -> str:
 
 def metrics_of(report: dict) -> list[str]:
     """The measured ones in their usual order."""
-    found = {metric for some in report["scores"].values() for metric in some}
+    found = {metric for estimates in report["scores"].values() for metric in estimates}
     return [metric for metric in METRICS if metric in found]
 
 
@@ -103,13 +103,17 @@ def sweeps(report: dict, text: Text = plain) -> Iterable[tuple[list[str], list[l
     """A table for each sweep of the robustness protocol: PSNR of every method at every level."""
     metric = "psnr"
     for sweep, (meaning, _) in SWEEPS.items():
-        points = [one for one in report["conditions"] if one["sweep"] == sweep]
+        points = [condition for condition in report["conditions"] if condition["sweep"] == sweep]
         if not points:
             continue
-        head = [f"{title(metric)} with {sweep} ({meaning})", "none", *(f"{one['level']:g}" for one in points)]
+        head = [
+            f"{title(metric)} with {sweep} ({meaning})",
+            "none",
+            *(f"{condition['level']:g}" for condition in points),
+        ]
         rows = [
             [text(method), value(report["scores"][method][metric], metric)]
-            + [value(one["scores"][method][metric], metric) for one in points]
+            + [value(condition["scores"][method][metric], metric) for condition in points]
             for method in report["scores"]
             if metric in report["scores"][method]
         ]
@@ -125,11 +129,11 @@ def methods_table(report: dict, text: Text = plain) -> tuple[list[str], list[lis
         head += [title(metric), "gain dB"] if metric == "psnr" else [title(metric)]
     rows = []
     for method in order(report):
-        some, entry = report["scores"][method], about[method]
+        estimates, entry = report["scores"][method], about[method]
         size = f"{entry['parameters'] / 1e6:.2f} M" if "parameters" in entry else "-"
         cells = [text(method), size, *([str(entry.get("attention_units", "-"))] if units else [])]
         for metric in metrics:
-            estimate = some.get(metric)
+            estimate = estimates.get(metric)
             cells.append(measured(estimate, metric, report["faces"]["scored"]) if estimate else "-")
             if metric == "psnr":
                 gain = (estimate or {}).get("difference")
@@ -182,34 +186,34 @@ def landmark_line(report: dict) -> str:
     floor = report["landmark_floor"]
     if not floor:
         return line
-    told = [f"{title(metric)} {measured(floor[metric], metric, known)}" for metric in METRICS if metric in floor]
-    return f"{line}; sharp (floor): {', '.join(told)}. {FLOOR}"
+    errors = [f"{title(metric)} {measured(floor[metric], metric, known)}" for metric in METRICS if metric in floor]
+    return f"{line}; sharp (floor): {', '.join(errors)}. {FLOOR}"
 
 
 def fault_lines(report: dict, text: Text = plain) -> str:
     """A line for each kind of fault, with the first names."""
     lines = []
     for kind, found in report["faces"]["faults"].items():
-        said = [f"{text(fault['name'])} ({text(fault['of'])}: {text(fault['why'])})" for fault in found[:SHOWN_FAULTS]]
+        named = [f"{text(fault['name'])} ({text(fault['of'])}: {text(fault['why'])})" for fault in found[:SHOWN_FAULTS]]
         count = report["faces"]["fault_counts"][kind]
         more = f" and {count - SHOWN_FAULTS} more" if count > SHOWN_FAULTS else ""
-        lines.append(f"{kind} ({FAULTS[kind]}), {count}: {'; '.join(said)}{more}")
+        lines.append(f"{kind} ({FAULTS[kind]}), {count}: {'; '.join(named)}{more}")
     return "\n".join(lines)
 
 
 def _identity(report: dict) -> str:
-    found = report["identity"]
-    strangers = found.get("impostors")
+    identity = report["identity"]
+    strangers = identity.get("impostors")
     lines = [
-        f"identity over {found['faces']} faces of {found['people']} people: sharp faces of two strangers have a cosine "
-        f"of {strangers['mean']:.4f}, one pair of 20 above {strangers['highest_of_20']:.4f}"
+        f"identity over {identity['faces']} faces of {identity['people']} people: sharp faces of two strangers have a "
+        f"cosine of {strangers['mean']:.4f}, one pair of 20 above {strangers['highest_of_20']:.4f}"
         if strangers
-        else f"identity over {found['faces']} faces of one person"
+        else f"identity over {identity['faces']} faces of one person"
     ]
-    for method, some in found["methods"].items():
-        auc = f"verification AUC {some['verification_auc']:.4f}, " if "verification_auc" in some else ""
+    for method, numbers in identity["methods"].items():
+        auc = f"verification AUC {numbers['verification_auc']:.4f}, " if "verification_auc" in numbers else ""
         lines.append(
-            f"  {plain(method)}: {auc}Frechet distance on the embeddings {some['frechet_on_identity']:.4f} (no FID)"
+            f"  {plain(method)}: {auc}Frechet distance on the embeddings {numbers['frechet_on_identity']:.4f} (no FID)"
         )
     return "\n".join(lines)
 

@@ -24,13 +24,13 @@ from plotly.offline import get_plotlyjs
 from sparnet import images
 from sparnet.regions import REGIONS
 from sparnet.text import for_html, html_templates, plain
-from training import report as words
-from training.comparison import BATCH, Comparison, Trial, compare
-from training.instruments import METRICS
-from training.landmarks68 import THRESHOLD, cumulative_error
-from training.methods import Network
-from training.protocols import SWEEPS, find_protocol
-from training.scores import FAULTS, SHARP, Results, number
+from training.evaluation import tables as words
+from training.evaluation.comparison import BATCH, Case, Trial, compare
+from training.evaluation.judges import METRICS
+from training.evaluation.landmarks import THRESHOLD, cumulative_error
+from training.evaluation.ledger import FAULTS, SHARP, Results, number
+from training.evaluation.methods import Model
+from training.evaluation.protocols import SWEEPS, find_protocol
 
 POINTS = 3000  # of the scatter plot: more are slow to draw and hide each other
 CASES = 2  # of the best, of the median and of the worst
@@ -43,14 +43,14 @@ def contact_sheet(trial: Trial, count: int) -> ndarray:
     """The first `count` readable faces, a row each: degraded, every method, sharp; (H,W,3) uint8."""
     gap, line = 4, 20
     columns = columns_of(trial)
-    rows = [one for one in again(trial, range(min(count, len(trial.items)))) if one.subject is not None]
+    rows = [case for case in again(trial, range(min(count, len(trial.items)))) if case.sample is not None]
     side = trial.size + gap
     sheet = Image.new("RGB", (len(columns) * side + gap, len(rows) * side + line + gap), "white")
     pen, font = ImageDraw.Draw(sheet), ImageFont.load_default(13)
     for x, name in enumerate(columns):
         pen.text((gap + x * side, 2), plain(name), "black", font)
-    for y, one in enumerate(rows):
-        for x, face in enumerate(faces(trial, one).values()):
+    for y, case in enumerate(rows):
+        for x, face in enumerate(faces(trial, case).values()):
             if face is not None:
                 sheet.paste(Image.fromarray(face), (gap + x * side, line + y * side))
     return np.array(sheet)
@@ -64,13 +64,13 @@ def columns_of(trial: Trial) -> list[str]:
     )
 
 
-def faces(trial: Trial, one: Comparison) -> dict[str, ndarray | None]:
+def faces(trial: Trial, case: Case) -> dict[str, ndarray | None]:
     """Column -> (S,S,3) uint8, or None where a method has no picture of it."""
-    there = one.restored | {"degraded": one.subject.degraded, "sharp": one.subject.sharp}
-    return {name: there.get(name) for name in columns_of(trial)}
+    pictures = case.restored | {"degraded": case.sample.degraded, "sharp": case.sample.sharp}
+    return {name: pictures.get(name) for name in columns_of(trial)}
 
 
-def again(trial: Trial, indices: Sequence[int]) -> Iterator[Comparison]:
+def again(trial: Trial, indices: Sequence[int]) -> Iterator[Case]:
     """These faces restored once more, as they are under the first condition."""
     for start in range(0, len(indices), BATCH):
         yield from compare(trial, indices[start : start + BATCH])
@@ -84,31 +84,28 @@ def spread(total: int, count: int) -> list[int]:
 def page(report: dict, results: Results, trial: Trial, count: int) -> str:
     """The HTML report, with thumbnails of at most `count` faces."""
     pictures = {
-        one.index: {name: data_uri(face) for name, face in faces(trial, one).items() if face is not None}
-        for one in again(trial, spread(len(trial.items), count))
-        if one.subject is not None
+        case.index: {name: data_uri(face) for name, face in faces(trial, case).items() if face is not None}
+        for case in again(trial, spread(len(trial.items), count))
+        if case.sample is not None
     }
-    return (
-        html_templates(Path(__file__).parent)
-        .get_template("report.html")
-        .render(
-            report=report,
-            points=POINTS,
-            table=table(report),
-            columns=columns_of(trial),
-            landmarks=words.landmark_line(report),
-            colors=colors_of(report),
-            sweeps=[name for name in SWEEPS if any(one["sweep"] == name for one in report["conditions"])],
-            published=words.published_table(report),
-            published_on=find_protocol(report["protocol"]["name"]).published_on,
-            plots={name: plot.to_plotly_json() for name, plot in plots(report, results, trial, pictures).items()},
-            pictures=pictures,
-            names={index: trial.items[index].within for index in pictures},
-            cases=cases(trial, results),
-            fault_kinds=FAULTS,
-            metrics={metric: METRICS[metric] for metric in words.metrics_of(report)},
-            plotly=get_plotlyjs(),
-        )
+    template = html_templates(Path(__file__).parent).get_template("page.html")
+    return template.render(
+        report=report,
+        points=POINTS,
+        table=table(report),
+        columns=columns_of(trial),
+        landmarks=words.landmark_line(report),
+        colors=colors_of(report),
+        sweeps=[name for name in SWEEPS if any(condition["sweep"] == name for condition in report["conditions"])],
+        published=words.published_table(report),
+        published_on=find_protocol(report["protocol"]["name"]).published_on,
+        plots={name: plot.to_plotly_json() for name, plot in plots(report, results, trial, pictures).items()},
+        pictures=pictures,
+        names={index: trial.items[index].within for index in pictures},
+        cases=cases(trial, results),
+        fault_kinds=FAULTS,
+        metrics={metric: METRICS[metric] for metric in words.metrics_of(report)},
+        plotly=get_plotlyjs(),
     )
 
 
@@ -116,15 +113,15 @@ def table(report: dict) -> dict:
     """Head and cells of the sortable table; `best` and `sign` say what the colours mean."""
     metrics = words.metrics_of(report)
     means = {
-        metric: [number(some[metric]["mean"]) for some in report["scores"].values() if metric in some]
+        metric: [number(estimates[metric]["mean"]) for estimates in report["scores"].values() if metric in estimates]
         for metric in metrics
     }
     rows = []
     for method in words.order(report):
-        about, some = report["methods"][method], report["scores"][method]
+        about, estimates = report["methods"][method], report["scores"][method]
         cells = []
         for metric in metrics:
-            estimate = some.get(metric)
+            estimate = estimates.get(metric)
             if estimate is None:
                 cells.append({"sort": None, "mean": "-"})
                 continue
@@ -192,35 +189,35 @@ def cases(trial: Trial, results: Results) -> dict | None:
     last, middle = len(ranked), (len(ranked) - CASES) // 2
     places = {"best": range(CASES), "median": range(middle, middle + CASES), "worst": range(last - CASES, last)}
     chosen: dict[int, str] = {}
-    for kind, some in places.items():
-        for place in some:
+    for kind, shown in places.items():
+        for place in shown:
             if 0 <= place < last:
                 chosen.setdefault(place, kind)
-    networks = [method for method in trial.methods if isinstance(method, Network)]
-    found = {one.index: one for one in again(trial, sorted(ranked[place] for place in chosen))}
+    networks = [method for method in trial.methods if isinstance(method, Model)]
+    comparisons = {case.index: case for case in again(trial, sorted(ranked[place] for place in chosen))}
     maps = {
-        (index, network.name): network.attention(one.subject.degraded)
-        for index, one in found.items()
+        (index, network.name): network.attention(case.sample.degraded)
+        for index, case in comparisons.items()
         for network in networks
     }
     scale = {}
     for network in networks:
-        some = [map_ for (_, name), map_ in maps.items() if name == network.name and map_ is not None]
-        if some:
-            scale[network.name] = (float(min(map(np.min, some))), float(max(map(np.max, some))))
-    told, sign = [], "+" if trial.anchor else ""
+        shown = [map_ for (_, name), map_ in maps.items() if name == network.name and map_ is not None]
+        if shown:
+            scale[network.name] = (float(min(map(np.min, shown))), float(max(map(np.max, shown))))
+    rows, sign = [], "+" if trial.anchor else ""
     for place, kind in sorted(chosen.items()):
-        one = found[ranked[place]]
+        case = comparisons[ranked[place]]
         strip = []
-        for name, face in faces(trial, one).items():
+        for name, face in faces(trial, case).items():
             if face is None:
                 continue
-            psnr = results.column(trial.anchor if name == "degraded" else name, "psnr")[one.index]
+            psnr = results.column(trial.anchor if name == "degraded" else name, "psnr")[case.index]
             strip.append((name, data_uri(face), "" if np.isnan(psnr) else _decibels(psnr)))
-            if (attention := maps.get((one.index, name))) is not None:
+            if (attention := maps.get((case.index, name))) is not None:
                 strip.append((f"attention of {name}", data_uri(over(face, attention, *scale[name])), ""))
-        told.append({"kind": kind, "name": one.name, "gain": _decibels(gain[one.index], sign), "strip": strip})
-    return {"by": first, "over": trial.anchor, "rows": told, "scale": scale}
+        rows.append({"kind": kind, "name": case.name, "gain": _decibels(gain[case.index], sign), "strip": strip})
+    return {"by": first, "over": trial.anchor, "rows": rows, "scale": scale}
 
 
 def over(face: ndarray, attention: ndarray, low: float, high: float) -> ndarray:
@@ -248,13 +245,13 @@ def colors_of(report: dict) -> dict[str, str]:
 def plots(report: dict, results: Results, trial: Trial, pictures: dict[int, dict]) -> dict[str, go.Figure]:
     """The figures that the numbers allow, by the name of their place in the page."""
     methods, color = list(report["scores"]), colors_of(report)
-    found = {
+    figures = {
         "scatter": scatter(results, trial, methods, color, pictures),
         "landmarks": landmark_curves(results, methods, color),
         "regions": region_bars(report, color),
         **sweep_curves(report, color),
     }
-    return {name: figure for name, figure in found.items() if figure is not None}
+    return {name: figure for name, figure in figures.items() if figure is not None}
 
 
 def scatter(results: Results, trial: Trial, methods: Sequence[str], color: dict, pictures: dict) -> go.Figure | None:
@@ -266,10 +263,10 @@ def scatter(results: Results, trial: Trial, methods: Sequence[str], color: dict,
     drawn = list(dict.fromkeys([*pictures, *spread(len(bicubic), POINTS)]))[:POINTS]
     for method in methods[1:]:
         ours = results.column(method, "psnr")
-        there = [index for index in drawn if not np.isnan([bicubic[index], ours[index]]).any()]
-        x, y = bicubic[there].tolist(), ours[there].tolist()
+        scored = [index for index in drawn if not np.isnan([bicubic[index], ours[index]]).any()]
+        x, y = bicubic[scored].tolist(), ours[scored].tolist()
         ends += x
-        names = [trial.items[index].within for index in there]
+        names = [trial.items[index].within for index in scored]
         figure.add_trace(
             go.Scatter(
                 x=x,
@@ -277,13 +274,13 @@ def scatter(results: Results, trial: Trial, methods: Sequence[str], color: dict,
                 mode="markers",
                 name=for_html(method),
                 customdata=[
-                    [index, name, for_html(name), for_html(method)] for index, name in zip(there, names, strict=True)
+                    [index, name, for_html(name), for_html(method)] for index, name in zip(scored, names, strict=True)
                 ],
                 hovertemplate="%{customdata[2]}<br>bicubic %{x:.2f} dB, %{customdata[3]} %{y:.2f} dB<extra></extra>",
                 marker={
                     "color": color[method],
                     "size": 8,
-                    "symbol": ["circle" if index in pictures else "circle-open" for index in there],
+                    "symbol": ["circle" if index in pictures else "circle-open" for index in scored],
                 },
             )
         )
@@ -320,8 +317,8 @@ def landmark_curves(results: Results, methods: Sequence[str], color: dict) -> go
 def region_bars(report: dict, color: dict) -> go.Figure | None:
     """Gain in PSNR over bicubic in each region, with its interval."""
     figure = go.Figure()
-    for method, some in report["scores"].items():
-        gains = {name: some.get(f"psnr_{name}", {}).get("difference") for name in REGIONS}
+    for method, estimates in report["scores"].items():
+        gains = {name: estimates.get(f"psnr_{name}", {}).get("difference") for name in REGIONS}
         gains = {name: gain for name, gain in gains.items() if gain}
         if gains:
             mean, low, high = ([number(gain[key]) for gain in gains.values()] for key in ("mean", "low", "high"))
@@ -345,13 +342,17 @@ def sweep_curves(report: dict, color: dict) -> dict[str, go.Figure]:
     unchanged = {"scale": 1.0, "JPEG": 100.0}  # where the faces as they are stand; elsewhere at 0
     figures = {}
     for sweep, (meaning, _) in SWEEPS.items():
-        points = [(one["level"], one["scores"]) for one in report["conditions"] if one["sweep"] == sweep]
+        points = [
+            (condition["level"], condition["scores"])
+            for condition in report["conditions"]
+            if condition["sweep"] == sweep
+        ]
         if not points:
             continue
         figure = go.Figure()
         points = sorted([*points, (unchanged.get(sweep, 0.0), report["scores"])], key=itemgetter(0))
         for method in report["scores"]:
-            x, y = zip(*((level, number(some[method]["psnr"]["mean"])) for level, some in points), strict=True)
+            x, y = zip(*((level, number(scores[method]["psnr"]["mean"])) for level, scores in points), strict=True)
             figure.add_trace(
                 go.Scatter(x=x, y=y, mode="lines+markers", name=for_html(method), line={"color": color[method]})
             )

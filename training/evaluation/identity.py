@@ -17,15 +17,13 @@ from pathlib import Path
 import cv2
 import httpx2
 import numpy as np
-from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url
-from huggingface_hub.errors import LocalEntryNotFoundError
 from numpy import ndarray
 from skimage.transform import SimilarityTransform
 
 from sparnet.errors import UserError
-from sparnet.faces import crop_face
-from sparnet.hub import TIMEOUT
-from training.onnx import OnnxNetwork
+from sparnet.faces import crop_face, opened_by_opencv
+from sparnet.hub import fetch_file
+from training.evaluation.onnx import OnnxNetwork
 
 # Eyes, nose, mouth corners in a 112x112 crop, as ArcFace (Deng et al. 2019) and most embedders since were trained.
 TEMPLATE = np.array(
@@ -62,23 +60,14 @@ class OnnxEmbedder:
 class SFace:
     """SFace (Zhong et al. 2021) as OpenCV runs it, from a file, else from the Hub or its cache.
 
-    `UserError` if the file is no such network or cannot be had.
+    `UserError` if the file is no such network or is not available.
     """
 
     def __init__(self, file: str | Path | None = None):
         file = _fetch_sface() if file is None else file
-        if not Path(file).is_file():
-            raise UserError(f"There is no file {file}. Give the path of {SFACE_FILE} from the Hub's {SFACE_REPO}.")
-        level = cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_ERROR)  # OpenCV 5.0 warns of its own default
-        try:
+        with opened_by_opencv(file, SFACE_FILE, SFACE_REPO):
             self.network = cv2.FaceRecognizerSF.create(str(file), "")
             self.network.feature(np.zeros((SIDE, SIDE, 3), np.uint8))
-        except cv2.error as error:
-            raise UserError(
-                f"OpenCV cannot use {file} as an SFace network. Fetch {SFACE_FILE} from the Hub's {SFACE_REPO} again."
-            ) from error
-        finally:
-            cv2.utils.logging.setLogLevel(level)
 
     def embed(self, face: ndarray, points: ndarray) -> ndarray:
         """(H,W,3) uint8 RGB and the five points (5,2) of the sharp face -> (128,) float64 of length 1."""
@@ -92,7 +81,7 @@ def aligned(face: ndarray, points: ndarray) -> ndarray:
     """
     points = np.asarray(points, float)
     if not np.ptp(points, axis=0).max() > 0:  # false for NaN too
-        raise UserError("The five points of the face lie on one spot or are no numbers, so it cannot be aligned.")
+        raise UserError("The five points of the face lie on one spot or are not numbers, so it cannot be aligned.")
     return crop_face(face, SimilarityTransform.from_estimate(points, TEMPLATE).params[:2], SIDE)
 
 
@@ -138,7 +127,7 @@ def identities(names: Iterable[str], rule: str) -> list[str]:
     try:
         pattern = re.compile(rule)
     except re.error as error:
-        raise UserError(f"The rule {rule!r} for identities is no regular expression: {error}.") from error
+        raise UserError(f"The rule {rule!r} for identities is not a regular expression: {error}.") from error
     if not pattern.groups:
         raise UserError(f'The rule {rule!r} for identities has no group. Put the identity in brackets, as in "(.+)_".')
     people = []
@@ -157,12 +146,7 @@ def _unit(embedding: ndarray) -> ndarray:
 def _fetch_sface() -> str:
     """The path of SFace's file in the Hub's cache, filled if needed; within seconds when offline."""
     try:
-        return hf_hub_download(SFACE_REPO, SFACE_FILE, local_files_only=True)
-    except LocalEntryNotFoundError:
-        pass
-    try:  # one question first, without the client's retries, which would last half a minute
-        get_hf_file_metadata(hf_hub_url(SFACE_REPO, SFACE_FILE), timeout=TIMEOUT)
-        return hf_hub_download(SFACE_REPO, SFACE_FILE, etag_timeout=TIMEOUT)
+        return fetch_file(SFACE_REPO, SFACE_FILE)
     except (OSError, httpx2.TransportError) as error:  # all of huggingface_hub's errors are OSErrors
         raise UserError(
             f"SFace could not be fetched from the Hub ({error}). With a network, this fetches it: "

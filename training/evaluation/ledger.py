@@ -20,10 +20,10 @@ from pathlib import Path
 import numpy as np
 from numpy import ndarray
 
-from sparnet.bootstrap import mean_interval
 from sparnet.errors import UserError
-from training.run import differences
-from training.state import write_whole
+from sparnet.files import write_whole
+from sparnet.metrics import mean_interval
+from training.state import differences
 
 FAULTS = {  # kind: what follows from it
     "unreadable": "not scored",
@@ -68,7 +68,7 @@ class Ledger:
         self.file = self._of(process)
         self.done = np.zeros(shape, bool)
         if self.files and not resume:
-            raise UserError(f"{self.files[0]} is of an interrupted evaluation: go on with --resume, or take it away")
+            raise UserError(f"{self.files[0]} is of an interrupted evaluation: go on with --resume, or take it away.")
         for file in self.files:
             for _, row in self._read(file):
                 self.done[row["condition"], row["index"]] = True
@@ -93,8 +93,8 @@ class Ledger:
         """`UserError` unless the files of all processes are seen from here; when all have begun."""
         if lost := [process for process in range(processes) if not self._of(process).exists()]:
             raise UserError(
-                f"the rows of {len(lost)} of {processes} processes are not seen in {self.report.absolute().parent}: "
-                "on several hosts, give --json in a folder that all of them share"
+                f"The rows of {len(lost)} of {processes} processes are not visible in {self.report.absolute().parent}: "
+                "on several hosts, give --json in a folder that all of them share."
             )
 
     def add(self, rows: Iterable[Row]) -> None:
@@ -124,7 +124,7 @@ class Ledger:
             for byte, row in self._read(file):
                 places[row["condition"], row["index"]] = number * FILE_SIZE + byte
         if missing := int((places < 0).sum()):
-            raise UserError(f"{missing} rows are not in {', '.join(map(str, files))}: go on with --resume")
+            raise UserError(f"{missing} rows are not in {', '.join(map(str, files))}: go on with --resume.")
         return files, places
 
     def _read(self, file: Path) -> Iterator[tuple[int, dict]]:
@@ -137,7 +137,7 @@ class Ledger:
                 try:
                     value = json.loads(line)
                 except ValueError as error:
-                    raise UserError(f"{file} is damaged at byte {byte} ({error}); take it away") from error
+                    raise UserError(f"{file} is damaged at byte {byte} ({error}); take it away.") from error
                 if byte:
                     yield byte, value
                 else:
@@ -146,7 +146,7 @@ class Ledger:
 
     def _compare(self, file: Path, record: dict) -> None:
         for name, then, now in differences(record, self.record):
-            raise UserError(f"cannot resume {file}: {name} was {then!r} and is now {now!r}; take the file away")
+            raise UserError(f"Cannot resume {file}: {name} was {then!r} and is now {now!r}; take the file away.")
 
     def _of(self, process: int) -> Path:
         return self.report.with_name(f"{self.report.name}.rows-{process}")
@@ -174,8 +174,8 @@ class Results:
         """The rows of one condition after the other, in order; -> the condition's columns."""
         columns = {}
         for row in rows:
-            for method, some in (row.values | {SHARP: row.floor}).items():
-                for metric, value in some.items():
+            for method, numbers in (row.values | {SHARP: row.floor}).items():
+                for metric, value in numbers.items():
                     if (method, metric) not in columns:
                         columns[method, metric] = np.full(self.pictures, np.nan)
                     columns[method, metric][row.index] = value
@@ -187,7 +187,7 @@ class Results:
                 self.known += row.known
                 self.celebas += row.celebas
                 if row.embeddings:
-                    self.embeddings[row.index] = {whose: np.array(some) for whose, some in row.embeddings.items()}
+                    self.embeddings[row.index] = {whose: np.array(numbers) for whose, numbers in row.embeddings.items()}
         return columns
 
     def column(self, method: str, metric: str) -> ndarray:
@@ -234,7 +234,8 @@ def row_to(row: Row) -> dict:
 
 def row_from(plain: Mapping) -> Row:
     values = {
-        method: {metric: number(value) for metric, value in some.items()} for method, some in plain["values"].items()
+        method: {metric: number(value) for metric, value in numbers.items()}
+        for method, numbers in plain["values"].items()
     }
     faults = tuple(tuple(fault) for fault in plain.get("faults", ()))
     floor = {metric: number(value) for metric, value in plain.get("floor", {}).items()}
@@ -257,12 +258,6 @@ def number(value: float | str | None) -> float:
     return np.nan if value is None else float(value)
 
 
-def finite_mean(values: Sequence[float]) -> float:
-    """The mean of the finite ones, for PSNR those of pictures not identical to the sharp ones; infinite if none is."""
-    finite = [value for value in values if np.isfinite(value)]
-    return float(np.mean(finite)) if finite else np.inf
-
-
 def summary(columns: Columns, methods: Sequence[str], anchor: str | None, seed: int) -> dict[str, dict]:
     """{method: {metric: {mean, low, high, n, difference: {mean, low, high, n}}}} of the columns of one condition.
 
@@ -283,18 +278,18 @@ def summary(columns: Columns, methods: Sequence[str], anchor: str | None, seed: 
     for i, (method, metric) in enumerate(paired, len(single)):
         np.subtract(numbers[:, place[method, metric]], numbers[:, place[anchor, metric]], out=numbers[:, i])
     ends, counts = mean_interval(numbers, seed), (~np.isnan(numbers)).sum(axis=0)
-    found = [
+    estimates = [
         {"mean": float(mean), "low": float(low), "high": float(high), "n": int(n)}
         for mean, low, high, n in zip(*ends, counts, strict=True)
     ]
-    for (method, metric), estimate, same in zip(single, found[: len(single)], identical.tolist(), strict=True):
+    for (method, metric), estimate, same in zip(single, estimates[: len(single)], identical.tolist(), strict=True):
         if same:
             estimate["identical"] = same
         if same and not estimate["n"]:  # all of them
             estimate["mean"] = np.inf
         if same or estimate["n"]:
             table[method][metric] = estimate
-    for (method, metric), estimate in zip(paired, found[len(single) :], strict=True):
+    for (method, metric), estimate in zip(paired, estimates[len(single) :], strict=True):
         if estimate["n"]:
             table[method][metric]["difference"] = estimate
     return table

@@ -16,7 +16,7 @@ from numpy import ndarray
 
 from sparnet.errors import UserError
 from sparnet.faces import Detector, crop_face, inverse_transform, transform_points
-from training.onnx import OnnxNetwork
+from training.evaluation.onnx import OnnxNetwork
 
 OUTER_EYES = (36, 45)  # outer corners of the eyes
 THRESHOLD = 0.08  # of the eyes' distance; usual on 300-W (AUC_0.08). What the SPARNet paper used is unknown.
@@ -60,7 +60,7 @@ class OnnxLandmarks:
 class FanLandmarks:
     """2D-FAN (Bulat and Tzimiropoulos 2017) with its own face detector, by the face-alignment package.
 
-    The weights are downloaded on first use. `UserError` if the package is missing or the weights cannot be had.
+    The weights are downloaded on first use. `UserError` if the package is missing or the weights are not available.
     """
 
     def __init__(self, device: str = "cpu"):

@@ -21,11 +21,12 @@ from sparnet import images
 from sparnet.errors import UserError
 from sparnet.faces import Detector, find_detector
 from sparnet.files import sha256_of
-from sparnet.landmarks import landmarks_file, read_landmarks
+from sparnet.landmarks import five_of_68, landmarks_file, read_landmarks
+from sparnet.metrics import psnr, psnr_rgb, region_psnr, ssim, ssim_rgb
 from sparnet.regions import REGIONS, region_masks
 from training.data import Crop, Item, face_square
-from training.identity import KINDS, OnnxEmbedder, SFace, cosine
-from training.landmarks68 import (
+from training.evaluation.identity import KINDS, OnnxEmbedder, SFace, cosine
+from training.evaluation.landmarks import (
     THRESHOLD,
     FanLandmarks,
     OnnxLandmarks,
@@ -33,11 +34,8 @@ from training.landmarks68 import (
     failure_rate,
     nrmse,
 )
-from training.landmarks_score import true_points
-from training.methods import Fault
-from training.metrics import psnr, psnr_rgb, ssim, ssim_rgb
+from training.evaluation.methods import Fault
 from training.perceptual import Lpips, load_perceptual
-from training.regions import region_psnr
 
 
 @dataclass(frozen=True)
@@ -78,7 +76,7 @@ METRICS = {
 
 
 @dataclass(frozen=True, eq=False)
-class Subject:
+class Sample:
     """One face as every method meets it; `sharp` and the points are None where there is no ground truth."""
 
     name: str
@@ -91,7 +89,7 @@ class Subject:
 
 
 @dataclass(frozen=True, eq=False)
-class Instruments:
+class Judges:
     """The chosen ones; None was not asked for. `record` names their files, with hashes."""
 
     truncate: bool = False
@@ -110,7 +108,7 @@ class Instruments:
 
     def look(
         self, name: str, degraded: ndarray | None, sharp: ndarray, known: ndarray | None
-    ) -> tuple[Subject, list[Fault]]:
+    ) -> tuple[Sample, list[Fault]]:
         """What is measured once on the sharp face, for all methods; `known` are its landmarks (68,2) from a file."""
         faults, points, five, embedding = [], known, None, None
         if points is None and self.landmarks:
@@ -120,31 +118,31 @@ class Instruments:
         if points is None and self.regions and not self.landmarks:
             faults.append(Fault("no landmarks", "beside the picture; --landmarks would look for them"))
         if self.embedder:
-            five = self._five(sharp) if known is None else true_points(known)
+            five = self._five(sharp) if known is None else five_of_68(known)
             try:
                 if five is None:
                     raise UserError("the detector finds none, or not its points, in the sharp face")
                 embedding = self.embedder.embed(sharp, five)
             except UserError as error:
                 faults.append(Fault("no face", str(error)))
-        return Subject(name, degraded, sharp, points, known is not None, five, embedding), faults
+        return Sample(name, degraded, sharp, points, known is not None, five, embedding), faults
 
     def _five(self, sharp: ndarray) -> ndarray | None:
         found = self.detector(sharp)
         return found[0].landmarks if found else None
 
-    def floor(self, subject: Subject) -> dict[str, float]:
+    def floor(self, sample: Sample) -> dict[str, float]:
         """The landmark metrics of the sharp picture itself, where its landmarks are known from a file; else nothing.
 
         A network's points differ from another annotation even in a sharp picture: no method is expected below that.
         """
-        if not (self.landmarks and subject.known):
+        if not (self.landmarks and sample.known):
             return {}
-        return landmark_values(self.landmarks(subject.sharp), subject.points)
+        return landmark_values(self.landmarks(sample.sharp), sample.points)
 
-    def measure(self, restored: ndarray, subject: Subject) -> tuple[dict[str, float], list[Fault], ndarray | None]:
+    def measure(self, restored: ndarray, sample: Sample) -> tuple[dict[str, float], list[Fault], ndarray | None]:
         """Values by metric, what could not be found, and the embedding (D,) if there is an embedder."""
-        sharp, faults, embedding = subject.sharp, [], None
+        sharp, faults, embedding = sample.sharp, [], None
         if sharp is None:
             return _without_truth(restored), [], None
         values = {"psnr": psnr(restored, sharp, self.truncate), "ssim": ssim(restored, sharp, self.truncate)}
@@ -154,16 +152,16 @@ class Instruments:
             with torch.inference_mode():
                 pair = (images.to_tensor(face).to(self.device) for face in (restored, sharp))
                 values["lpips"] = self.lpips.distances(*pair).item()
-        if self.landmarks and subject.points is not None:
+        if self.landmarks and sample.points is not None:
             found = self.landmarks(restored)
             if found is None:
                 faults.append(Fault("no landmarks", "in the restored face"))
-            values |= landmark_values(found, subject.points)
-        if subject.embedding is not None:
-            embedding = self.embedder.embed(restored, subject.five)
-            values["identity"] = cosine(embedding, subject.embedding)
-        if self.regions and subject.points is not None:
-            masks = region_masks(subject.points, len(sharp))
+            values |= landmark_values(found, sample.points)
+        if sample.embedding is not None:
+            embedding = self.embedder.embed(restored, sample.five)
+            values["identity"] = cosine(embedding, sample.embedding)
+        if self.regions and sample.points is not None:
+            masks = region_masks(sample.points, len(sharp))
             values |= {f"psnr_{name}": value for name, value in region_psnr(restored, sharp, masks).items()}
         return values, faults, embedding
 
@@ -192,7 +190,7 @@ def choose(
     rgb: bool = False,
     truncate: bool = False,
     device: torch.device | str = "cpu",
-) -> Instruments:
+) -> Judges:
     """The instruments of a command line; `landmarks` is a file or "fan", `identity` "sface" or [KIND=]file.
 
     KIND says what pixels the embedder takes: sface, or one of `identity.KINDS`, arcface if not said.
@@ -222,9 +220,7 @@ def choose(
     if landmarks:
         network = FanLandmarks(str(device)) if landmarks == "fan" else OnnxLandmarks(landmarks, finder)
     perceptual = load_perceptual("lpips_squeeze", lpips).to(device) if lpips else None
-    return Instruments(
-        truncate, rgb, perceptual, network, embedder, finder, regions, device, record=tuple(sorted(record))
-    )
+    return Judges(truncate, rgb, perceptual, network, embedder, finder, regions, device, record=tuple(sorted(record)))
 
 
 def known_file(item: Item) -> Path | None:
@@ -243,5 +239,5 @@ def known_points(item: Item, picture: ndarray, size: int, crop: Crop = "auto") -
 
 def _hash(file: str | Path) -> str:
     if not Path(file).is_file():
-        raise UserError(f"there is no file {file}")
+        raise UserError(f"There is no file {file}.")
     return sha256_of(Path(file))

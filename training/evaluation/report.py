@@ -1,0 +1,178 @@
+"""A whole evaluation: every face of the trial measured, and what the numbers of all faces say together.
+
+Trial, data -> record: all that decides the numbers -> Ledger of rows, in any number of processes
+rows -> Results -> mean, interval, gain over bicubic; identity of the crowd -> report: JSON values
+"""
+
+import platform
+import resource
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from datetime import timedelta
+from importlib.metadata import version
+from itertools import groupby
+from pathlib import Path, PurePosixPath
+from tempfile import TemporaryDirectory
+
+import numpy as np
+import torch
+from accelerate import PartialState
+from accelerate.utils import broadcast_object_list, parse_flag_from_env
+from numpy import ndarray
+
+from sparnet.errors import UserError
+from training.data import Index, content_hash
+from training.evaluation.comparison import Trial, run
+from training.evaluation.frechet import InceptionDistances, frechet_on
+from training.evaluation.identity import impostor_cosines, verification_auc
+from training.evaluation.judges import known_file
+from training.evaluation.ledger import SHARP, Ledger, Results, plain_numbers, row_from, summary, write_report
+
+
+def evaluate(
+    trial: Trial,
+    data: Index,
+    data_name: str,
+    json_file: Path | None = None,
+    resume: bool = False,
+    distances: InceptionDistances | None = None,
+) -> tuple[dict, Results] | None:
+    """The report as JSON values, without its rows, and the numbers of each face; None but in the main process.
+
+    `json_file` gets both. They are the same in any number of processes but for the part "run".
+    """
+    state, started = process_state(), time.monotonic()
+    record = agreed(lambda: record_of(trial, data, data_name), state)
+    with ExitStack() as scratch:
+        if json_file is None:  # the rows have to be somewhere
+            made = agreed(lambda: scratch.enter_context(TemporaryDirectory(prefix="evaluation-")), state)
+        place = json_file or Path(made) / "scores.json"
+        ledger = Ledger(place, record, (len(trial.protocol.conditions), len(trial.items)), resume, state.process_index)
+        state.wait_for_everyone()  # before the first row is written, all have read what there was
+        ledger.begin()
+        state.wait_for_everyone()
+        ledger.check(state.num_processes)
+        clock = run(trial, ledger, distances, state)
+        fids = distances.values() if distances else {}
+        state.wait_for_everyone()  # the last row is written
+        if not state.is_main_process:
+            return None
+        results, scores, names = Results(len(trial.items)), [], list(record["methods"])
+        for _, rows in groupby(map(row_from, ledger.rows()), lambda row: row.condition):
+            scores.append(summary(results.add(rows), names, trial.anchor, trial.seed))
+        report = record | plain_numbers(report_of(trial, data, results, scores, fids))
+        report["run"] = {
+            "seconds": time.monotonic() - started,
+            "seconds_per_face": {name: clock[name] / clock["faces"] for name in names if clock["faces"]},
+            "faces_timed": clock["faces"],
+            "peak_memory_gb": peak_memory(state.device),
+            "processes": state.num_processes,
+            "device": str(state.device),
+            "threads": torch.get_num_threads(),
+        }
+        if json_file:
+            write_report(report, ledger.rows(), json_file)
+            for file in ledger.files:
+                file.unlink()
+    return report, results
+
+
+def process_state() -> PartialState:
+    """Which of the processes this is; the others wait while the main one hashes the pictures and writes the report."""
+    return PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU"), timeout=timedelta(hours=2))
+
+
+def agreed(make: Callable[[], object], state: PartialState) -> object:
+    """What the main process makes, in every process."""
+    return broadcast_object_list([make() if state.is_main_process else None])[0]
+
+
+def record_of(trial: Trial, data: Index, data_name: str) -> dict:
+    """Everything that decides the numbers, as JSON values: a resumed evaluation must agree with it."""
+    needs_points = trial.judges.need_points and trial.protocol.sharp
+    sha256 = content_hash(data.items, known_file if needs_points else lambda item: None)
+    return {
+        "protocol": {"name": trial.protocol.name, "about": trial.protocol.about, "line": trial.describe(),
+                     "degradation": trial.degradation, "size": trial.size, "crop": trial.crop, "seed": trial.seed},
+        "data": {"name": data_name, "description": f"{len(data.items)} pictures, SHA-256 {sha256[:12]}",
+                 "sha256": sha256},
+        "methods": {method.name: method.describe() for method in trial.methods},
+        "instruments": dict(trial.judges.record) | {
+            "truncate": trial.judges.truncate, "rgb": trial.judges.rgb, "regions": trial.judges.regions},
+        "versions": {"python": platform.python_version()} | {
+            name: version(name) for name in ("torch", "opencv-python", "numpy", "scikit-image", "pillow")},
+    }  # fmt: skip
+
+
+def report_of(trial: Trial, data: Index, results: Results, scores: Sequence[dict], fids: Mapping[str, float]) -> dict:
+    """What the numbers of all faces say together, `scores` by condition; `UserError` where no face was scored."""
+    if not results.scored:
+        raise UserError(f"None of the {len(trial.items)} pictures can be read or paired, so there is nothing to score.")
+    conditions = [
+        {"sweep": condition.sweep, "level": condition.level, "scores": numbers}
+        for condition, numbers in zip(trial.protocol.conditions, scores, strict=True)
+    ]
+    for name, value in fids.items():
+        scores[0][name]["fid"] = {"mean": value, "n": int((~np.isnan(results.column(name, "psnr"))).sum())}
+    return {
+        "faces": {
+            "pictures": len(trial.items),
+            "scored": results.scored,
+            "known_landmarks": results.known,
+            "cut_as_celebas": results.celebas,
+            "ignored_files": ignored(trial, data),
+            "faults": {kind: found for kind, found in results.faults.items() if found},
+            "fault_counts": {kind: count for kind, count in results.fault_counts.items() if count},
+        },
+        "scores": scores[0],
+        "landmark_floor": summary(results.columns, [SHARP], None, trial.seed)[SHARP] or None,
+        "identity": crowd(trial, results.embeddings),
+        "conditions": conditions[1:],
+    }
+
+
+def ignored(trial: Trial, data: Index) -> list[str]:
+    """The files not named like pictures, but for the landmarks that were read."""
+    if not trial.judges.need_points:
+        return data.ignored
+    files = ((item, known_file(item)) for item in data.items)
+    read = {PurePosixPath(item.name).with_suffix(file.suffix).as_posix() for item, file in files if file}
+    return [name for name in data.ignored if name not in read]
+
+
+def crowd(trial: Trial, embeddings: Mapping[int, Mapping[str, ndarray]]) -> dict | None:
+    """What cosines of single faces do not say: strangers' cosines, how well they are told apart, Frechet distance.
+
+    A pair is a restored and a sharp face: of the same person, its own sharp face among them, or of two people.
+    """
+    kept = sorted(embeddings)
+    if len(kept) < 2:
+        return None
+    sharp = np.array([embeddings[i][SHARP] for i in kept])
+    _, people = np.unique([trial.people[i] if trial.people else str(i) for i in kept], return_inverse=True)
+    strangers = impostor_cosines(sharp, people)
+    same = np.equal.outer(people, people)
+    numbers = {"faces": len(kept), "people": len(set(people.tolist())), "methods": {}}
+    if strangers.size:
+        numbers["impostors"] = {"mean": float(strangers.mean()), "highest_of_20": float(np.quantile(strangers, 0.95))}
+    for method in (method.name for method in trial.methods):
+        scored = [place for place, i in enumerate(kept) if method in embeddings[i]]
+        if len(scored) < 2:
+            continue
+        ours = np.array([embeddings[kept[place]][method] for place in scored])
+        name, distance = frechet_on("identity", ours, sharp)
+        cosines, pairs = ours @ sharp.T, same[scored]
+        numbers["methods"][method] = {name: distance}
+        if strangers.size:
+            numbers["methods"][method]["verification_auc"] = verification_auc(cosines[pairs], cosines[~pairs])
+    return numbers
+
+
+def peak_memory(device: torch.device) -> float:
+    """Highest so far, in GB: of the accelerator where there is one, else of this process, all methods together."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 1e9
+    unit = 1 if sys.platform == "darwin" else 1024  # of ru_maxrss, in bytes
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9
