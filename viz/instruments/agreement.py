@@ -20,7 +20,7 @@ from matplotlib.figure import Figure
 
 from sparnet.errors import UserError
 from sparnet.images import to_image
-from sparnet.metrics import mean_interval
+from sparnet.metrics import estimates
 from sparnet.restorer import Progress
 from sparnet.text import for_figure
 from viz.figures import BLUE, GREEN, RED, bare, canvas, in_inches, quiet
@@ -205,13 +205,9 @@ def study_many(
     columns = {
         name: np.array([[getattr(one[pair], name) for pair in pairs] for one in found], float) for name in measures
     }
-    intervals = {name: np.array(mean_interval(values, seed)) for name, values in columns.items()}
+    means = {name: estimates(values, seed) for name, values in columns.items()}
     rows = [
-        {**asdict(pair), "by": pair.by}
-        | {
-            name: dict(zip(("mean", "low", "high"), map(_known, ends[:, i]), strict=True))
-            for name, ends in intervals.items()
-        }
+        {**asdict(pair), "by": pair.by} | {name: asdict(each[i]) for name, each in means.items()}
         for i, pair in enumerate(pairs)
     ]
     settings = {"first": names[0], "other": names[1], "share": share, "chance_iou": share / (2 - share)}
@@ -220,7 +216,7 @@ def study_many(
         MEANING,
         {**settings, "couples": len(found), "seed": seed, "pairs": rows},
         {"pairs": np.array([pair.name for pair in pairs]), **columns},
-        population_figure(pairs, intervals, names, len(found), share),
+        population_figure(pairs, means, names, len(found), share),
     )
 
 
@@ -284,9 +280,9 @@ def agreement_figure(
 
 
 def population_figure(
-    pairs: list[Pair], intervals: dict[str, np.ndarray], names: tuple[str, str], couples: int, share: float = SHARE
+    pairs: list[Pair], means: dict[str, np.ndarray], names: tuple[str, str], couples: int, share: float = SHARE
 ) -> Figure:
-    """Of every pair of units the measures' mean, low, high (3, pairs) over the couples of faces."""
+    """Of every pair of units the measures' Estimate (pairs,) over the couples of faces."""
     figure = canvas(10, 4.4, "constrained")
     axes = figure.subplots()
     x = np.arange(len(pairs))
@@ -296,7 +292,9 @@ def population_figure(
         ("iou", f"IoU of the top {share:.0%}", "^", GREEN),
     )
     for shift, (key, label, marker, color) in zip((-0.2, 0, 0.2), series, strict=True):
-        mean, low, high = intervals[key]
+        mean, low, high = (
+            np.array([getattr(each, end) for each in means[key]], float) for end in ("mean", "low", "high")
+        )
         ends = np.maximum((mean - low, high - mean), 0)  # equal but for rounding where all faces are alike
         axes.errorbar(x + shift, mean, ends, fmt=marker, color=color, label=label, markersize=5)
     axes.axhline(0, color="0.6", linewidth=0.8)
@@ -337,10 +335,6 @@ def _ranks(values: np.ndarray) -> np.ndarray:
 
 def _shown(value: float | None) -> str:
     return "none" if value is None else f"{value:.2f}"
-
-
-def _known(value: float) -> float | None:
-    return None if np.isnan(value) else float(value)
 
 
 def view(finding: Finding) -> View:

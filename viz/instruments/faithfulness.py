@@ -12,7 +12,7 @@ So every ranking is watched at the same pixels, and every damaged cell has the s
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Annotated
 
@@ -28,7 +28,7 @@ from torch.nn import functional as F
 from sparnet.attention import enlarge
 from sparnet.errors import UserError
 from sparnet.images import to_image
-from sparnet.metrics import mean_interval
+from sparnet.metrics import estimates
 from sparnet.restorer import Progress
 from sparnet.text import for_figure
 from viz.figures import BLUE, RED, canvas, in_inches
@@ -284,25 +284,25 @@ def study_many(
     if len(scores) < 2:
         raise UserError("An interval over faces needs at least two faces. Give a folder with more of them.")
     names, scores, curves = list(shown), np.array(scores, float), np.array(curves)
-    mean, low, high = mean_interval(scores, seed)
-    leads = {name: _told(mean_interval(scores[:, 0, 0] - scores[:, names.index(name), 0], seed))
-             for name in (GRADIENT, SOBEL, RANDOM)}  # fmt: skip
+    found = dict(zip(names, estimates(scores, seed), strict=True))  # of each the `MEASURES`
+    baselines = (GRADIENT, SOBEL, RANDOM)
+    lead = np.stack([scores[:, 0, 0] - scores[:, names.index(name), 0] for name in baselines], axis=1)
     figure = faithfulness_figure(
         dict(zip(names, curves.mean(0)[:, :, 0], strict=True)),
         dict(zip(names, ranks / len(scores), strict=True)),
-        {name: tuple(mean[i, [0, 2]]) for i, name in enumerate(names)},
+        {name: (score[0].mean, score[2].mean) for name, score in found.items()},
         f"Does the rest of the face depend on what {model} attends to? Mean of {len(scores)} faces",
-        intervals={name: (low[i, 0], high[i, 0]) for i, name in enumerate(names)},
+        intervals={name: (score[0].low, score[0].high) for name, score in found.items()},
     )
     numbers = {
         "model": model,
         "faces": len(scores),
         **_settings(cells, levels, draws, seed),
         "scores": {
-            name: {measure: _told((mean[i, j], low[i, j], high[i, j])) for j, measure in enumerate(MEASURES)}
-            for i, name in enumerate(names)
+            name: {measure: asdict(estimate) for measure, estimate in zip(MEASURES, score, strict=True)}
+            for name, score in found.items()
         },
-        "lead_of_attention": leads,
+        "lead_of_attention": dict(zip(baselines, map(asdict, estimates(lead, seed)), strict=True)),
     }
     return Finding(
         "faithfulness",
@@ -378,7 +378,7 @@ def faithfulness_figure(
     bars.barh(places, values[:, 0], height=0.55, color=[_MOST if name == ALPHA else "0.7" for name in scores])
     bars.plot(values[:, 1], places, "D", color="black", markersize=4, markerfacecolor="none", linestyle="none")
     if intervals:
-        ends = np.array([intervals[name] for name in scores])
+        ends = np.array([intervals[name] for name in scores], float)
         bars.hlines(places, ends[:, 0], ends[:, 1], color="black", linewidth=1.5)
     if RANDOM in scores and len(spread):
         bars.plot(spread, [list(scores).index(RANDOM)] * len(spread), "k|", markersize=8)
@@ -424,11 +424,6 @@ def _settings(cells: int, levels: int, draws: int, seed: int) -> dict:
         "cells": cells, "percent": percents, "random_draws": draws, "noise": NOISE, "gradient_probes": PROBES,
         "seed": seed,
     }  # fmt: skip
-
-
-def _told(values: Sequence[float]) -> dict[str, float | None]:
-    names = ("mean", "low", "high")
-    return {name: None if np.isnan(value) else float(value) for name, value in zip(names, values, strict=True)}
 
 
 def _signed(value: float | None) -> str:

@@ -9,7 +9,7 @@ one face -> its maps in forward order -> coarse_to_fine -> gif
 
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from io import BytesIO
 from pathlib import Path
 from typing import Annotated
@@ -22,7 +22,7 @@ from numpy import ndarray
 from sparnet.errors import UserError
 from sparnet.files import save_bytes, sha256_of
 from sparnet.images import to_image
-from sparnet.metrics import CONFIDENCE, RESAMPLES, mean_interval
+from sparnet.metrics import CONFIDENCE, RESAMPLES, estimates
 from sparnet.restorer import Progress
 from sparnet.text import for_figure
 from viz.figures import canvas
@@ -129,17 +129,17 @@ def study_many(
     population = gather(subjects, progress)
     if keep is not None:
         keep.write(population)
-    mean, low, high = mean_interval(population.levels, seed)
-    units = {}
-    for i, (unit, std) in enumerate(population.std.items()):
-        units[unit] = {"mean": mean[i], "low": low[i], "high": high[i], "std_over_faces": std.mean()}
+    units = {
+        unit: asdict(mean) | {"std_over_faces": float(std.mean())}
+        for (unit, std), mean in zip(population.std.items(), estimates(population.levels, seed), strict=True)
+    }
     numbers = {
         "model": population.model,
         "faces": population.faces,
         "seed": seed,
         "resamples": RESAMPLES,
         "confidence": CONFIDENCE,
-        "units": {unit: {name: float(value) for name, value in of.items()} for unit, of in units.items()},
+        "units": units,
     }
     rows = {
         "mean of the faces: dark 0, bright 1": (population.mean, "viridis", (0, 1)),

@@ -10,7 +10,7 @@ many faces -> tables (N, units, regions) -> mean_interval -> regions_figure, wha
 
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from math import nan
 
 import numpy as np
@@ -26,7 +26,7 @@ from torch.nn import functional as F
 from sparnet.errors import UserError
 from sparnet.faces import TEMPLATE, TEMPLATE_SIDE
 from sparnet.images import to_image
-from sparnet.metrics import CONFIDENCE, RESAMPLES, mean_interval
+from sparnet.metrics import CONFIDENCE, RESAMPLES, estimates, mean_interval
 from sparnet.regions import masks_from_five_points, region_masks
 from sparnet.restorer import Progress
 from sparnet.text import for_figure
@@ -332,14 +332,10 @@ def _controls(units: Sequence[str], distances: ndarray, seed: int) -> dict[str, 
     distances = np.concatenate((distances, distances.mean(1, keepdims=True)), axis=1)
     gap = distances[..., CONTROLS.index(LEFT)] - distances[..., CONTROLS.index(ALONG)]
     each = np.concatenate((distances, gap[..., None]), axis=2)
-    three = np.stack(mean_interval(each, seed), axis=-1)
     found = {}
-    for unit, rows in zip((*units, "all units"), three, strict=True):
-        found[unit] = {
-            name: {end: None if np.isnan(value) else float(value) for end, value in zip(_ENDS, row, strict=True)}
-            for name, row in zip((*CONTROLS, "left minus along"), rows, strict=True)
-        }
-        _, low, high = rows[-1]
+    for unit, row in zip((*units, "all units"), estimates(each, seed), strict=True):
+        found[unit] = dict(zip((*CONTROLS, "left minus along"), map(asdict, row), strict=True))
+        low, high = np.array((row[-1].low, row[-1].high), float)  # NaN is neither
         found[unit]["tells"] = "content" if low > 0 else "place" if high < 0 else "undecided"
     return found
 
