@@ -53,10 +53,6 @@ from viz.subject import Subject
 _LONGEST = 400  # characters of a word: a painted mask is one of thousands
 _TOLD = 24  # lines of numbers in the terminal; the JSON has all
 KINDS = ("json", "npz", "png", "pdf")  # of files that a finding may have
-Faces = Annotated[
-    Path | None,
-    typer.Option(metavar="DIR", help="Aligned faces: to study instead of FACE, or to compare it with where it can be."),
-]
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -75,17 +71,15 @@ def commands() -> typer.Typer:
     )
     for instrument in INSTRUMENTS.values():
         add_instrument(app, instrument)
-    only = Annotated[list[str] | None, typer.Option(metavar="NAME", help="Only this instrument; repeatable.")]
-    skip = Annotated[list[str] | None, typer.Option(metavar="NAME", help="Not this instrument; repeatable.")]
+    only = _asked(list[str], "NAME", "Only this instrument; repeatable.")
+    skip = _asked(list[str], "NAME", "Not this instrument; repeatable.")
     sources = {name: hint for source in SOURCES if source != KEEP for name, hint in SOURCES[source].options.items()}
     options = {"only": only, "skip": skip, **sources}
     parameters = [_parameter(name, hint) for name, hint in options.items()]
     add(app, "report", _report.__doc__, parameters, _files_of_report, _report)
     options = {
-        "faces": Annotated[Path | None, typer.Option(metavar="DIR", help="Aligned faces, 30 or more.")],
-        "page": Annotated[
-            Path | None, typer.Option(metavar="FILE", help="The page; without it, what-we-found.md in --out.")
-        ],
+        "faces": _asked(Path, "DIR", "Aligned faces, 30 or more."),
+        "page": _asked(Path, "FILE", "The page; without it, what-we-found.md in --out."),
         "limit": Annotated[int | None, typer.Option(min=1, help="Only the first so many faces.")],
         **{name: _typer_option(setting) for name, setting in settings_of(surveys.Settings).items()},
     }
@@ -228,30 +222,25 @@ def _shelf(bench: Bench, subject: FolderOfFaces, _, keep: str) -> population.She
     return population.Shelf(weights_file(bench.options.model, bench.options.revision), keep)
 
 
+def _asked(kind: type, metavar: str, about: str) -> Any:
+    return Annotated[kind | None, typer.Option(metavar=metavar, help=about)]
+
+
+Faces = _asked(Path, "DIR", "Aligned faces: to study instead of FACE, or to compare it with where it can be.")
 SOURCES: dict[Source, Opening] = {
     OTHER: Opening(
         {
-            "other_model": Annotated[
-                str | None, typer.Option(metavar="MODEL", help="A second network, on the same face.")
-            ],
-            "other_face": Annotated[
-                Path | None, typer.Option(metavar="PHOTO", help="A second face, its photo's largest.")
-            ],
+            "other_model": _asked(str, "MODEL", "A second network, on the same face."),
+            "other_face": _asked(Path, "PHOTO", "A second face, its photo's largest."),
         },
         _other,
     ),
     EDITS: Opening(
-        {"edits": Annotated[Path | None, typer.Option(metavar="FILE", help="Edits as the app saves them, JSON.")]},
+        {"edits": _asked(Path, "FILE", "Edits as the app saves them, JSON.")},
         lambda bench, subject, _, edits: edit.load(edits, subject),
     ),
     PATCH: Opening(
-        {
-            "patch": Annotated[
-                str | None,
-                typer.Option(metavar="X1,Y1,X2,Y2", help="In pixels of the restored face; without it, its middle."),
-            ]
-        },
-        _patch,
+        {"patch": _asked(str, "X1,Y1,X2,Y2", "In pixels of the restored face; without it, its middle.")}, _patch
     ),
     OTHER_FACES: Opening(
         {"faces": Faces}, lambda bench, subject, _, faces: list(bench.faces_in(faces)), takes_faces=True
@@ -263,25 +252,13 @@ SOURCES: dict[Source, Opening] = {
     ),
     TRAINING: Opening(
         {
-            "run": Annotated[
-                Path | None, typer.Option(metavar="DIR", help="Folder of a training run: maps over the training.")
-            ],
-            "checkpoint": Annotated[
-                list[str] | None,
-                typer.Option(metavar="MODEL", help="One more state of a training run, in order; repeatable."),
-            ],
+            "run": _asked(Path, "DIR", "Folder of a training run: maps over the training."),
+            "checkpoint": _asked(list[str], "MODEL", "One more state of a training run, in order; repeatable."),
         },
         _training,
     ),
     KEEP: Opening(
-        {
-            "keep": Annotated[
-                str | None,
-                typer.Option(
-                    metavar="WORDS", help="Keep it beside the weights for the app; which faces they are. With --faces."
-                ),
-            ]
-        },
+        {"keep": _asked(str, "WORDS", "Keep it beside the weights for the app; which faces they are. With --faces.")},
         _shelf,
     ),
 }

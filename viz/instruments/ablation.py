@@ -13,7 +13,6 @@ from typing import Annotated, Literal, get_args
 import numpy as np
 import torch
 from matplotlib.figure import Figure
-from plotly import graph_objects as go
 from torch import Tensor
 
 from sparnet.attention import color_table
@@ -27,7 +26,7 @@ from viz.finding import Finding, silent
 from viz.instrument import MATTERS, Instrument, Option, Seed, Units
 from viz.instruments.gate import resume, steps, steps_after
 from viz.subject import Subject, attending, each_face
-from viz.views import View, bars, panel, picture, pictures
+from viz.views import View, bars, matrix, panel, picture, pictures
 
 Mode = Literal["zero", "one", "mean", "shuffle"]
 MODES: tuple[Mode, ...] = get_args(Mode)
@@ -405,23 +404,13 @@ def _view_of_pairs(finding: Finding) -> View:
         "effect": "How much the face changes when both units are replaced (on the diagonal: the one alone), levels:",
         "rest": "How far that is from the sum of the two changes: 0 if they simply add, levels:",
     }
-    return View(charts={caption: _levels(arrays[name], units) for name, caption in captions.items()})
-
-
-def _levels(values: np.ndarray, names: Sequence[str]) -> go.Figure:
-    """Lengths (units,units) from 0 up, dark the highest."""
-    colors = color_table("cividis")[::-17].tolist()
-    heat = go.Heatmap(
-        z=values.tolist(),
-        x=list(names),
-        y=list(names),
-        zmin=0,
-        texttemplate="%{z:.1f}",
-        hovertemplate="%{y} and %{x}: %{z:.2f}<extra></extra>",
-        colorscale=[[i / (len(colors) - 1), f"rgb({r},{g},{b})"] for i, (r, g, b) in enumerate(colors)],
-        showscale=False,
+    colors = color_table("cividis")[::-17]  # dark the highest
+    return View(
+        charts={
+            caption: matrix(arrays[name], units, units, colors, (0, None), arrays[name], digits=1)
+            for name, caption in captions.items()
+        }
     )
-    return go.Figure(heat, {"yaxis": {"autorange": "reversed"}, "height": 110 + 30 * len(names)})
 
 
 INSTRUMENT = Instrument(

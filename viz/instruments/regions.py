@@ -23,6 +23,7 @@ from numpy import ndarray
 from torch import Tensor
 from torch.nn import functional as F
 
+from sparnet.attention import color_table
 from sparnet.errors import UserError
 from sparnet.faces import TEMPLATE, TEMPLATE_SIDE
 from sparnet.images import to_image
@@ -34,7 +35,7 @@ from viz.figures import BLUE, GREEN, ORANGE, RED, canvas
 from viz.finding import Finding, silent
 from viz.instrument import WHERE, Instrument, Seed
 from viz.subject import Subject, each_face, spatial_maps
-from viz.views import View, matrix, panel, picture, pictures
+from viz.views import DIVERGING, View, matrix, panel, picture, pictures
 
 MEANING = (
     "How open each unit's gate is inside a part of the face, over its mean over the whole picture: above 1 it lets "
@@ -362,7 +363,8 @@ def _named(row: ndarray) -> dict[str, float | None]:
 def view(finding: Finding) -> View:
     arrays, units = finding.arrays, list(finding.numbers["ratios"])
     ratios = arrays["ratios"]
-    chart = matrix(np.log2(ratios), units, list(COLORS), SCALE, ratios)
+    colors, ends = color_table(DIVERGING)[::17], tuple(np.log2(SCALE))
+    chart = matrix(np.log2(ratios), units, list(COLORS), colors, ends, ratios)
     return View(
         [*pictures(arrays), picture("its parts", arrays["parts"])],
         {"attention": [panel(unit, arrays[f"alpha/{unit}"]) for unit in units]},
