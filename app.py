@@ -68,15 +68,9 @@ def main() -> None:
         sys.exit(2)
     models.allow_hub(options.allow_hub or ["*"] * (options.host in models.LOCAL_HOSTS))
     signal.signal(signal.SIGTERM, stop)
-    try:
-        with serving.own_folder() as files:
-            os.environ["GRADIO_TEMP_DIR"] = str(files)  # uploads and results of this server alone, gone when it ends
-            serve(options.host, options.port)
-    except SystemExit as ended:
-        if ended.code:
-            raise
-    sys.stdout.flush()
-    os._exit(0)  # a thread still at work in PyTorch would abort the interpreter's own end: exit code -6
+    with serving.own_folder() as files:
+        os.environ["GRADIO_TEMP_DIR"] = str(files)  # uploads and results of this server alone, gone when it ends
+        serve(options.host, options.port)
 
 
 def stop(*_) -> None:
@@ -107,4 +101,10 @@ def serve(host: str, port: int) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except SystemExit as ended:
+        if ended.code:
+            raise
+    sys.stdout.flush()
+    os._exit(0)  # a thread still at work in PyTorch would abort the interpreter's own end: exit code -6
