@@ -1,10 +1,7 @@
-"""What is usual: attention over many faces, over a training run, and over the depth of one network.
+"""What is usual: attention over many faces, and how one face differs from it.
 
 faces -> maps, one face at a time -> Moments (Welford) -> Population: mean, std (h,w) -> study_many
 face  -> maps -> z = (map - mean) / std ----------------------------'---------------> study
-checkpoints in order, one probe face -> maps over time (T,h,w) -> study_training
-OUT/attention/step-*.npz of a training run -> maps over time ---> study_run
-one face -> its maps in forward order -> coarse_to_fine -> gif
 """
 
 import json
