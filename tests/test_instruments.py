@@ -1,5 +1,7 @@
 """One list of instruments: who adds a file and its line finds it in the command line, the page and the report."""
 
+import re
+from pathlib import Path
 from types import ModuleType
 from typing import Annotated, Literal
 
@@ -123,3 +125,11 @@ def test_a_visitors_limit_is_the_lower_of_the_hosts_and_the_options():
     for value, most in ((10, 20), (8, 7)):
         with pytest.raises(UserError, match=f"to {min(9, most)}"):
             power.checked(value, most=most)
+
+
+@pytest.mark.parametrize("question", QUESTIONS)
+def test_the_documentation_lists_every_instrument_under_its_question(question):
+    lines = (Path(__file__).parents[1] / "docs/instruments.md").read_text().splitlines()
+    (row,) = (line for line in lines if line.startswith(f"| {question.rstrip('?').lower()} |"))
+    names = [module.INSTRUMENT.name for module in instruments.MODULES if module.INSTRUMENT.question == question]
+    assert re.findall(r"`(\w+)`", row) == names
