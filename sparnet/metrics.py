@@ -9,6 +9,7 @@ SciPy. The bootstrap is that of Efron and Tibshirani 1993, chapter 13.
 """
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 import numpy as np
 from numpy import ndarray
@@ -97,6 +98,27 @@ def mean_interval(values: ndarray, seed: int) -> tuple[ndarray, ndarray, ndarray
         low[sure], high[sure] = np.nanpercentile(drawn[:, sure], edges, axis=0)
     shape = np.shape(values)[1:]
     return mean.reshape(shape), low.reshape(shape), high.reshape(shape)
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A mean over faces with its interval; None: there is none."""
+
+    mean: float | None
+    low: float | None
+    high: float | None
+    n: int  # faces that have a value
+
+
+def estimates(values: ndarray, seed: int) -> ndarray:
+    """(N faces, ...) -> (...) of Estimate, by `mean_interval`."""
+    values = np.asarray(values, float)
+    ends, counts = np.stack(mean_interval(values, seed)), (~np.isnan(values)).sum(axis=0)
+    found = np.empty(counts.shape, object)
+    for place in np.ndindex(counts.shape):
+        three = (None if np.isnan(end) else float(end) for end in ends[:, *place])
+        found[place] = Estimate(*three, int(counts[place]))
+    return found
 
 
 def _structural(sharp: ndarray, restored: ndarray, channel_axis: int | None = None) -> float:

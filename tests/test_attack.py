@@ -33,9 +33,9 @@ MEGABYTE = 1_000_000
 
 def own(name: str, **given) -> list:
     """The values of an endpoint's own parameters: those that are given, and the defaults of the others."""
-    if name not in controls.ON_PAGE:
+    if name not in controls.on_page():
         return []
-    return list((controls.given_to(controls.ON_PAGE[name]) | given).values())
+    return list((controls.given_to(controls.on_page()[name]) | given).values())
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,7 @@ import pytest
 from scipy.ndimage import gaussian_filter
 from skimage.data import astronaut
 
-from sparnet.metrics import luma, psnr, psnr_rgb, ssim, ssim_rgb
+from sparnet.metrics import Estimate, estimates, luma, mean_interval, psnr, psnr_rgb, ssim, ssim_rgb
 
 
 @pytest.fixture
@@ -81,3 +81,12 @@ def test_a_face_against_itself_has_no_error(pair):
     assert psnr(pair[1], pair[1]) == psnr_rgb(pair[1], pair[1]) == np.inf
     assert ssim(pair[1], pair[1]) == pytest.approx(1)
     assert ssim_rgb(pair[1], pair[1]) == pytest.approx(1)
+
+
+def test_an_estimate_is_the_mean_its_interval_and_how_many_faces_have_a_value():
+    values = np.array([[1.0, np.nan, 5.0], [2.0, np.nan, np.nan], [6.0, np.nan, np.nan]])
+    first, second, third = estimates(values, seed=0)
+    _, low, high = mean_interval(values, seed=0)
+    assert first == Estimate(3.0, float(low[0]), float(high[0]), 3)
+    assert second == Estimate(None, None, None, 0)
+    assert third == Estimate(5.0, None, None, 1)  # one face has no interval

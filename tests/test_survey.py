@@ -14,7 +14,7 @@ from skimage.data import astronaut
 from sparnet import SPARNet, SPARNetConfig, images
 from viz import cli, survey
 from viz.finding import figure_png
-from viz.survey import FEWEST, STUDIES, is_kept
+from viz.survey import FEWEST, is_kept, studies
 
 SMALL = SPARNetConfig(
     size=32, smallest=16, min_channels=8, max_channels=8, body_depth=1, bottleneck=32, hourglass_channels=8
@@ -52,21 +52,21 @@ def page(path, name="found"):
 
 
 def changed_at(path):
-    return {name: (path / "out" / f"{name}.json").stat().st_mtime_ns for name in STUDIES}
+    return {name: (path / "out" / f"{name}.json").stat().st_mtime_ns for name in studies()}
 
 
 def test_the_page_holds_every_figure_and_says_what_it_was_made_from(bench):
     text = page(bench)
     figures = re.findall(r"!\[.+\]\((found/.+\.png)\)", text)
     assert sorted(figures) == sorted(f"found/{path.name}" for path in (bench / "docs/found").iterdir())
-    assert {f"found/{name}.png" for name in STUDIES} < set(figures)
+    assert {f"found/{name}.png" for name in studies()} < set(figures)
     made = json.loads((bench / "out/regions.json").read_text())["provenance"]
     assert made["models"][0]["weights_sha256"] in text
     assert f"{FACES} pictures" in text
     assert "--seed 0" in text
     for name in ("regions", "faithfulness", "ablation", "sanity", "stability", "population"):
         assert f"`python -m viz {name} --faces FACES --out OUT" in text
-    assert text.count("Not to be concluded") == len(STUDIES)
+    assert text.count("Not to be concluded") == len(studies())
     assert text.index("What the maps show") < text.index("What they do not show") < text.index("## ")
     assert not re.search(r"nan|None|\{\{|\b20\d\d\b|" + re.escape(str(bench)), text)
 
@@ -91,11 +91,11 @@ def test_no_figure_shows_anybody_of_the_folder_and_the_page_names_nobody(bench):
 
 def test_run_again_nothing_is_done_again_and_the_page_is_the_same(bench, monkeypatch, capsys):
     before, text = changed_at(bench), page(bench)
-    monkeypatch.setattr(survey, "STUDIES", dict.fromkeys(STUDIES))  # calling one would fail
+    monkeypatch.setattr(survey, "studies()", dict.fromkeys(studies()))  # calling one would fail
     assert run(bench) == 0
     assert changed_at(bench) == before
     assert page(bench) == text
-    assert f"kept: {' '.join(STUDIES)}" in capsys.readouterr().out
+    assert f"kept: {' '.join(studies())}" in capsys.readouterr().out
 
 
 def test_after_an_interruption_only_what_is_missing_is_done(bench, monkeypatch):
@@ -104,7 +104,7 @@ def test_after_an_interruption_only_what_is_missing_is_done(bench, monkeypatch):
     def counted(name, study):
         return lambda *given: done.append(name) or study(*given)
 
-    monkeypatch.setattr(survey, "STUDIES", {name: counted(name, study) for name, study in STUDIES.items()})
+    monkeypatch.setattr(survey, "studies()", {name: counted(name, study) for name, study in studies().items()})
     text = page(bench)
     (bench / "out/ablation.npz").unlink()
     (bench / "out/sanity.png").unlink()

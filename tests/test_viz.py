@@ -18,6 +18,7 @@ from sparnet.attention import (
     colorize,
     enlarge,
     feature_strength,
+    figure_png,
     group_units,
     maps_npz,
     mean_map,
@@ -25,7 +26,6 @@ from sparnet.attention import (
 )
 from sparnet.model import SPARNet, SPARNetConfig
 from viz.explorer import color_tables, payload
-from viz.instruments.atlas import figure_png
 
 TINY = SPARNetConfig(
     size=32, smallest=8, min_channels=8, max_channels=16, hourglass_channels=8, body_depth=2, bottleneck=16

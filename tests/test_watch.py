@@ -17,10 +17,11 @@ from test_gan import RECIPE as GAN
 from test_training import RECIPE, SMALL, job
 
 from sparnet import SPARNet, images, load_model
+from sparnet.attention import atlas_figure
 from training.baselines import RCANConfig
 from training.state import load_checkpoint
 from training.train import train
-from training.watch import ASTRONAUT, atlas, curves, probe
+from training.watch import ASTRONAUT, curves, probe
 from viz.instruments import training
 
 pytestmark = pytest.mark.usefixtures("fresh_accelerator")
@@ -77,16 +78,17 @@ def test_many_values_are_drawn_with_their_running_mean(history):
 def test_the_atlas_shows_the_faces_and_every_map_on_one_scale():
     rng = np.random.default_rng(0)
     pictures = rng.integers(0, 256, (2, 8, 8, 3), np.uint8)
-    maps = {f"body.{i}": rng.random((4, 4)) * 0.2 for i in range(5)}
-    figure = atlas(*pictures, maps, "title")
-    found = panels(figure)
+    maps = {f"body.{i}": rng.random((4, 4), np.float32) * np.float32(0.2) for i in range(5)}
+    alphas = {name: torch.from_numpy(alpha)[None] for name, alpha in maps.items()}
+    figure = atlas_figure(alphas, title="title", pictures=dict(zip(("degraded", "restored"), pictures, strict=True)))
+    found = {axes.get_title("left"): axes for axes in figure.axes if axes.images}
     assert list(found) == ["degraded", "restored", *maps]
     for name, picture in zip(found, [*pictures, *maps.values()], strict=True):
         shown = found[name].images[0]
         assert np.array_equal(shown.get_array(), picture)
         if name in maps:
             assert shown.get_clim() == (0, 1)
-            assert found[name].get_title("right") == f"{picture.mean():.2f}"
+            assert found[name].texts[0].get_text() == f"4x4  mean {picture.mean():.2f}"
 
 
 def test_the_probe_is_the_astronaut_as_the_averaged_model_sees_her():

@@ -5,7 +5,7 @@
                                                      -> OUT/attention/step-0000500.npz: its numbers
 
 The face is the same in every run, so that runs compare; the frames of a run have one size and sort, as a film needs.
-`python -m viz population --run OUT` lays them beside each other.
+`python -m viz training --run OUT` lays them beside each other.
 """
 
 from io import BytesIO
@@ -16,12 +16,12 @@ import skimage.data
 import torch
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.cm import ScalarMappable
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter
 from numpy import ndarray
 
 from sparnet import SPARNet, images
+from sparnet.attention import atlas_figure
 from sparnet.files import make_folder, save_bytes
 from training.data import cut
 from training.degradations import fixed
@@ -29,7 +29,6 @@ from training.recipes import Recipe
 from training.run import History, Run, say
 
 ASTRONAUT = (150, 33, 150)  # x, y, side of her face's square: eyes and mouth about where aligned faces have them
-ROWS = 3  # of the atlas
 SCORES = {"validation/psnr": "PSNR on Y, dB", "validation/lpips": "LPIPS, less is better"}
 INK, STRONG, PALE, FLOOR = "0.2", "#20639b", "#b8cfe3", "0.55"
 SMALL = {"fontsize": 7, "color": FLOOR}
@@ -52,7 +51,9 @@ def watch(run: Run) -> None:
         return
     degraded, restored, maps = probe(run)
     seen = step * recipe.batch_size
-    frame = _pixels(atlas(degraded, restored, maps, f"{recipe.name} after {seen:,} images, step {step:,}"))
+    alphas = {name: torch.from_numpy(alpha)[None] for name, alpha in maps.items()}
+    title = f"{recipe.name} after {seen:,} images, step {step:,}"
+    frame = _pixels(atlas_figure(alphas, title=title, pictures={"degraded": degraded, "restored": restored}))
     make_folder(out / "attention")
     images.save_png(frame, out / "attention" / f"step-{step:07d}.png")
     numbers = BytesIO()
@@ -71,36 +72,6 @@ def probe(run: Run) -> tuple[ndarray, ndarray, dict[str, ndarray]]:
         trace = run.averaged.trace(images.to_tensor(degraded).to(run.setup.accelerator.device))
     maps = {name: alpha[0].float().mean(0).cpu().numpy() for name, alpha in trace.alphas.items()}
     return degraded, images.to_image(trace.restored), maps
-
-
-def atlas(degraded: ndarray, restored: ndarray, maps: dict[str, ndarray], title: str) -> Figure:
-    """The two faces and every map in forward order, row by row, all on one colour scale from 0 to 1."""
-    columns = max(4, ceil((2 + len(maps)) / ROWS))  # as wide as the title needs
-    width, height = 1.5 * columns + 0.8, 1.75 * ROWS + 0.45  # inches
-    figure = Figure((width, height), dpi=120, facecolor="white")
-    grid = figure.subplots(ROWS, columns, squeeze=False, gridspec_kw={"wspace": 0.08, "hspace": 0.2})
-    figure.subplots_adjust(0.15 / width, 0.15 / height, 1 - 0.8 / width, 1 - 0.6 / height)
-    for axes in grid.flat:
-        axes.axis("off")
-    for axes, (name, picture) in zip(grid.flat, {"degraded": degraded, "restored": restored}.items(), strict=False):
-        axes.imshow(picture)
-        axes.set_title(name, fontsize=8, loc="left", pad=3, weight="bold", color=INK)
-    for axes, (name, alpha) in zip(grid.flat[2:], maps.items(), strict=False):
-        axes.imshow(alpha, cmap="viridis", vmin=0, vmax=1, interpolation="nearest")
-        axes.set_title(name, fontsize=8, loc="left", pad=3, color=INK)
-        axes.set_title(f"{alpha.mean():.2f}", fontsize=7, loc="right", pad=3, color=FLOOR)
-    bar = figure.colorbar(
-        ScalarMappable(cmap="viridis"), cax=figure.add_axes((1 - 0.62 / width, 0.15 / height, 0.12 / width, 0.5))
-    )
-    bar.outline.set_visible(False)
-    bar.ax.tick_params(labelsize=7, length=2, colors=INK)
-    bar.ax.set_title(r"$\alpha$", fontsize=9, color=INK)
-    figure.text(0.15 / width, 1 - 0.12 / height, title, fontsize=10, va="top", color=INK)
-    figure.text(
-        1 - 0.15 / width, 1 - 0.14 / height, "mean map of each unit, its mean at the right",
-        fontsize=7, ha="right", va="top", color=FLOOR,
-    )  # fmt: skip
-    return figure
 
 
 def curves(history: History, recipe: Recipe) -> Figure:

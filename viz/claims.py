@@ -4,12 +4,12 @@ Finding.numbers, .arrays -> above, below or not told apart from nothing, by the 
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import numpy as np
 from numpy import ndarray
 
-from sparnet.metrics import CONFIDENCE, mean_interval
+from sparnet.metrics import CONFIDENCE, estimates
 from sparnet.regions import OUTLINES
 from viz.instruments.agreement import rank_correlation
 from viz.instruments.faithfulness import ALPHA, GRADIENT, RANDOM, SOBEL
@@ -183,8 +183,7 @@ def openness(ablation: Mapping[str, ndarray], levels: ndarray, seed: int) -> tup
     zero = list(ablation["modes"]).index("zero")
     effects = ablation["rms_of_faces"][:, :, zero]
     each = [rank_correlation(*pair) for pair in zip(levels[: len(effects)], effects, strict=True)]
-    mean, low, high = mean_interval(np.array(each, float)[:, None], seed)
-    found = {"mean": float(mean[0]), "low": float(low[0]), "high": float(high[0])}
+    found = asdict(estimates(np.array(each, float)[:, None], seed)[0])
     words = {
         1: "A unit that is more open matters more",
         0: "Whether a unit is open does not tell whether it matters",

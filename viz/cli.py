@@ -53,23 +53,39 @@ from viz.subject import Subject
 _LONGEST = 400  # characters of a word: a painted mask is one of thousands
 _TOLD = 24  # lines of numbers in the terminal; the JSON has all
 KINDS = ("json", "npz", "png", "pdf")  # of files that a finding may have
-Faces = Annotated[
-    Path | None,
-    typer.Option(metavar="DIR", help="Aligned faces: to study instead of FACE, or to compare it with where it can be."),
-]
-
-app = typer.Typer(
-    help="Look into a face restoration network: where each unit looks, and whether it matters.",
-    add_completion=False,
-    no_args_is_help=True,
-    rich_markup_mode=None,
-    pretty_exceptions_enable=False,
-)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and exit."""
-    run_app(app, arguments)
+    run_app(commands(), arguments)
+
+
+def commands() -> typer.Typer:
+    """A command for each instrument, report and survey."""
+    app = typer.Typer(
+        help="Look into a face restoration network: where each unit looks, and whether it matters.",
+        add_completion=False,
+        no_args_is_help=True,
+        rich_markup_mode=None,
+        pretty_exceptions_enable=False,
+    )
+    for instrument in INSTRUMENTS.values():
+        add_instrument(app, instrument)
+    only = _asked(list[str], "NAME", "Only this instrument; repeatable.")
+    skip = _asked(list[str], "NAME", "Not this instrument; repeatable.")
+    sources = {name: hint for source in SOURCES if source != KEEP for name, hint in SOURCES[source].options.items()}
+    options = {"only": only, "skip": skip, **sources}
+    parameters = [_parameter(name, hint) for name, hint in options.items()]
+    add(app, "report", _report.__doc__, parameters, _files_of_report, _report)
+    options = {
+        "faces": _asked(Path, "DIR", "Aligned faces, 30 or more."),
+        "page": _asked(Path, "FILE", "The page; without it, what-we-found.md in --out."),
+        "limit": Annotated[int | None, typer.Option(min=1, help="Only the first so many faces.")],
+        **{name: _typer_option(setting) for name, setting in settings_of(surveys.Settings).items()},
+    }
+    parameters = [_parameter(name, hint) for name, hint in options.items()]
+    add(app, "survey", _survey.__doc__, parameters, surveys.files_of, _survey)
+    return app
 
 
 class Answer(Protocol):
@@ -83,7 +99,9 @@ class Answer(Protocol):
     def save(self, folder: Path, provenance: dict, pdf: bool = False) -> list[Path]: ...
 
 
-def add(name: str, about: str, parameters: Sequence[Parameter], files: Callable, study: Callable) -> None:
+def add(
+    app: typer.Typer, name: str, about: str, parameters: Sequence[Parameter], files: Callable, study: Callable
+) -> None:
     """A command with the common options and these, all by keyword; what it finds is told on the terminal and saved.
 
     files(out, given): all that it may write; study(bench, progress, given) -> what it finds, and by which settings.
@@ -204,30 +222,25 @@ def _shelf(bench: Bench, subject: FolderOfFaces, _, keep: str) -> population.She
     return population.Shelf(weights_file(bench.options.model, bench.options.revision), keep)
 
 
+def _asked(kind: type, metavar: str, about: str) -> Any:
+    return Annotated[kind | None, typer.Option(metavar=metavar, help=about)]
+
+
+Faces = _asked(Path, "DIR", "Aligned faces: to study instead of FACE, or to compare it with where it can be.")
 SOURCES: dict[Source, Opening] = {
     OTHER: Opening(
         {
-            "other_model": Annotated[
-                str | None, typer.Option(metavar="MODEL", help="A second network, on the same face.")
-            ],
-            "other_face": Annotated[
-                Path | None, typer.Option(metavar="PHOTO", help="A second face, its photo's largest.")
-            ],
+            "other_model": _asked(str, "MODEL", "A second network, on the same face."),
+            "other_face": _asked(Path, "PHOTO", "A second face, its photo's largest."),
         },
         _other,
     ),
     EDITS: Opening(
-        {"edits": Annotated[Path | None, typer.Option(metavar="FILE", help="Edits as the app saves them, JSON.")]},
+        {"edits": _asked(Path, "FILE", "Edits as the app saves them, JSON.")},
         lambda bench, subject, _, edits: edit.load(edits, subject),
     ),
     PATCH: Opening(
-        {
-            "patch": Annotated[
-                str | None,
-                typer.Option(metavar="X1,Y1,X2,Y2", help="In pixels of the restored face; without it, its middle."),
-            ]
-        },
-        _patch,
+        {"patch": _asked(str, "X1,Y1,X2,Y2", "In pixels of the restored face; without it, its middle.")}, _patch
     ),
     OTHER_FACES: Opening(
         {"faces": Faces}, lambda bench, subject, _, faces: list(bench.faces_in(faces)), takes_faces=True
@@ -239,31 +252,19 @@ SOURCES: dict[Source, Opening] = {
     ),
     TRAINING: Opening(
         {
-            "run": Annotated[
-                Path | None, typer.Option(metavar="DIR", help="Folder of a training run: maps over the training.")
-            ],
-            "checkpoint": Annotated[
-                list[str] | None,
-                typer.Option(metavar="MODEL", help="One more state of a training run, in order; repeatable."),
-            ],
+            "run": _asked(Path, "DIR", "Folder of a training run: maps over the training."),
+            "checkpoint": _asked(list[str], "MODEL", "One more state of a training run, in order; repeatable."),
         },
         _training,
     ),
     KEEP: Opening(
-        {
-            "keep": Annotated[
-                str | None,
-                typer.Option(
-                    metavar="WORDS", help="Keep it beside the weights for the app; which faces they are. With --faces."
-                ),
-            ]
-        },
+        {"keep": _asked(str, "WORDS", "Keep it beside the weights for the app; which faces they are. With --faces.")},
         _shelf,
     ),
 }
 
 
-def add_instrument(instrument: Instrument) -> None:
+def add_instrument(app: typer.Typer, instrument: Instrument) -> None:
     """The command of an instrument."""
     studies = [study for study in (instrument.study, instrument.over_faces) if study is not None]
     settings = {name: setting for study in reversed(studies) for name, setting in settings_of(study).items()}
@@ -274,6 +275,7 @@ def add_instrument(instrument: Instrument) -> None:
     parameters += [_parameter(name, _typer_option(setting)) for name, setting in settings.items()]
     names = (instrument.name, *instrument.more_files)
     add(
+        app,
         instrument.name,
         f"{instrument.title} {instrument.about}",
         parameters,
@@ -289,22 +291,24 @@ def _study(instrument: Instrument, bench: Bench, progress: Progress, given: dict
         study, subject = instrument.over_faces, bench.subjects(given["faces"])
     elif instrument.needs_face:
         subject = bench.subject()
-    sources, settings = sources_of(study), settings_of(study)
-    opened, used = {}, {"faces"} if isinstance(subject, FolderOfFaces) else set()
-    required = signature(study).parameters
-    for name, source in sources.items():
-        options = {key: given[key] for key in SOURCES[source].options if key in given}
-        used |= set(options)
-        if options:
-            opened[name] = SOURCES[source].open(bench, subject, progress, **options)
-        elif required[name].default is Parameter.empty:
+    parameters, settings = signature(study).parameters, settings_of(study)
+    options = {
+        name: {key: given[key] for key in SOURCES[source].options if key in given}
+        for name, source in sources_of(study).items()
+    }
+    used = {"faces"} if isinstance(subject, FolderOfFaces) else set()
+    used = used.union(settings, *options.values())
+    if unused := [name for name in given if name not in used]:
+        raise UserError(_unused(unused, isinstance(subject, FolderOfFaces)))
+    opened = {}
+    for name, source in sources_of(study).items():
+        if options[name]:
+            opened[name] = SOURCES[source].open(bench, subject, progress, **options[name])
+        elif parameters[name].default is Parameter.empty:
             raise UserError(source.missing)
-    if unused := [name for name in given if name not in used and name not in settings]:
-        raise UserError(f"{_unused(unused, isinstance(subject, FolderOfFaces))}")
     values = {name: given.get(name, setting.default) for name, setting in settings.items()}
     arguments = opened | values | {"progress": progress}
-    found = study(subject, **arguments) if subject is not None else study(**arguments)
-    return found, given | values
+    return study(**arguments) if subject is None else study(subject, **arguments), given | values
 
 
 def _unused(names: Sequence[str], over_faces: bool) -> str:
@@ -389,27 +393,3 @@ def _survey(bench: Bench, progress: Progress, given: dict) -> tuple[surveys.Surv
     page = given.get("page", folder / surveys.PAGE)
     data = given["faces"].resolve().name
     return surveys.study(subjects, astronaut, folder, (made, alone), settings, data, page, progress), given
-
-
-def _add_all() -> None:
-    for instrument in INSTRUMENTS.values():
-        add_instrument(instrument)
-    names = Annotated[list[str] | None, typer.Option(metavar="NAME", help="Only this instrument; repeatable.")]
-    skip = Annotated[list[str] | None, typer.Option(metavar="NAME", help="Not this instrument; repeatable.")]
-    sources = {name: hint for source in SOURCES if source != KEEP for name, hint in SOURCES[source].options.items()}
-    options = {"only": names, "skip": skip, **sources}
-    parameters = [_parameter(name, hint) for name, hint in options.items()]
-    add("report", _report.__doc__, parameters, _files_of_report, _report)
-    options = {
-        "faces": Annotated[Path | None, typer.Option(metavar="DIR", help="Aligned faces, 30 or more.")],
-        "page": Annotated[
-            Path | None, typer.Option(metavar="FILE", help="The page; without it, what-we-found.md in --out.")
-        ],
-        "limit": Annotated[int | None, typer.Option(min=1, help="Only the first so many faces.")],
-        **{name: _typer_option(setting) for name, setting in settings_of(surveys.Settings).items()},
-    }
-    parameters = [_parameter(name, hint) for name, hint in options.items()]
-    add("survey", _survey.__doc__, parameters, surveys.files_of, _survey)
-
-
-_add_all()

@@ -8,13 +8,13 @@ from io import BytesIO
 
 import numpy as np
 import torch
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from numpy import ndarray
 from PIL import Image
 
 from sparnet.attention import overlay
 from sparnet.images import to_image
+from viz.figures import canvas
 from viz.subject import Subject, spatial_maps
 
 
@@ -25,8 +25,7 @@ def coarse_to_fine(subject: Subject) -> list[ndarray]:
         restored = to_image(subject.model(subject.degraded))
     frames = []
     for i, (unit, alpha) in enumerate(maps.items()):
-        figure = Figure(figsize=(6.1, 3.4), facecolor="white")
-        FigureCanvasAgg(figure)
+        figure = canvas(6.1, 3.4)
         for x, picture in ((0.02, overlay(restored, alpha)), (0.51, alpha)):
             axes = figure.add_axes((x, 0.02, 0.47, 0.86))
             axes.imshow(picture, cmap="viridis", vmin=0, vmax=1, interpolation="nearest")

@@ -109,7 +109,7 @@ class Setting:
         if isinstance(value, bool) or not isinstance(value, int if whole else (int, float)):
             raise UserError(f"{self.name} is {shown}. It is a {'whole ' * whole}number.")
         least = -math.inf if self.option.least is None else self.option.least
-        if not (math.isfinite(value) and least <= value <= most):
+        if abs(value) == math.inf or not least <= value <= most:  # an int may be too large for math.isfinite
             raise UserError(f"{self.name} is {shown}. It must be a number from {least:g} to {most:g}.")
 
 

@@ -3,8 +3,9 @@
 photo -> Restorer -> Subject: network, degraded face, sharp face if known, points -> attending, spatial_maps
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from operator import length_hint
 
 import numpy as np
 import torch
@@ -16,7 +17,7 @@ from sparnet.errors import UserError
 from sparnet.faces import LANDMARKS, transform_points, whole_landmarks
 from sparnet.images import to_tensor
 from sparnet.model import SPARNet
-from sparnet.restorer import RestoredFace
+from sparnet.restorer import Progress, RestoredFace
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,3 +75,15 @@ def spatial_maps(subject: Subject) -> dict[str, ndarray]:
             "Look at its channels, or choose a model with 2D or 3D attention."
         )
     return maps
+
+
+def each_face(subjects: Iterable[Subject], progress: Progress, doing: str) -> Iterator[Subject]:
+    """The faces of a folder, one in memory at a time, each told; `UserError` if they are of several models."""
+    total, model, count = length_hint(subjects), None, 0
+    for count, subject in enumerate(subjects, 1):
+        progress(count - 1, total, f"{doing} face {count}")
+        if model not in (None, subject.name):
+            raise UserError(f"The faces are of two models, {model} and {subject.name}. Study one model at a time.")
+        model = subject.name
+        yield subject
+    progress(count, count, "Done")

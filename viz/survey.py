@@ -7,7 +7,7 @@ OUT -> Found -> viz.claims -> survey.md (Jinja) -> what-we-found.md, its figures
 
 import json
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from hashlib import sha256
 from io import BytesIO
@@ -27,7 +27,7 @@ from sparnet.regions import OUTLINES
 from sparnet.restorer import Progress
 from sparnet.text import for_markdown, for_markdown_code, plain
 from viz import claims
-from viz.finding import silent, within
+from viz.finding import Finding, silent, within
 from viz.instrument import OTHER, Seed, settings_of, sources_of
 from viz.instruments import INSTRUMENTS, atlas, faithfulness, query, regions, stability
 from viz.instruments.query import patch_around
@@ -52,11 +52,13 @@ class Settings:
     seed: Seed = 0
 
 
-STUDIES = {
-    name: instrument.over_faces
-    for name, instrument in INSTRUMENTS.items()
-    if instrument.over_faces is not None and OTHER not in sources_of(instrument.over_faces).values()
-}
+def studies() -> dict[str, Callable[..., Finding]]:
+    """What is done over the faces: every instrument that needs no more than them."""
+    return {
+        name: instrument.over_faces
+        for name, instrument in INSTRUMENTS.items()
+        if instrument.over_faces is not None and OTHER not in sources_of(instrument.over_faces).values()
+    }
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,7 +79,7 @@ class Found:
 class Survey:
     """All that the page is written from."""
 
-    found: dict[str, Found]  # by the names of `STUDIES`
+    found: dict[str, Found]  # by the names of `studies`
     astronaut: dict[str, Found]
     settings: Settings
     data: str  # the folder's name
@@ -171,7 +173,7 @@ def study(
             f"least {FEWEST}. Give a folder with more of them, or look at these by the instruments themselves."
         )
     kept = []
-    for i, (name, study_faces) in enumerate(STUDIES.items()):
+    for i, (name, study_faces) in enumerate(studies().items()):
         provenance = json.loads(json.dumps(made[0] | {"command": f"survey: {name}"}))  # as it will be read back
         if is_kept(folder, name, provenance):
             kept.append(name)
@@ -179,12 +181,12 @@ def study(
         for kind in ("json", "npz", "png"):  # a finding is never half of this and half of another run
             (folder / f"{name}.{kind}").unlink(missing_ok=True)
         options = {key: value for key, value in asdict(settings).items() if key in settings_of(study_faces)}
-        study_faces(faces, progress=within(progress, i, len(STUDIES), name), **options).save(folder, provenance)
+        study_faces(faces, progress=within(progress, i, len(studies()), name), **options).save(folder, provenance)
     alone = folder / ASTRONAUT
     for name, finding in (("atlas", atlas.study(astronaut)), ("query", query.study(astronaut, eye_of(astronaut)))):
         finding.save(alone, made[1] | {"command": f"survey: {name} of the {ASTRONAUT}"})
     return Survey(
-        {name: Found.read(folder, name) for name in STUDIES},
+        {name: Found.read(folder, name) for name in studies()},
         {name: Found.read(alone, name) for name in OF_ASTRONAUT},
         settings, data, page, kept,
     )  # fmt: skip
@@ -192,14 +194,14 @@ def study(
 
 def figures_of(page: Path) -> dict[str, Path]:
     """The figures of the page, in a folder beside it: of the faces, then of the astronaut."""
-    names = [*STUDIES, *(f"{ASTRONAUT}-{name}" for name in OF_ASTRONAUT)]
+    names = [*studies(), *(f"{ASTRONAUT}-{name}" for name in OF_ASTRONAUT)]
     return {name: page.with_suffix("") / f"{name}.png" for name in names}
 
 
 def files_of(folder: Path, given: Mapping) -> list[Path]:
     """All that a survey into the folder may write; `given` may name its "page"."""
     page = given.get("page", folder / PAGE)
-    found = [folder / f"{name}.{kind}" for name in STUDIES for kind in ("json", "npz", "png")]
+    found = [folder / f"{name}.{kind}" for name in studies() for kind in ("json", "npz", "png")]
     alone = [folder / ASTRONAUT / f"{name}.{kind}" for name in OF_ASTRONAUT for kind in ("json", "npz", "png")]
     return [*found, folder / ASTRONAUT / f"{ASTRONAUT}.png", *alone, page, *figures_of(page).values()]
 

@@ -13,14 +13,15 @@ import numpy as np
 from numpy import ndarray
 from plotly import graph_objects as go
 
-from sparnet.attention import COLORMAPS, color_table
+from sparnet.attention import COLORMAPS
 from sparnet.images import data_url, encode_png
 from viz.explorer import color_tables
+from viz.figures import BLUE, GREEN, ORANGE, PINK, RED, SKY
 
 _CELLS = 128  # a side of a map in the page; the NPZ has every cell
 _NONE = 65535  # the 16-bit level of a place without a value
 DIVERGING = "PuOr_r"  # of differences: 0 in the middle
-SERIES = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#d55e00", "#56b4e9")  # Okabe and Ito 2008
+SERIES = (BLUE, ORANGE, GREEN, PINK, RED, SKY)
 
 
 @dataclass(frozen=True)
@@ -107,20 +108,25 @@ def lines(x: ndarray, series: dict[str, ndarray], over: str, unit: str) -> go.Fi
 
 
 def matrix(
-    values: ndarray, rows: Sequence[str], columns: Sequence[str], scale: tuple[float, float], text: ndarray
+    values: ndarray,
+    rows: Sequence[str],
+    columns: Sequence[str],
+    colors: ndarray,
+    ends: tuple[float, float | None],
+    text: ndarray,
+    digits: int = 2,
 ) -> go.Figure:
-    """log2 of ratios (rows,columns) in colours from log2 of `scale`, `text` in the cells; NaN is left empty."""
-    colors = color_table(DIVERGING)[::17].tolist()
+    """Values (rows,columns) in `colors` (n,3) from end to end, None the highest; `text` in the cells, none of NaN."""
     heat = go.Heatmap(
         z=[[known(value) for value in row] for row in values],
         x=list(columns),
         y=list(rows),
-        text=[["" if np.isnan(value) else f"{value:.2f}" for value in row] for row in text],
+        text=[["" if np.isnan(value) else f"{value:.{digits}f}" for value in row] for row in text],
         texttemplate="%{text}",
         hovertemplate="%{y}, %{x}: %{text}<extra></extra>",
-        zmin=np.log2(scale[0]),
-        zmax=np.log2(scale[1]),
-        colorscale=[[i / (len(colors) - 1), f"rgb({r},{g},{b})"] for i, (r, g, b) in enumerate(colors)],
+        zmin=ends[0],
+        zmax=ends[1],
+        colorscale=[[i / (len(colors) - 1), f"rgb({r},{g},{b})"] for i, (r, g, b) in enumerate(colors.tolist())],
         showscale=False,
     )
     return go.Figure(heat, {"yaxis": {"autorange": "reversed"}, "height": 110 + 30 * len(rows)})

@@ -12,9 +12,7 @@ from typing import Annotated, Literal, get_args
 
 import numpy as np
 import torch
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from plotly import graph_objects as go
 from torch import Tensor
 
 from sparnet.attention import color_table
@@ -23,11 +21,12 @@ from sparnet.images import to_image
 from sparnet.metrics import RESAMPLES, mean_interval, psnr, ssim
 from sparnet.model import SPARNet
 from sparnet.restorer import Progress
+from viz.figures import BLUE, GREEN, ORANGE, PINK, bare, canvas
 from viz.finding import Finding, silent
 from viz.instrument import MATTERS, Instrument, Option, Seed, Units
 from viz.instruments.gate import resume, steps, steps_after
-from viz.subject import Subject, attending
-from viz.views import View, bars, panel, picture, pictures
+from viz.subject import Subject, attending, each_face
+from viz.views import View, bars, matrix, panel, picture, pictures
 
 Mode = Literal["zero", "one", "mean", "shuffle"]
 MODES: tuple[Mode, ...] = get_args(Mode)
@@ -46,7 +45,7 @@ PAIRS_MEANING = (
 )
 
 _SAYS = {"zero": "0: closed", "one": "1: open", "mean": "its mean", "shuffle": "its places shuffled"}
-_COLORS = {"zero": "#0072b2", "one": "#e69f00", "mean": "#009e73", "shuffle": "#cc79a7"}  # Okabe and Ito 2008
+_COLORS = {"zero": BLUE, "one": ORANGE, "mean": GREEN, "shuffle": PINK}
 _BYTES = 10**9  # memory at most, for a batch
 
 
@@ -172,14 +171,12 @@ def study_many(
     units = attending(subjects[0], units)
     measures = set.intersection(*(set(_measures(subject)) for subject in subjects))
     faces = {name: np.zeros((len(subjects), len(units), len(modes))) for name in MEASURES if name in measures}
-    for k, subject in enumerate(subjects):
-        progress(k, len(subjects), f"Face {k + 1} of {len(subjects)}")
+    for k, subject in enumerate(each_face(subjects, progress, "Replacing attention in")):
         before = subject.model(subject.degraded)
         for i, (_, restored) in enumerate(replaced(subject.model, subject.degraded, units, modes, seed)):
             effects = _effects(subject, before, restored)
             for name, values in faces.items():
                 values[k, i] = effects[name]
-    progress(len(subjects), len(subjects), "Done")
 
     table = {}
     for name, values in faces.items():
@@ -262,8 +259,7 @@ def ablation_figure(
     by = "mean" if "mean" in modes else modes[0]
     order = table["rms"][:, modes.index(by)].argsort()[::-1]
     bars_high, pictures_high = 1.1 + 0.115 * len(order) * (len(modes) + 1), 5.1 if examples else 0
-    figure = Figure(figsize=(10.5, bars_high + pictures_high), facecolor="white", layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = canvas(10.5, bars_high + pictures_high, "constrained")
     parts = figure.subfigures(2, 1, height_ratios=(bars_high, pictures_high)) if examples else [figure]
     shown = [name for name in ("rms", "psnr_change") if name in table]
     labels = {"rms": "change of the restored face, RMS in 8-bit levels",
@@ -302,8 +298,7 @@ def pairs_figure(
     units: Sequence[str], mode: Mode, effect: np.ndarray, interaction: np.ndarray, rest: np.ndarray
 ) -> Figure:
     """Three heat maps (n,n), units in forward order: effect, interaction (white 0), rest; in 8-bit levels."""
-    figure = Figure(figsize=(11, 4.4), facecolor="white", layout="compressed")
-    FigureCanvasAgg(figure)
+    figure = canvas(11, 4.4, "compressed")
     figure.suptitle(
         f"Two units replaced at once, alpha = {_SAYS[mode]}; RMS in 8-bit levels", x=0.01, ha="left", size=11
     )
@@ -335,9 +330,7 @@ def _draw_examples(figure, examples: dict[Mode, Example]) -> None:
         image = column[1].imshow(example.difference, cmap="inferno", vmin=0, vmax=strongest, interpolation="nearest")
         column[1].set_title(f"RMS {example.rms:.1f}", fontsize=8, loc="left")
         for ax in column:
-            ax.set_xticks([])
-            ax.set_yticks([])
-            ax.spines[:].set_visible(False)
+            bare(ax)
     bar = figure.colorbar(image, ax=axes, shrink=0.5, pad=0.01)
     bar.set_label("8-bit levels, black: unchanged", fontsize=8)
     bar.ax.tick_params(labelsize=7)
@@ -411,23 +404,13 @@ def _view_of_pairs(finding: Finding) -> View:
         "effect": "How much the face changes when both units are replaced (on the diagonal: the one alone), levels:",
         "rest": "How far that is from the sum of the two changes: 0 if they simply add, levels:",
     }
-    return View(charts={caption: _levels(arrays[name], units) for name, caption in captions.items()})
-
-
-def _levels(values: np.ndarray, names: Sequence[str]) -> go.Figure:
-    """Lengths (units,units) from 0 up, dark the highest."""
-    colors = color_table("cividis")[::-17].tolist()
-    heat = go.Heatmap(
-        z=values.tolist(),
-        x=list(names),
-        y=list(names),
-        zmin=0,
-        texttemplate="%{z:.1f}",
-        hovertemplate="%{y} and %{x}: %{z:.2f}<extra></extra>",
-        colorscale=[[i / (len(colors) - 1), f"rgb({r},{g},{b})"] for i, (r, g, b) in enumerate(colors)],
-        showscale=False,
+    colors = color_table("cividis")[::-17]  # dark the highest
+    return View(
+        charts={
+            caption: matrix(arrays[name], units, units, colors, (0, None), arrays[name], digits=1)
+            for name, caption in captions.items()
+        }
     )
-    return go.Figure(heat, {"yaxis": {"autorange": "reversed"}, "height": 110 + 30 * len(names)})
 
 
 INSTRUMENT = Instrument(

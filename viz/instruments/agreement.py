@@ -14,16 +14,16 @@ from typing import Annotated
 import cv2
 import numpy as np
 import torch
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 
 from sparnet.errors import UserError
 from sparnet.images import to_image
-from sparnet.metrics import mean_interval
+from sparnet.metrics import estimates
 from sparnet.restorer import Progress
 from sparnet.text import for_figure
+from viz.figures import BLUE, GREEN, RED, bare, canvas, in_inches, quiet
 from viz.finding import Finding, silent
 from viz.instrument import OTHER, REAL, Instrument, Option, Seed
 from viz.subject import Subject, spatial_maps
@@ -39,7 +39,6 @@ Share = Annotated[float, Option("Of the places: those that count as looked at.",
 _ROUNDING = 1e-6  # of a map's largest value: a spread below this is float32's, not the map's
 _DIFFERENCE = 0.5  # end of the difference's colours, in units of alpha
 _MAP, _GAP, _BETWEEN, _ROW, _HEAD, _MARGIN = 1.42, 0.08, 0.42, 2.08, 2.75, 0.3  # inches
-_BLUE, _ORANGE, _GREEN = "#0072b2", "#d55e00", "#009e73"  # apart for every kind of colour vision (Okabe and Ito 2008)
 
 
 @dataclass(frozen=True)
@@ -206,13 +205,9 @@ def study_many(
     columns = {
         name: np.array([[getattr(one[pair], name) for pair in pairs] for one in found], float) for name in measures
     }
-    intervals = {name: np.array(mean_interval(values, seed)) for name, values in columns.items()}
+    means = {name: estimates(values, seed) for name, values in columns.items()}
     rows = [
-        {**asdict(pair), "by": pair.by}
-        | {
-            name: dict(zip(("mean", "low", "high"), map(_known, ends[:, i]), strict=True))
-            for name, ends in intervals.items()
-        }
+        {**asdict(pair), "by": pair.by} | {name: asdict(each[i]) for name, each in means.items()}
         for i, pair in enumerate(pairs)
     ]
     settings = {"first": names[0], "other": names[1], "share": share, "chance_iou": share / (2 - share)}
@@ -221,7 +216,7 @@ def study_many(
         MEANING,
         {**settings, "couples": len(found), "seed": seed, "pairs": rows},
         {"pairs": np.array([pair.name for pair in pairs]), **columns},
-        population_figure(pairs, intervals, names, len(found), share),
+        population_figure(pairs, means, names, len(found), share),
     )
 
 
@@ -237,8 +232,7 @@ def agreement_figure(
     block = 3 * _MAP + 2 * _GAP
     width = 2 * _MARGIN + columns * block + (columns - 1) * _BETWEEN
     height = _HEAD + rows * _ROW
-    figure = Figure(figsize=(width, height), facecolor="white")
-    FigureCanvasAgg(figure)  # no pyplot: its global state is not made for a server's threads
+    figure = canvas(width, height)
     figure.suptitle(
         for_figure(f"Where they look: {names[0]} (first) and {names[1]} (other)"),
         x=_MARGIN / width, y=1 - 0.15 / height, ha="left", va="top", size=12,
@@ -246,10 +240,8 @@ def agreement_figure(
 
     def axes_at(x: float, y: float, w: float, h: float):
         """Axes in inches from the top left."""
-        axes = figure.add_axes((x / width, 1 - (y + h) / height, w / width, h / height))
-        axes.set_xticks([])
-        axes.set_yticks([])
-        axes.spines[:].set_visible(False)
+        axes = in_inches(figure, x, y, w, h)
+        bare(axes)
         return axes
 
     for i, (side, two) in enumerate(zip(("first", "other"), pictures, strict=True)):
@@ -266,8 +258,7 @@ def agreement_figure(
             ScalarMappable(scale, colors), cax=axes_at(bar_x, y, 2.3, 0.12), orientation="horizontal",
             extend="neither" if colors == "viridis" else "both",
         )  # fmt: skip
-        bar.outline.set_visible(False)
-        bar.ax.tick_params(labelsize=7, length=2)
+        quiet(bar)
         bar.set_label(label, fontsize=8, labelpad=2)
 
     for i, (pair, two) in enumerate(maps.items()):
@@ -289,24 +280,25 @@ def agreement_figure(
 
 
 def population_figure(
-    pairs: list[Pair], intervals: dict[str, np.ndarray], names: tuple[str, str], couples: int, share: float = SHARE
+    pairs: list[Pair], means: dict[str, np.ndarray], names: tuple[str, str], couples: int, share: float = SHARE
 ) -> Figure:
-    """Of every pair of units the measures' mean, low, high (3, pairs) over the couples of faces."""
-    figure = Figure(figsize=(10, 4.4), facecolor="white", layout="constrained")
-    FigureCanvasAgg(figure)
+    """Of every pair of units the measures' Estimate (pairs,) over the couples of faces."""
+    figure = canvas(10, 4.4, "constrained")
     axes = figure.subplots()
     x = np.arange(len(pairs))
     series = (
-        ("pearson", "correlation r", "o", _BLUE),
-        ("spearman", "rank correlation", "s", _ORANGE),
-        ("iou", f"IoU of the top {share:.0%}", "^", _GREEN),
+        ("pearson", "correlation r", "o", BLUE),
+        ("spearman", "rank correlation", "s", RED),
+        ("iou", f"IoU of the top {share:.0%}", "^", GREEN),
     )
     for shift, (key, label, marker, color) in zip((-0.2, 0, 0.2), series, strict=True):
-        mean, low, high = intervals[key]
+        mean, low, high = (
+            np.array([getattr(each, end) for each in means[key]], float) for end in ("mean", "low", "high")
+        )
         ends = np.maximum((mean - low, high - mean), 0)  # equal but for rounding where all faces are alike
         axes.errorbar(x + shift, mean, ends, fmt=marker, color=color, label=label, markersize=5)
     axes.axhline(0, color="0.6", linewidth=0.8)
-    axes.axhline(share / (2 - share), color=_GREEN, linewidth=0.8, linestyle=":", label="IoU by chance")
+    axes.axhline(share / (2 - share), color=GREEN, linewidth=0.8, linestyle=":", label="IoU by chance")
     axes.set_xticks(x, [pair.name for pair in pairs], rotation=45, ha="right", fontsize=8)
     axes.set_ylim(-1, 1.05)
     axes.spines[["top", "right"]].set_visible(False)
@@ -343,10 +335,6 @@ def _ranks(values: np.ndarray) -> np.ndarray:
 
 def _shown(value: float | None) -> str:
     return "none" if value is None else f"{value:.2f}"
-
-
-def _known(value: float) -> float | None:
-    return None if np.isnan(value) else float(value)
 
 
 def view(finding: Finding) -> View:

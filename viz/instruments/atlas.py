@@ -1,9 +1,7 @@
 """Every attention map of one face, in numbers and in one figure.
 
-alphas {unit: (C,h,w)} -> mean_map (h,w) -> MapNumbers
-                                         -> atlas_figure   encoder | body | decoder | 0..1
-                       -> maps_npz       raw, nothing averaged
-Subject -> study -> Finding: all of it
+Subject -> trace -> alphas {unit: (C,h,w)} -> mean_map (h,w) -> MapNumbers -+
+                                           -> atlas_figure -----------------+-> Finding
 """
 
 from dataclasses import asdict

@@ -13,7 +13,6 @@ from typing import Annotated
 import cv2
 import numpy as np
 import torch
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from numpy import ndarray
 from torch import Tensor
@@ -21,6 +20,7 @@ from torch import Tensor
 from sparnet.errors import UserError
 from sparnet.restorer import Progress
 from sparnet.text import for_figure
+from viz.figures import BLUE, ORANGE, PINK, canvas, in_inches
 from viz.finding import Finding, silent
 from viz.instrument import WHERE, Instrument, Option, Seed
 from viz.instruments.ablation import levels, rms
@@ -36,7 +36,7 @@ CHANNEL_MEANING = (
     "How far each channel's gate is open, the same at every place, so it says what is let through and nothing about "
     "where; groups and places do not exist here, the change is that of giving all channels of a unit their mean gate."
 )
-SHARES = {"place": "#0072b2", "channel": "#e69f00", "only_3d": "#cc79a7"}  # Okabe and Ito 2008
+SHARES = {"place": BLUE, "channel": ORANGE, "only_3d": PINK}
 _ROUNDING = 1e-6  # a spread below this is float32's, not the map's
 MAPS = {"mean": 1, "max": 1, "spread": 0.5, "in_use": 1}  # over the channels, each with the end of its scale
 _HEAD, _MAP, _PITCH, _MARGIN = 1.45, 0.84, 0.9, 0.25  # inches
@@ -191,12 +191,11 @@ def channels_figure(
     right = _MARGIN + (4 + groups) * _PITCH + 0.3
     tall = _MAP if kinds else 0.4
     width, height = right + 2.3, _HEAD + (tall + 0.42) * len(numbers) + 0.25
-    figure = Figure(figsize=(width, height), facecolor="white")
-    FigureCanvasAgg(figure)
+    figure = canvas(width, height)
 
     def axes_at(x: float, y: float, w: float, h: float):
         """Axes placed in inches from the top left."""
-        axes = figure.add_axes((x / width, 1 - (y + h) / height, w / width, h / height))
+        axes = in_inches(figure, x, y, w, h)
         axes.axis("off")
         return axes
 

@@ -17,7 +17,6 @@ from typing import Annotated
 
 import numpy as np
 import torch
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from PIL import Image
@@ -30,6 +29,7 @@ from sparnet.files import save_bytes
 from sparnet.images import to_image
 from sparnet.model import SPARNet, Trace
 from sparnet.restorer import Progress
+from viz.figures import BLUE, ORANGE, bare, canvas
 from viz.finding import Finding, silent
 from viz.instrument import EDITS, WHAT_IF, Instrument
 from viz.instruments.ablation import levels, rms
@@ -41,7 +41,7 @@ MEANING = (
     "attention can do there; such an alpha never came up in training, so an odd result shows the network's limits and "
     "not what it normally does."
 )
-SUPPRESS, BOOST = "#0072b2", "#e69f00"  # the two brushes, apart for every kind of colour vision
+SUPPRESS, BOOST = BLUE, ORANGE  # the two brushes
 VERSION = 1
 
 _STEPS = 127  # of a mask on either side of 0
@@ -200,8 +200,7 @@ def study(subject: Subject, edits: Annotated[Sequence[Edit], EDITS], progress: P
 
 def edit_figure(arrays: dict[str, np.ndarray], units: Sequence[str], change: float) -> Figure:
     """Arrays as of `study`: the face before, after and its difference; a row for each painted unit, alpha the same."""
-    figure = Figure(figsize=(9, 2.9 * (1 + len(units)) + 0.3), facecolor="white", layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = canvas(9, 2.9 * (1 + len(units)) + 0.3, "constrained")
     figure.suptitle("The face with attention as painted", x=0.01, ha="left", size=11)
     axes = figure.subplots(1 + len(units), 3, squeeze=False)
     top = max(arrays["difference"].max(), 1)
@@ -230,9 +229,7 @@ def _colorbar(figure: Figure, image, ax, label: str) -> None:
 def _titles(row, titles: list[str]) -> None:
     for ax, title in zip(row, titles, strict=True):
         ax.set_title(title, fontsize=9, loc="left")
-        ax.set_xticks([])
-        ax.set_yticks([])
-        ax.spines[:].set_visible(False)
+        bare(ax)
 
 
 def _map_sizes(subject: Subject, units: Sequence[str]) -> dict[str, int]:

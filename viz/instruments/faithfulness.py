@@ -12,14 +12,12 @@ So every ranking is watched at the same pixels, and every damaged cell has the s
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from operator import length_hint
+from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Annotated
 
 import numpy as np
 import torch
-from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from numpy import ndarray
 from skimage.color import rgb2gray
@@ -30,13 +28,14 @@ from torch.nn import functional as F
 from sparnet.attention import enlarge
 from sparnet.errors import UserError
 from sparnet.images import to_image
-from sparnet.metrics import mean_interval
+from sparnet.metrics import estimates
 from sparnet.restorer import Progress
 from sparnet.text import for_figure
+from viz.figures import BLUE, RED, canvas, in_inches
 from viz.finding import Finding, silent
 from viz.instrument import MATTERS, Instrument, Option, Seed
 from viz.instruments.regions import area_weights
-from viz.subject import Subject, attending, spatial_maps
+from viz.subject import Subject, attending, each_face, spatial_maps
 from viz.views import View, bars, lines, panel
 
 MEANING = (
@@ -60,7 +59,7 @@ Draws = Annotated[int, Option("Random maps to compare with.", 1, 1000)]
 _WEIGHTS = ((1 / 12, 1 / 6, 1 / 12), (1 / 6, 0, 1 / 6), (1 / 12, 1 / 6, 1 / 12))  # of the neighbours, ROAD
 _SOLVED = 1e-4  # largest residual of an imputed pixel, in [-1,1]
 _BATCH = 16 * 128 * 128  # pixels at once through the network
-_MOST, _LEAST, _INK = "#D55E00", "#0072B2", "0.35"  # Okabe and Ito 2008
+_MOST, _LEAST, _INK = RED, BLUE, "0.35"
 
 Network = Callable[[Tensor], Tensor]
 """(B,3,S,S) in [-1,1] -> the same shape."""
@@ -273,11 +272,7 @@ def study_many(
     95 % bootstrap intervals over the faces; a lead is an answer only if its interval leaves 0 out.
     """
     curves, ranks, scores, model = [], 0, [], None
-    total = length_hint(subjects)
-    for i, subject in enumerate(subjects):
-        progress(i, total, f"Damaging face {i + 1}")
-        if model not in (None, subject.name):
-            raise UserError(f"The faces are of two models, {model} and {subject.name}. Study one model at a time.")
+    for i, subject in enumerate(each_face(subjects, progress, "Damaging")):
         model = subject.name
         maps = saliency_maps(subject, units or (), draws, seed + i)  # other random maps for every face
         done = deletions(subject.model, subject.degraded, list(maps.values()), cells, levels, seed + i)
@@ -289,27 +284,26 @@ def study_many(
     if len(scores) < 2:
         raise UserError("An interval over faces needs at least two faces. Give a folder with more of them.")
     names, scores, curves = list(shown), np.array(scores, float), np.array(curves)
-    mean, low, high = mean_interval(scores, seed)
-    leads = {name: _told(mean_interval(scores[:, 0, 0] - scores[:, names.index(name), 0], seed))
-             for name in (GRADIENT, SOBEL, RANDOM)}  # fmt: skip
+    found = dict(zip(names, estimates(scores, seed), strict=True))  # of each the `MEASURES`
+    baselines = (GRADIENT, SOBEL, RANDOM)
+    lead = np.stack([scores[:, 0, 0] - scores[:, names.index(name), 0] for name in baselines], axis=1)
     figure = faithfulness_figure(
         dict(zip(names, curves.mean(0)[:, :, 0], strict=True)),
         dict(zip(names, ranks / len(scores), strict=True)),
-        {name: tuple(mean[i, [0, 2]]) for i, name in enumerate(names)},
+        {name: (score[0].mean, score[2].mean) for name, score in found.items()},
         f"Does the rest of the face depend on what {model} attends to? Mean of {len(scores)} faces",
-        intervals={name: (low[i, 0], high[i, 0]) for i, name in enumerate(names)},
+        intervals={name: (score[0].low, score[0].high) for name, score in found.items()},
     )
     numbers = {
         "model": model,
         "faces": len(scores),
         **_settings(cells, levels, draws, seed),
         "scores": {
-            name: {measure: _told((mean[i, j], low[i, j], high[i, j])) for j, measure in enumerate(MEASURES)}
-            for i, name in enumerate(names)
+            name: {measure: asdict(estimate) for measure, estimate in zip(MEASURES, score, strict=True)}
+            for name, score in found.items()
         },
-        "lead_of_attention": leads,
+        "lead_of_attention": dict(zip(baselines, map(asdict, estimates(lead, seed)), strict=True)),
     }
-    progress(len(scores), len(scores), "Done")
     return Finding(
         "faithfulness",
         MEANING,
@@ -335,11 +329,9 @@ def faithfulness_figure(
     """
     columns = len(curves) + (picture is not None)
     width, height = max(1.0 + 2.05 * columns, 7.5), 6.15 + 0.3 * len(scores)  # inches
-    figure = Figure(figsize=(width, height), facecolor="white")
-    FigureCanvasAgg(figure)
+    figure = canvas(width, height)
 
-    def axes_at(x: float, y: float, w: float, h: float) -> Axes:
-        return figure.add_axes((x / width, 1 - (y + h) / height, w / width, h / height))
+    axes_at = partial(in_inches, figure)
 
     left, side, pitch, top = 0.75, 1.65, 2.05, 1.2
     figure.suptitle(for_figure(title), x=0.15 / width, y=1 - 0.15 / height, ha="left", va="top", fontsize=11)
@@ -386,7 +378,7 @@ def faithfulness_figure(
     bars.barh(places, values[:, 0], height=0.55, color=[_MOST if name == ALPHA else "0.7" for name in scores])
     bars.plot(values[:, 1], places, "D", color="black", markersize=4, markerfacecolor="none", linestyle="none")
     if intervals:
-        ends = np.array([intervals[name] for name in scores])
+        ends = np.array([intervals[name] for name in scores], float)
         bars.hlines(places, ends[:, 0], ends[:, 1], color="black", linewidth=1.5)
     if RANDOM in scores and len(spread):
         bars.plot(spread, [list(scores).index(RANDOM)] * len(spread), "k|", markersize=8)
@@ -432,11 +424,6 @@ def _settings(cells: int, levels: int, draws: int, seed: int) -> dict:
         "cells": cells, "percent": percents, "random_draws": draws, "noise": NOISE, "gradient_probes": PROBES,
         "seed": seed,
     }  # fmt: skip
-
-
-def _told(values: Sequence[float]) -> dict[str, float | None]:
-    names = ("mean", "low", "high")
-    return {name: None if np.isnan(value) else float(value) for name, value in zip(names, values, strict=True)}
 
 
 def _signed(value: float | None) -> str:

@@ -12,7 +12,6 @@ from typing import Annotated
 
 import numpy as np
 import torch
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from torch import Tensor
 
@@ -20,6 +19,7 @@ from sparnet.attention import feature_strength, mean_map
 from sparnet.images import to_image
 from sparnet.model import FaceAttentionUnit, SPARNet, check_face
 from sparnet.restorer import Progress
+from viz.figures import BLUE, ORANGE, bare, canvas
 from viz.finding import Finding, silent
 from viz.instrument import WHERE, Instrument, Option
 from viz.subject import Subject, attending
@@ -32,7 +32,7 @@ MEANING = (
 )
 MAPS = ("x_in", "shortcut", "f", "alpha", "gated", "x_out")  # of each unit, gated being alpha * f
 
-_ORANGE, _GREY, _BLUE = "#e69f00", "#b5b5b5", "#0072b2"  # apart for every kind of colour vision (Okabe and Ito 2008)
+_GREY = "#b5b5b5"
 
 
 @dataclass(frozen=True, eq=False)
@@ -146,8 +146,7 @@ def gate_figure(
     Feature maps start at 0, black, and share the scale of their row, so that what alpha takes away is seen; alpha has
     the scale 0..1.
     """
-    figure = Figure(figsize=(10.5, 8.2), facecolor="white", layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = canvas(10.5, 8.2, "constrained")
     figure.suptitle(
         rf"{unit}:  $x_{{out}} = shortcut(x_{{in}}) + \alpha \cdot f$,  length of the vector at every place, black 0",
         x=0.01, ha="left", size=11,
@@ -167,9 +166,7 @@ def gate_figure(
             ax.set_title(titles[name], fontsize=9, loc="left")
             figure.colorbar(image, ax=ax, shrink=0.85, pad=0.02).ax.tick_params(labelsize=7)
         for ax in row:
-            ax.set_xticks([])
-            ax.set_yticks([])
-            ax.spines[:].set_visible(False)
+            bare(ax)
     _draw_shares(figure, axes[2], unit, numbers)
     return figure
 
@@ -181,8 +178,8 @@ def _draw_shares(figure: Figure, places, unit: str, numbers: dict[str, GateNumbe
     ax = figure.add_subplot(grid[2, :])
     x = np.arange(len(numbers))
     shares = [of.norm_share for of in numbers.values()]
-    ax.bar(x, shares, 0.7, color=[_ORANGE if name == unit else _GREY for name in numbers])
-    ax.plot(x, [of.mean_alpha for of in numbers.values()], "o", color=_BLUE, markersize=5, label=r"mean of $\alpha$")
+    ax.bar(x, shares, 0.7, color=[ORANGE if name == unit else _GREY for name in numbers])
+    ax.plot(x, [of.mean_alpha for of in numbers.values()], "o", color=BLUE, markersize=5, label=r"mean of $\alpha$")
     passed = [of.passed for of in numbers.values()]
     ax.plot(x, passed, "_", color="black", markersize=13, label=r"share of $f$ that is passed")
     ax.bar(0, 0, color=_GREY, label=r"share of $x_{out}$'s two terms that is $\alpha f$" + f"; orange: {unit}")

@@ -1,35 +1,31 @@
-"""What is usual: attention over many faces, over a training run, and over the depth of one network.
+"""What is usual: attention over many faces, and how one face differs from it.
 
 faces -> maps, one face at a time -> Moments (Welford) -> Population: mean, std (h,w) -> study_many
 face  -> maps -> z = (map - mean) / std ----------------------------'---------------> study
-checkpoints in order, one probe face -> maps over time (T,h,w) -> study_training
-OUT/attention/step-*.npz of a training run -> maps over time ---> study_run
-one face -> its maps in forward order -> coarse_to_fine -> gif
 """
 
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from io import BytesIO
-from operator import length_hint
 from pathlib import Path
 from typing import Annotated
 from zipfile import BadZipFile
 
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from numpy import ndarray
 
 from sparnet.errors import UserError
 from sparnet.files import save_bytes, sha256_of
 from sparnet.images import to_image
-from sparnet.metrics import CONFIDENCE, RESAMPLES, mean_interval
+from sparnet.metrics import CONFIDENCE, RESAMPLES, estimates
 from sparnet.restorer import Progress
 from sparnet.text import for_figure
+from viz.figures import canvas
 from viz.finding import Finding, silent
 from viz.instrument import KEEP, POPULATION, REAL, Instrument, Seed
-from viz.subject import Subject, spatial_maps
+from viz.subject import Subject, each_face, spatial_maps
 from viz.views import DIVERGING, View, bars, panel, pictures
 
 MEANING = (
@@ -86,18 +82,14 @@ def gather(subjects: Iterable[Subject], progress: Progress = silent) -> Populati
     Only faces that are aligned alike have a mean worth looking at. Memory grows by one number a face and unit.
     """
     moments: dict[str, Moments] = {}
-    levels, model, total = [], None, length_hint(subjects)
-    for i, subject in enumerate(subjects):
-        progress(i, total, f"Tracing face {i + 1}")
-        if model not in (None, subject.name):
-            raise UserError(f"The faces are of two models, {model} and {subject.name}. Study one model at a time.")
+    levels, model = [], None
+    for subject in each_face(subjects, progress, "Tracing"):
         model, maps = subject.name, spatial_maps(subject)
         for unit, alpha in maps.items():
             moments.setdefault(unit, Moments()).add(alpha)
         levels.append([alpha.mean(dtype=np.float64) for alpha in maps.values()])
     if len(levels) < 2:
         raise UserError("A population needs at least two faces. Give a folder with more of them.")
-    progress(len(levels), len(levels), "Done")
     mean, std = ({unit: getattr(of, name) for unit, of in moments.items()} for name in ("mean", "std"))
     return Population(model, len(levels), mean, std, np.array(levels))
 
@@ -134,17 +126,17 @@ def study_many(
     population = gather(subjects, progress)
     if keep is not None:
         keep.write(population)
-    mean, low, high = mean_interval(population.levels, seed)
-    units = {}
-    for i, (unit, std) in enumerate(population.std.items()):
-        units[unit] = {"mean": mean[i], "low": low[i], "high": high[i], "std_over_faces": std.mean()}
+    units = {
+        unit: asdict(mean) | {"std_over_faces": float(std.mean())}
+        for (unit, std), mean in zip(population.std.items(), estimates(population.levels, seed), strict=True)
+    }
     numbers = {
         "model": population.model,
         "faces": population.faces,
         "seed": seed,
         "resamples": RESAMPLES,
         "confidence": CONFIDENCE,
-        "units": {unit: {name: float(value) for name, value in of.items()} for unit, of in units.items()},
+        "units": units,
     }
     rows = {
         "mean of the faces: dark 0, bright 1": (population.mean, "viridis", (0, 1)),
@@ -243,8 +235,7 @@ def maps_figure(rows: Mapping[str, tuple[Mapping[str, ndarray], str, tuple[float
     block = len(rows) * _PITCH + 0.3
     width = 2 * _MARGIN + min(len(units), _COLUMNS) * _PITCH
     height = _HEAD + 0.22 * len(rows) + -(-len(units) // _COLUMNS) * block
-    figure = Figure(figsize=(max(width, 6), height), facecolor="white")
-    FigureCanvasAgg(figure)
+    figure = canvas(max(width, 6), height)
     width = figure.get_figwidth()
     figure.text(_MARGIN / width, 1 - 0.35 / height, for_figure(title), fontsize=11)
     for i, what in enumerate(rows):

@@ -16,7 +16,6 @@ from typing import Annotated, Literal
 import cv2
 import numpy as np
 import torch
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from numpy import ndarray
@@ -28,6 +27,7 @@ from sparnet.errors import UserError
 from sparnet.images import to_image
 from sparnet.model import SPARNet
 from sparnet.restorer import Progress
+from viz.figures import BLUE, RED, bare, canvas
 from viz.finding import Finding, silent
 from viz.instrument import MATTERS, PATCH, Instrument, Option
 from viz.instruments.agreement import SHARE, correlation, shrink, top_weights
@@ -46,8 +46,6 @@ _SIGMA = 1.2  # as in the authors' demo, in pixels of the degraded face before i
 _BLIND_SMALL = 64  # side of the small face if the network was trained on no one size: about the middle of the recipes'
 _FLAT = 1e-3  # levels of [-1,1], a quarter of a step of 8 bits: where the gradient's length is rounded to be smooth
 _BATCH_PIXELS = 4 * 128 * 128  # of the faces that go through the network at once, with their gradients
-
-_BLUE, _ORANGE = "#0072b2", "#d55e00"  # apart for every kind of colour vision (Okabe and Ito 2008)
 
 Patch = tuple[int, int, int, int]
 """left, top, right, bottom in pixels of the restored face; right and bottom are the first outside."""
@@ -264,8 +262,7 @@ def query_figure(
 
     Both maps are scaled by their own strongest place, since a detector's unit has no fixed range.
     """
-    figure = Figure(figsize=(10, 6.6), facecolor="white", layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = canvas(10, 6.6, "constrained")
     top, bottom = figure.subfigures(2, 1, height_ratios=(1, 1.05))
     size, tiny = len(found.pixels), np.finfo(float).tiny
     signed = cells(found.pixels, numbers["cells"])
@@ -294,19 +291,17 @@ def query_figure(
         bar.outline.set_visible(False)
     x, y, right, low = patch
     for ax in axes:
-        ax.set_xticks([])
-        ax.set_yticks([])
-        ax.spines[:].set_visible(False)
+        bare(ax)
         ax.add_patch(Rectangle((x - 0.5, y - 0.5), right - x, low - y, fill=False, color="black", linewidth=2.2))
         ax.add_patch(Rectangle((x - 0.5, y - 0.5), right - x, low - y, fill=False, color="white", linewidth=1))
 
     ax = bottom.subplots()
     place = np.arange(len(overlaps))
-    ax.bar(place, [of.in_top for of in overlaps.values()], 0.6, color=_BLUE,
+    ax.bar(place, [of.in_top for of in overlaps.values()], 0.6, color=BLUE,
            label=f"share of |attribution| in the top {SHARE:.0%} of alpha")  # fmt: skip
-    ax.axhline(SHARE, color=_BLUE, linewidth=1, linestyle=":", label="share by chance")
+    ax.axhline(SHARE, color=BLUE, linewidth=1, linestyle=":", label="share by chance")
     correlations = np.array([of.correlation for of in overlaps.values()], float)
-    ax.plot(place, correlations, "o", color=_ORANGE, markersize=6, label="correlation of |attribution| and alpha")
+    ax.plot(place, correlations, "o", color=RED, markersize=6, label="correlation of |attribution| and alpha")
     ax.axhline(0, color="0.6", linewidth=0.8)
     ax.set_xticks(place, list(overlaps), rotation=45, ha="right", fontsize=8)
     ax.set_ylim(-1, 1)

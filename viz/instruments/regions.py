@@ -10,14 +10,12 @@ many faces -> tables (N, units, regions) -> mean_interval -> regions_figure, wha
 
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from math import nan
-from operator import length_hint
 
 import numpy as np
 from matplotlib import colormaps
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import LogNorm, to_rgb
 from matplotlib.figure import Figure
@@ -25,17 +23,19 @@ from numpy import ndarray
 from torch import Tensor
 from torch.nn import functional as F
 
+from sparnet.attention import color_table
 from sparnet.errors import UserError
 from sparnet.faces import TEMPLATE, TEMPLATE_SIDE
 from sparnet.images import to_image
-from sparnet.metrics import CONFIDENCE, RESAMPLES, mean_interval
+from sparnet.metrics import CONFIDENCE, RESAMPLES, estimates, mean_interval
 from sparnet.regions import masks_from_five_points, region_masks
 from sparnet.restorer import Progress
 from sparnet.text import for_figure
+from viz.figures import BLUE, GREEN, ORANGE, RED, canvas
 from viz.finding import Finding, silent
 from viz.instrument import WHERE, Instrument, Seed
-from viz.subject import Subject, spatial_maps
-from viz.views import View, matrix, panel, picture, pictures
+from viz.subject import Subject, each_face, spatial_maps
+from viz.views import DIVERGING, View, matrix, panel, picture, pictures
 
 MEANING = (
     "How open each unit's gate is inside a part of the face, over its mean over the whole picture: above 1 it lets "
@@ -46,11 +46,11 @@ MANY_MEANING = (
     f"{MEANING} Where the map of another face prefers the part as much, the unit knows the place of such parts in "
     "aligned pictures, and not this face; moving the face tells the two apart."
 )
-COLORS = {  # Okabe and Ito 2008: told apart by the colour-blind
-    "brows": "#E69F00",
-    "eyes": "#0072B2",
-    "nose": "#009E73",
-    "mouth": "#D55E00",
+COLORS = {
+    "brows": ORANGE,
+    "eyes": BLUE,
+    "nose": GREEN,
+    "mouth": RED,
     "skin": "#F0D5C0",
     "rest": "#D9D9D9",
 }
@@ -63,7 +63,7 @@ CONTROLS = (STRENGTH, OTHER, LEFT, ALONG)
 _NEIGHBOURS = 3  # faces before it whose maps are laid under each face's masks
 _ENDS = ("mean", "low", "high")
 _LEAST = 1e-6  # of a ratio, so that a gate that is shut has a logarithm
-_INK = {STRENGTH: "0.75", OTHER: "#E69F00", LEFT: "#D55E00", ALONG: "#0072B2"}
+_INK = {STRENGTH: "0.75", OTHER: ORANGE, LEFT: RED, ALONG: BLUE}
 
 
 def face_regions(subject: Subject) -> tuple[dict[str, ndarray], str]:
@@ -168,8 +168,7 @@ def regions_figure(
     face's map would make lower and higher, marked with triangles; controls: as `_controls` gives them, drawn beneath.
     """
     height = max(1.4 + 0.38 * len(rows), 3.35) + (2.6 if controls else 0)  # inches; the picture needs 2.15
-    figure = Figure(figsize=(10, height), facecolor="white")
-    FigureCanvasAgg(figure)
+    figure = canvas(10, height)
     left = figure.add_axes((0.02, 1 - 3.2 / height, 0.215, 2.15 / height))
     left.imshow(picture, interpolation="nearest")
     left.axis("off")
@@ -280,11 +279,7 @@ def study_many(subjects: Iterable[Subject], seed: Seed = 0, progress: Progress =
     """
     tables, others, distances, coverage, sources, model, maps = [], [], [], 0, {}, None, {}
     before: deque[Mapping[str, ndarray]] = deque(maxlen=_NEIGHBOURS)
-    total = length_hint(subjects)
-    for i, subject in enumerate(subjects):
-        progress(i, total, f"Measuring the regions of face {i + 1}")
-        if model not in (None, subject.name):
-            raise UserError(f"The faces are of two models, {model} and {subject.name}. Study one model at a time.")
+    for subject in each_face(subjects, progress, "Measuring the regions of"):
         model, maps = subject.name, spatial_maps(subject)
         masks, source = face_regions(subject)
         own = np.array([_row(alpha, masks) for alpha in maps.values()])
@@ -324,7 +319,6 @@ def study_many(subjects: Iterable[Subject], seed: Seed = 0, progress: Progress =
         },
         "controls": controls,
     }  # fmt: skip
-    progress(len(tables), len(tables), "Done")
     arrays = {"ratios": tables, "of_another_face": others, "distances": distances}
     arrays |= {"mean": mean, "low": low, "high": high, "coverage": coverage / len(tables)}
     return Finding("regions", MANY_MEANING, numbers, arrays, figure)
@@ -339,14 +333,10 @@ def _controls(units: Sequence[str], distances: ndarray, seed: int) -> dict[str, 
     distances = np.concatenate((distances, distances.mean(1, keepdims=True)), axis=1)
     gap = distances[..., CONTROLS.index(LEFT)] - distances[..., CONTROLS.index(ALONG)]
     each = np.concatenate((distances, gap[..., None]), axis=2)
-    three = np.stack(mean_interval(each, seed), axis=-1)
     found = {}
-    for unit, rows in zip((*units, "all units"), three, strict=True):
-        found[unit] = {
-            name: {end: None if np.isnan(value) else float(value) for end, value in zip(_ENDS, row, strict=True)}
-            for name, row in zip((*CONTROLS, "left minus along"), rows, strict=True)
-        }
-        _, low, high = rows[-1]
+    for unit, row in zip((*units, "all units"), estimates(each, seed), strict=True):
+        found[unit] = dict(zip((*CONTROLS, "left minus along"), map(asdict, row), strict=True))
+        low, high = np.array((row[-1].low, row[-1].high), float)  # NaN is neither
         found[unit]["tells"] = "content" if low > 0 else "place" if high < 0 else "undecided"
     return found
 
@@ -373,7 +363,8 @@ def _named(row: ndarray) -> dict[str, float | None]:
 def view(finding: Finding) -> View:
     arrays, units = finding.arrays, list(finding.numbers["ratios"])
     ratios = arrays["ratios"]
-    chart = matrix(np.log2(ratios), units, list(COLORS), SCALE, ratios)
+    colors, ends = color_table(DIVERGING)[::17], tuple(np.log2(SCALE))
+    chart = matrix(np.log2(ratios), units, list(COLORS), colors, ends, ratios)
     return View(
         [*pictures(arrays), picture("its parts", arrays["parts"])],
         {"attention": [panel(unit, arrays[f"alpha/{unit}"]) for unit in units]},

@@ -14,13 +14,11 @@ from collections import deque
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import replace
-from operator import length_hint
+from functools import partial
 from typing import Annotated
 
 import numpy as np
 import torch
-from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
@@ -33,10 +31,11 @@ from sparnet.metrics import mean_interval
 from sparnet.model import SPARNet
 from sparnet.restorer import Progress
 from sparnet.text import for_figure
+from viz.figures import BLUE, GREEN, ORANGE, RED, canvas, in_inches, quiet
 from viz.finding import Finding, silent
 from viz.instrument import OTHER_FACES, REAL, Instrument, Option, Seed
 from viz.instruments.agreement import is_constant, rank_correlation
-from viz.subject import Subject, spatial_maps
+from viz.subject import Subject, each_face, spatial_maps
 from viz.views import View, bars
 
 MEANING = (
@@ -53,8 +52,8 @@ HERE, BACK = "at the same place", "turned back"
 
 _APART = 2**31  # from the seeds that people give; the generator takes 32 bits
 _NEIGHBOURS = 3  # faces before it that each face of a folder is compared with
-_LEARNING, _FACE = "#0072B2", "#D55E00"  # Okabe and Ito 2008
-_SHADE = {"yes": "#009E73", "weak": "#E69F00", "no": "#D55E00", "undefined": "#999999"}
+_LEARNING, _FACE = BLUE, RED
+_SHADE = {"yes": GREEN, "weak": ORANGE, "no": RED, "undefined": "#999999"}
 Draws = Annotated[int, Option("Random networks.", 1, 1000)]
 
 
@@ -189,11 +188,7 @@ def study_many(subjects: Iterable[Subject], draws: Draws = 1, seed: Seed = 0, pr
     """
     cascades, alones, learning, face, model = [], [], [], [], None
     before: deque[Mapping[str, ndarray]] = deque(maxlen=_NEIGHBOURS)
-    total = length_hint(subjects)
-    for i, subject in enumerate(subjects):
-        progress(i, total, f"Checking face {i + 1}")
-        if model not in (None, subject.name):
-            raise UserError(f"The faces are of two models, {model} and {subject.name}. Study one model at a time.")
+    for i, subject in enumerate(each_face(subjects, progress, "Checking")):
         model, own, rows = subject.name, spatial_maps(subject), list(parts(subject.model))[::-1]
         seeds = range(seed + i * draws, seed + (i + 1) * draws)
         tables = np.array([cascade(subject, one)[0] for one in seeds])
@@ -226,7 +221,6 @@ def study_many(subjects: Iterable[Subject], draws: Draws = 1, seed: Seed = 0, pr
             name: _intervals(units, values, seed) for name, values in (("learning", learning), ("face", face))
         },
     }
-    progress(len(learning), len(learning), "Done")
     arrays = {"cascade": np.array(cascades), "independent": np.array(alones), "learning": learning, "face": face}
     return Finding("sanity", MEANING, numbers, arrays, figure)
 
@@ -245,11 +239,9 @@ def sanity_figure(
     """The badge, the two tables (parts, units) of rank correlations, and every unit's two numbers with the limits."""
     table = 0.21 * len(rows)  # inches
     width, height = 11, 5.35 + table
-    figure = Figure(figsize=(width, height), facecolor="white")
-    FigureCanvasAgg(figure)
+    figure = canvas(width, height)
 
-    def axes_at(x: float, y: float, w: float, h: float) -> Axes:
-        return figure.add_axes((x / width, 1 - (y + h) / height, w / width, h / height))
+    axes_at = partial(in_inches, figure)
 
     figure.suptitle(for_figure(title), x=0.2 / width, y=1 - 0.15 / height, ha="left", va="top", fontsize=11)
     said = {"learning": "depends on learning", "face": "depends on the face"}
@@ -283,8 +275,7 @@ def sanity_figure(
         axes.tick_params(length=0)
         axes.spines[:].set_visible(False)
     bar = figure.colorbar(ScalarMappable(Normalize(-1, 1), "PuOr_r"), cax=axes_at(10.25, top, 0.12, table))
-    bar.outline.set_visible(False)
-    bar.ax.tick_params(labelsize=7, length=2)
+    quiet(bar)
     figure.text(
         1.0 / width, 1 - (top - 0.4) / height,
         "Rank correlation of each unit's map (columns) with its trained self, parts of the network (rows) random: "

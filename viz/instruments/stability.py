@@ -8,13 +8,11 @@ many faces -> Score of each -> mean and 95 % interval over the faces
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from operator import length_hint
 from typing import Annotated
 
 import cv2
 import numpy as np
 import torch
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from torch import Tensor
 
@@ -24,11 +22,12 @@ from sparnet.images import to_image, to_tensor
 from sparnet.metrics import mean_interval
 from sparnet.restorer import Progress
 from sparnet.text import for_figure
+from viz.figures import bare, canvas, quiet
 from viz.finding import Finding, silent
 from viz.instrument import REAL, Instrument, Option, Seed
 from viz.instruments.agreement import correlation, is_constant
 from viz.instruments.regions import shift
-from viz.subject import Subject, spatial_maps
+from viz.subject import Subject, each_face, spatial_maps
 from viz.views import View, bars, panel, pictures
 
 MEANING = (
@@ -199,11 +198,8 @@ def study_many(subjects: Iterable[Subject], noises: Noises = 4, seed: Seed = 0, 
     """
     seeds = list(range(seed, seed + noises))
     columns: dict[str, list[np.ndarray]] = {"correlation": [], "change": [], "rms": []}
-    variance, name, count, total = {}, None, 0, length_hint(subjects)
-    for subject in subjects:
-        progress(count, total, f"Changing face {count + 1}")
-        if name not in (None, subject.name):
-            raise UserError(f"The faces are of two models, {name} and {subject.name}. Study one model at a time.")
+    variance, name, count = {}, None, 0
+    for subject in each_face(subjects, progress, "Changing"):
         spatial_maps(subject)
         found, name, count = Stability.of(subject, seeds), subject.name, count + 1
         for measure, some in columns.items():
@@ -212,7 +208,6 @@ def study_many(subjects: Iterable[Subject], noises: Noises = 4, seed: Seed = 0, 
             variance[row] = variance.get(row, 0) + values
     if not count:
         raise UserError("There is no face to look at. Give a folder with at least one.")
-    progress(count, count, "Done")
     rows = list(variance)
     variance = {row: values / count for row, values in variance.items()}
     measures = {measure: np.array(some) for measure, some in columns.items()}
@@ -239,8 +234,7 @@ def stability_figure(
     face: np.ndarray | None = None,
 ) -> Figure:
     """Rows x KINDS: correlation, 0..1, and change in spreads, 0..1; then the root of the variance on the inner part."""
-    figure = Figure(figsize=(10, max(6.2, 1.6 + 0.3 * len(rows))), facecolor="white", layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = canvas(10, max(6.2, 1.6 + 0.3 * len(rows)), "constrained")
     figure.suptitle(for_figure(title), x=0.01, ha="left", size=12)
     left, right = figure.subfigures(1, 2, width_ratios=(1.75, 1))
     axes = left.subplots(1, 2, sharey=True)
@@ -264,8 +258,7 @@ def stability_figure(
             image, ax=ax, orientation="horizontal", pad=0.02, shrink=0.9, aspect=30,
             extend="min" if measure == "correlation" else "max",
         )  # fmt: skip
-        bar.ax.tick_params(labelsize=7, length=2)
-        bar.outline.set_visible(False)
+        quiet(bar)
 
     units = np.mean([values for row, values in variance.items() if row not in (INPUT, OUTPUT)], axis=0)
     panels = (
@@ -279,12 +272,9 @@ def stability_figure(
         opacity = 1 if face is None else 0.8
         image = ax.imshow(values, cmap="inferno", vmin=0, vmax=limit, alpha=opacity, interpolation="nearest")
         ax.set_title(caption, fontsize=8.5, loc="left")
-        ax.set_xticks([])
-        ax.set_yticks([])
-        ax.spines[:].set_visible(False)
+        bare(ax)
         bar = right.colorbar(image, ax=ax, pad=0.02, shrink=0.85, extend="max")
-        bar.ax.tick_params(labelsize=7, length=2)
-        bar.outline.set_visible(False)
+        quiet(bar)
     return figure
 
 

@@ -14,7 +14,6 @@ from zipfile import BadZipFile
 
 import numpy as np
 import torch
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from numpy import ndarray
 from plotly import graph_objects as go
@@ -22,6 +21,7 @@ from plotly import graph_objects as go
 from sparnet.errors import UserError
 from sparnet.restorer import Progress
 from sparnet.text import for_figure, for_html
+from viz.figures import canvas
 from viz.finding import Finding, silent
 from viz.instrument import REAL, TRAINING, Instrument
 from viz.subject import Subject, spatial_maps
@@ -118,8 +118,7 @@ def study(training: Annotated[Training, TRAINING], progress: Progress = silent) 
 def training_figure(labels: Sequence[str], stacks: Mapping[str, ndarray], units: Mapping[str, Mapping]) -> Figure:
     """A row a unit, a column a checkpoint, at most eight evenly spread with the first and the last; r with the last."""
     shown = np.unique(np.linspace(0, len(labels) - 1, min(len(labels), _COLUMNS)).round().astype(int))
-    figure = Figure(figsize=(10, _HEAD + 0.2 + 1.3 * len(stacks)), facecolor="white")
-    FigureCanvasAgg(figure)
+    figure = canvas(10, _HEAD + 0.2 + 1.3 * len(stacks))
     height = figure.get_figheight()
     figure.text(0.02, 1 - 0.35 / height, "Attention of one face over the training", fontsize=11)
     figure.text(

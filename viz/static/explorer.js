@@ -4,7 +4,7 @@
 //                                         -> large view            (1 - opacity) base + opacity colour
 //
 // Gradio runs this with `element`, `props` and `watch`. Nothing here asks the server for anything: choosing a unit,
-// opacity, colours and base act at once. `viz/overlay.py` is the reference for the arithmetic.
+// opacity, colours and base act at once. `sparnet/attention.py` is the reference for the arithmetic.
 
 const BASES = [
   ["degraded", "Input", "what the network was given"],

@@ -3,7 +3,7 @@
 restore.py      a photo in, its faces restored, every attention map
 inside.py       one face under every instrument
   looking.py      the face in front of the model, as instruments are given it
-  instruments.py  what each instrument asks and does
+  controls.py     what each instrument can be told: its options as widgets, checked
   panel.py        one instrument's widgets
   painting.py     attention painted by hand
   programs.py     an endpoint for each instrument

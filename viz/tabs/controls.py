@@ -81,15 +81,24 @@ SOURCES: dict[Source, Opening] = {
     POPULATION: Opening({}, Looked.population),
     OTHER_FACES: Opening({}, lambda now: None),
 }
-ON_PAGE = {
-    name: instrument
-    for name, instrument in INSTRUMENTS.items()
-    if instrument.needs_face and SOURCES.keys() >= set(instrument.required)
-}
-REPORTED = [
-    name for name, instrument in ON_PAGE.items() if not any(SOURCES[source].controls for source in instrument.required)
-]
-"""The instruments that need nothing but a face."""
+
+
+def on_page() -> dict[str, Instrument]:
+    """The instruments of one face whose Sources the page can open."""
+    return {
+        name: instrument
+        for name, instrument in INSTRUMENTS.items()
+        if instrument.needs_face and SOURCES.keys() >= set(instrument.required)
+    }
+
+
+def reported() -> list[str]:
+    """Those that need nothing but a face."""
+    return [
+        name
+        for name, instrument in on_page().items()
+        if not any(SOURCES[source].controls for source in instrument.required)
+    ]
 
 
 def lane(instrument: Instrument) -> dict:

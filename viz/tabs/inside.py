@@ -16,7 +16,7 @@ from sparnet.images import data_url
 from viz.explorer import photo_payload
 from viz.film import coarse_to_fine, gif
 from viz.instruments import INSTRUMENTS, query
-from viz.tabs.controls import ON_PAGE, REPORTED, lane, study
+from viz.tabs.controls import lane, on_page, reported, study
 from viz.tabs.looking import Looked, look, telling, written_report
 from viz.tabs.models import LOADING, arrival, first_model
 from viz.tabs.painting import Painting
@@ -49,7 +49,7 @@ class Tab:
     """The tab's widgets and what fills them."""
 
     def __init__(self):
-        self.now, self.open = gr.State(None, time_to_live=3600), gr.State(next(iter(ON_PAGE)))
+        self.now, self.open = gr.State(None, time_to_live=3600), gr.State(next(iter(on_page())))
         with gr.Row(elem_classes="bench"):
             with gr.Column(scale=4, min_width=320):
                 self.model = model_input("inside-model")
@@ -69,7 +69,7 @@ class Tab:
         with gr.Column(visible=False, elem_id="instruments") as self.instruments, gr.Tabs(overflow_behavior="wrap"):
             self.panels: dict[str, Panel] = {}
             tabs = {}
-            for name, instrument in ON_PAGE.items():
+            for name, instrument in on_page().items():
                 with gr.Tab(instrument.tab, id=name, elem_id=f"tab-{name}") as tabs[name]:
                     if name == "edit":
                         self.painting = Painting(self.now)
@@ -261,8 +261,8 @@ class Tab:
             elem_classes="about",
         )
         chosen = gr.CheckboxGroup(
-            [(INSTRUMENTS[name].title, name) for name in REPORTED],
-            value=REPORTED,
+            [(INSTRUMENTS[name].title, name) for name in reported()],
+            value=reported(),
             label="In the report",
             elem_id="report-instruments",
         )

@@ -9,7 +9,7 @@ from inspect import Parameter, Signature, signature
 import gradio as gr
 
 from viz.instrument import Instrument
-from viz.tabs.controls import ON_PAGE, REPORTED, given_to, lane, option_control, source_controls, study
+from viz.tabs.controls import given_to, lane, on_page, option_control, reported, source_controls, study
 from viz.tabs.looking import look, saved, telling, written_report
 from viz.tabs.serving import SLOW, UNOPENED, explained, read_photo
 
@@ -20,7 +20,7 @@ def build(given: list[gr.components.Component]) -> None:
     face = gr.Number(1, precision=0, minimum=1, label="Face, counted from 1", visible=False)
     files = [gr.File(visible=False, label=label) for label in ("Figure, PNG", "Arrays, NPZ", "Numbers, JSON")]
     settings = {"api_visibility": "public", **UNOPENED}
-    for name, instrument in ON_PAGE.items():
+    for name, instrument in on_page().items():
         own = [*source_controls(instrument, visible=False).values()]
         own += [option_control(instrument, setting, visible=False) for setting in instrument.settings.values()]
         gr.Button(visible=False).click(
@@ -39,7 +39,7 @@ def _report(photo, model, mode, face=1, whole=False, progress=gr.Progress()):  #
     photo, model, mode, face and whole are as in /attention.
     """
     now = look(read_photo(photo), model, mode, whole, progress, face)
-    return written_report(now, REPORTED, progress)
+    return written_report(now, reported(), progress)
 
 
 def _endpoint(instrument: Instrument) -> Callable:
