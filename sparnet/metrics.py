@@ -116,8 +116,8 @@ def estimates(values: ndarray, seed: int) -> ndarray:
     ends, counts = np.stack(mean_interval(values, seed)), (~np.isnan(values)).sum(axis=0)
     found = np.empty(counts.shape, object)
     for place in np.ndindex(counts.shape):
-        three = (None if np.isnan(end) else float(end) for end in ends[:, *place])
-        found[place] = Estimate(*three, int(counts[place]))
+        mean, low, high = (None if np.isnan(end) else float(end) for end in ends[:, *place])
+        found[place] = Estimate(mean, low, high, int(counts[place]))
     return found
 
 
