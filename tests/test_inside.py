@@ -307,12 +307,13 @@ def paint(page: Page, canvas) -> None:
     page.wait_for_timeout(1000)  # the editor sends its layers a moment after the stroke
 
 
-def test_only_pictures_of_the_canvas_are_opened_as_paint(tmp_path):
+def test_only_pictures_of_the_canvas_are_opened_as_paint(tmp_path, monkeypatch):
     def file(kind: str, side: int) -> bytes:
         buffer = io.BytesIO()
         Image.new("RGBA" if kind != "GIF" else "P", (side, side)).save(buffer, kind)
         return buffer.getvalue()
 
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path))  # where what was sent lies
     assert painting.layer(None) is None
     assert painting.layer(file("PNG", 512)).shape == (512, 512, 4)
     (tmp_path / "layer.webp").write_bytes(file("WEBP", 512))
