@@ -303,6 +303,7 @@ def test_only_pictures_of_the_canvas_are_opened_as_paint(tmp_path, monkeypatch):
         Image.new("RGBA" if kind != "GIF" else "P", (side, side)).save(buffer, kind)
         return buffer.getvalue()
 
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path))  # where what was sent lies
     assert painting.layer(None) is None
     assert painting.layer(file("PNG", 512)).shape == (512, 512, 4)
     monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path))
