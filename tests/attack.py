@@ -31,19 +31,19 @@ import skimage.data
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
-from attacker import ASTRONAUT, GIVEN, Attacker, begun, received  # noqa: E402
+from attacker import ASTRONAUT, GIVEN, Attacker, begun, own, received  # noqa: E402
 from served import started  # noqa: E402
 
 from sparnet import Restorer, images, load_model  # noqa: E402
 from sparnet.checkpoints import DEFAULT_MODEL  # noqa: E402
-from viz import gate, regions  # noqa: E402
 from viz.compare import OneFace, restored_column, side_by_side  # noqa: E402
-from viz.finding import Subject  # noqa: E402
+from viz.instruments import INSTRUMENTS  # noqa: E402
+from viz.subject import Subject  # noqa: E402
 from viz.tabs import serving  # noqa: E402
 
 MOST_CLIENTS, MOST_SECONDS, MOST_ANSWERS, MOST_ATTACKS = 40, 600, 200, 1000  # the last two: of one visitor
 GROWTH = 1_500_000_000  # bytes that the server may take more while all of them are there
-STUDIES = {"gate": gate.study, "regions": regions.study}
+STUDIES = {name: INSTRUMENTS[name].study for name in ("gate", "regions")}
 ENDPOINTS = ("restore", "attention", "compare", *STUDIES)
 SETTINGS = {"restore": [*GIVEN[:2], False], "compare": [[DEFAULT_MODEL], *GIVEN[1:]]}  # the others': GIVEN
 Answer = dict[str, np.ndarray]
@@ -165,7 +165,7 @@ def visit(address: str, photo: bytes, right: dict[str, Answer], end: float, tall
             sent = visitor.upload(photo)
             events = sent.text
             if sent.status_code == 200:
-                events = visitor.call(name, {"path": sent.json()[0]}, *SETTINGS.get(name, GIVEN))
+                events = visitor.call(name, {"path": sent.json()[0]}, *SETTINGS.get(name, GIVEN), *own(name))
             if "event: complete" not in events:
                 tally.add("a visitor, busy", events, serving.BUSY)
                 time.sleep(0.1)

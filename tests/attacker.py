@@ -8,9 +8,17 @@ import httpx2
 import skimage.data
 
 from sparnet.checkpoints import DEFAULT_MODEL
+from viz.tabs import controls
 
 ASTRONAUT = Path(skimage.data.__file__).with_name("astronaut.png")
 GIVEN = [DEFAULT_MODEL, "simulate", 1, False]  # model, mode, face, whole
+
+
+def own(name: str, **given) -> list:
+    """The values of an endpoint's own parameters: those that are given, and the defaults of the others."""
+    if name not in controls.on_page():
+        return []
+    return list((controls.given_to(controls.on_page()[name]) | given).values())
 
 
 class Attacker:

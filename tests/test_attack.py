@@ -15,7 +15,7 @@ import gradio as gr
 import numpy as np
 import pytest
 import torch
-from attacker import ASTRONAUT, GIVEN, Attacker, begun
+from attacker import ASTRONAUT, GIVEN, Attacker, begun, own
 from gradio import route_utils, routes
 from gradio.queueing import EventQueue
 from PIL import Image
@@ -24,18 +24,11 @@ from served import started
 from sparnet.checkpoints import DEFAULT_MODEL
 from sparnet.errors import UserError
 from sparnet.faces import Detector, Face
-from viz.tabs import controls, door, serving
+from viz.tabs import door, serving
 
 ROOT = Path(__file__).parents[1]
 META = {"_type": "gradio.FileData"}
 MEGABYTE = 1_000_000
-
-
-def own(name: str, **given) -> list:
-    """The values of an endpoint's own parameters: those that are given, and the defaults of the others."""
-    if name not in controls.on_page():
-        return []
-    return list((controls.given_to(controls.on_page()[name]) | given).values())
 
 
 @pytest.fixture(scope="module")
