@@ -135,7 +135,7 @@ def test_weights_that_spectral_norm_would_change_do_not_start_a_run_under_it(fac
 
 
 def test_the_discriminator_learns_to_tell_restored_from_sharp(faces, tmp_path):
-    recipe = replace(RECIPE, steps=24, lr=1e-5, warmup=0, gan=replace(RECIPE.gan, lr=8e-3))
+    recipe = replace(RECIPE, steps=40, lr=1e-5, warmup=0, gan=replace(RECIPE.gan, lr=8e-3))
     train(recipe, job(faces, tmp_path / "run"))
     judge = MultiScaleDiscriminator(1, 4, 8)
     judge.load_state_dict(state.load_checkpoint(tmp_path / "run", pytest.fail)["discriminator"])
