@@ -29,8 +29,8 @@ def faces(tmp_path_factory) -> Path:
 @pytest.fixture(autouse=True)
 def blank_drawings(monkeypatch):
     """What test_watch.py looks at takes as long to draw as all else that is done here."""
-    for name in ("atlas", "curves"):
-        monkeypatch.setattr(watch, name, lambda *_: Figure((1, 1)))
+    for name in ("atlas_figure", "curves"):
+        monkeypatch.setattr(watch, name, lambda *_, **__: Figure((1, 1)))
 
 
 @pytest.fixture
