@@ -103,7 +103,7 @@ def test_after_an_interruption_only_what_is_missing_is_done(bench, monkeypatch):
     done = []
 
     def counted(name, study):
-        return lambda *given: done.append(name) or study(*given)
+        return lambda *given, **options: done.append(name) or study(*given, **options)
 
     counting = {name: counted(name, study) for name, study in studies().items()}
     monkeypatch.setattr(survey, "studies", lambda: counting)
