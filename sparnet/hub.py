@@ -9,10 +9,12 @@ import json
 import re
 import warnings
 from collections.abc import Callable, Collection, Iterator, Mapping
+from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import fields
 from hashlib import file_digest, sha1, sha256
 from pathlib import Path
+from threading import Thread
 from typing import Any, Self
 
 import httpx2
@@ -56,6 +58,7 @@ Paper: https://arxiv.org/abs/2012.01211. Load this folder with `sparnet.load_mod
 """
 FLOATS = ("F64", "F32", "F16", "BF16")  # what safetensors calls the numbers that a model may be stored in
 COUNTS = ("I64", "I32")  # and those of its counts
+GRACE, SLOWEST = 120.0, 100_000  # seconds for a download, and bytes a second for what is announced beyond them
 TIMEOUT = 5  # seconds for the Hub's first answer; the client's own rule is six tries of up to a minute
 
 
@@ -231,11 +234,14 @@ def fetch_model(
     what the Hub announces as larger than a model can be is not downloaded.
     """
     command = f"hf download {repo_id}" + (f" --revision {revision}" if revision else "")
+    seconds = {CONFIG: GRACE, WEIGHTS: GRACE}
     with _explained(repo_id, revision, command):
         if not local_files_only and (force_download or not _is_cached_commit(repo_id, revision, cache_dir)):
             try:
                 for name, largest in ((CONFIG, MAX_CONFIG_BYTES), (WEIGHTS, MAX_WEIGHTS_BYTES)):
-                    check_announced(repo_id, name, _ask_hub(repo_id, name, revision, token), largest)
+                    size = _ask_hub(repo_id, name, revision, token)
+                    check_announced(repo_id, name, size, largest)
+                    seconds[name] += (size or 0) / SLOWEST
             except (httpx2.TransportError, OfflineModeIsEnabled) as error:
                 if force_download:
                     raise
@@ -247,12 +253,37 @@ def fetch_model(
                     )
         arguments = {"token": token, "cache_dir": cache_dir, "force_download": force_download, "etag_timeout": TIMEOUT}
         arguments["local_files_only"] = local_files_only
-        config = Path(hf_hub_download(repo_id, CONFIG, revision=revision, **arguments))
+        config = Path(_in_time(seconds[CONFIG], command, repo_id, CONFIG, revision=revision, **arguments))
         commit = config.parent.name  # the weights must be of the same commit, even if one is pushed meanwhile
-        weights = Path(hf_hub_download(repo_id, WEIGHTS, revision=commit, **arguments))
+        weights = Path(_in_time(seconds[WEIGHTS], command, repo_id, WEIGHTS, revision=commit, **arguments))
     for file in (config, weights):
         _verify(file, f"{command} --force-download")
     return weights.parent
+
+
+def _in_time(seconds: float, command: str, *arguments, **settings) -> str:
+    """`hf_hub_download` of these arguments; `UserError` after so many seconds: the client would wait while it drips.
+
+    Its thread is left behind then: it ends with the process.
+    """
+    path: Future[str] = Future()
+
+    def download() -> None:
+        try:
+            path.set_result(hf_hub_download(*arguments, **settings))
+        except BaseException as error:  # whoever waits gets it
+            path.set_exception(error)
+
+    Thread(target=download, daemon=True).start()
+    try:
+        return path.result(seconds)
+    except TimeoutError as error:
+        if path.done():
+            raise
+        raise UserError(
+            f"{arguments[1]} of {arguments[0]} took more than {seconds:.0f} seconds and is not here yet. "
+            f"Try again, or fetch it by `{command}`."
+        ) from error
 
 
 def fetch_file(repo_id: str, name: str) -> str:

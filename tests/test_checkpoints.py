@@ -14,7 +14,7 @@ from hub import etag
 from made_up import SMALL, random_faces
 from safetensors.torch import load_file, save_file
 
-from sparnet import SPARNet, checkpoints, convert_released, load_model
+from sparnet import SPARNet, checkpoints, convert_released, hub, load_model
 from sparnet.checkpoints import BUNDLED, DEFAULT_MODEL, MODELS
 from sparnet.errors import UserError
 
@@ -442,6 +442,15 @@ def test_what_the_hub_announces_as_too_large_is_not_downloaded(local_hub, files)
     with pytest.raises(UserError, match=r"model.safetensors of me/model has 4,294,967,296 bytes; .* not downloaded"):
         load_model("me/model")
     assert not [request for request in local_hub.requests if request.startswith(("GET /me", "GET /large"))]
+
+
+def test_a_hub_that_drips_is_given_up_and_the_user_told_what_to_do(local_hub, files, monkeypatch):
+    local_hub.commit("me/model", files)
+    local_hub.drips.add("model.safetensors")
+    monkeypatch.setattr(hub, "GRACE", 0.3)
+    monkeypatch.setattr(hub, "SLOWEST", 1e12)
+    with pytest.raises(UserError, match=r"of me/model took more than 0 seconds .* `hf download me/model`\.$"):
+        load_model("me/model")
 
 
 def test_a_repo_loads_at_the_pinned_commit(local_hub, files, folder):
