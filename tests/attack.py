@@ -229,7 +229,7 @@ def hostile(attacker: Attacker, address: str, sent: dict) -> dict[str, tuple[Cal
         return answer.decode()
 
     def flood() -> str:
-        body = {"data": [sent, *GIVEN], "session_hash": "flood"}
+        body = {"data": [sent, *GIVEN, *own("stability")], "session_hash": "flood"}
         answers = [attacker.http.post("call/stability", json=body).text for _ in range(2 * serving.WAITING_OF_ONE)]
         with attacker.http.stream("GET", "queue/data", params={"session_hash": "flood"}):
             return answers[-1]  # gone: what waited is given up
