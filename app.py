@@ -13,7 +13,7 @@ os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # before Gradio is i
 import gradio as gr
 
 from sparnet.errors import UserError
-from viz.tabs import compare, inside, models, programs, restore, serving
+from viz.tabs import models, restore, serving
 from viz.tabs.door import Page
 from viz.tabs.theme import CSS, theme
 
@@ -28,18 +28,8 @@ def build() -> gr.Blocks:
     files = (serving.SWEEP_SECONDS, serving.FILE_SECONDS)
     with Page(title=TITLE, analytics_enabled=False, delete_cache=files, fill_width=True) as page:
         gr.HTML(HEAD, elem_id="head")
-        with gr.Tabs() as tabs:
-            with gr.Tab("Restore"):
-                shown, chosen, look_inside = restore.build()
-            with gr.Tab("Look inside", id="inside", elem_id="inside-tab") as inside_tab:
-                tab = inside.Tab()
-                programs.build([tab.photo, tab.model, tab.mode, tab.whole])
-            with gr.Tab("Compare", elem_id="compare-tab"):
-                compare.build()
-        opened = look_inside.click(
-            lambda: gr.Tabs(selected="inside"), None, tabs, show_progress="hidden", api_visibility="private"
-        )
-        tab.take_from(shown, chosen, inside_tab.select, opened.then)
+        with gr.Tabs() as tabs, gr.Tab("Restore", id="restore"):
+            bench = restore.Tab()
     return page
 
 

@@ -87,24 +87,22 @@ class Restorer:
         """
         mode = self._mode(mode)
         found, detector, notes = find_faces(photo, faces, self.detector)
-        result, restored = photo.copy(), []
+        restored = []
         for i, face in enumerate(found):
             if progress:
                 progress(i, len(found), f"Restoring face {i + 1} of {len(found)}")
             try:
-                one = self.restore_face(photo, face, mode, features, whole=faces == "whole")
+                restored.append(self.restore_face(photo, face, mode, features, whole=faces == "whole"))
             except UserError as error:
                 notes.append(f"Face {i + 1} was not restored. {error}")
                 continue
-            crop = one.crop if mode == "as_is" else None  # else the face's own detail would show through
-            result = paste_face(result, one.restored, one.to_crop, crop, photo, _fade(photo, faces))
-            restored.append(one)
             if mode == "as_is":
-                notes += self.too_sharp(side_in_photo(one.to_crop, self.model.config.size), i + 1)
+                notes += self.too_sharp(side_in_photo(restored[-1].to_crop, self.model.config.size), i + 1)
         if restored and is_grey(photo):
             notes.append("The photo has no colour, so of the colours that the network gave the brightness was kept.")
         if progress:
             progress(len(found), len(found), "Done")
+        result = paste_faces(photo, restored, mode, whole=faces == "whole")
         return Restoration(result, restored, detector, notes, failed=len(found) - len(restored))
 
     def restore_face(
@@ -154,6 +152,17 @@ class Restorer:
                 "Restore them as they are."
             )
         return mode
+
+
+def paste_faces(photo: np.ndarray, faces: Sequence[RestoredFace], mode: Mode, whole: bool = False) -> np.ndarray:
+    """The photo (H,W,3) uint8 with these faces of it in their places, as a new array; `whole`: it is one face."""
+    height, width = photo.shape[:2]
+    fade = (width > height, height > width) if whole else (True, True)  # beside a whole picture is nothing to fade into
+    result = photo.copy()
+    for face in faces:
+        crop = face.crop if mode == "as_is" else None  # else the face's own detail would show through
+        result = paste_face(result, face.restored, face.to_crop, crop, photo, fade)
+    return result
 
 
 @contextmanager
@@ -231,12 +240,6 @@ def _check(photo: np.ndarray) -> None:
     height, width = check_image(photo).shape[:2]
     if min(height, width) < MIN_SIDE:
         raise UserError(f"The picture is {width} x {height} pixels; at least {MIN_SIDE} x {MIN_SIDE} are needed.")
-
-
-def _fade(photo: np.ndarray, faces) -> tuple[bool, bool]:
-    """Along which axes a pasted face fades out: a whole picture has nothing beside it to fade into."""
-    height, width = photo.shape[:2]
-    return (width > height, height > width) if isinstance(faces, str) else (True, True)
 
 
 def _first(maps: dict[str, Tensor]) -> dict[str, Tensor]:

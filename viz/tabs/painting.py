@@ -21,9 +21,10 @@ from sparnet.images import to_image
 from viz.instruments import edit
 from viz.instruments.edit import BOOST, SUPPRESS, Edit
 from viz.subject import Subject
-from viz.tabs.looking import Looked, telling
+from viz.tabs.bench import EXPIRED, Opened
+from viz.tabs.controls import telling
 from viz.tabs.panel import Panel
-from viz.tabs.pieces import EXPIRED, NOT_YET, notice
+from viz.tabs.pieces import NOT_YET, notice
 from viz.tabs.serving import PAINTED_BYTES, QUICK, UNOPENED, download, explained, read_upload, sentence, size_of
 
 CANVAS = 512  # px
@@ -129,7 +130,7 @@ class Painting:
         self.load.upload(self.replay, [self.now, self.load], self.outputs, **settings, **UNOPENED)
         self.unit.input(explained(self.show_unit), given, self.canvas, show_progress="hidden", **private)
 
-    def empty(self, now: Looked | None) -> dict:
+    def empty(self, now: Opened | None) -> dict:
         """Nothing painted on this face yet."""
         made = {self.edits: [], self.slider: None, self.told: HINT, self.file: NOT_YET, **self.panel.empty()}
         if now is None:
@@ -138,11 +139,11 @@ class Painting:
         if not units:
             told = notice(f"{now.model} has no attention maps to paint on. Choose another model.")
             return made | {self.unit: gr.update(choices=[], value=None), self.canvas: None, self.told: told}
-        alphas = {name: mean_map(now.one.alphas[name]) for name in units}
+        alphas = {name: mean_map(now.face.alphas[name]) for name in units}
         unit = max(units, key=lambda name: alphas[name].std())  # that of the most contrast
         return made | {self.unit: gr.update(choices=units, value=unit), self.canvas: _backdrop(now.subject, [], unit)}
 
-    def show_unit(self, now: Looked | None, edits: list[Edit], unit: str):
+    def show_unit(self, now: Opened | None, edits: list[Edit], unit: str):
         if now is None:
             raise UserError(EXPIRED)
         return _backdrop(now.subject, edits, unit)
@@ -180,7 +181,7 @@ class Painting:
         except Exception as error:  # the same
             return {self.told: notice(sentence(error))}
 
-    def shown(self, now: Looked, edits: list[Edit], unit: str, progress: gr.Progress) -> dict:
+    def shown(self, now: Opened, edits: list[Edit], unit: str, progress: gr.Progress) -> dict:
         """The face under these edits, and the unit's map as it now is, to paint on further."""
         subject = now.subject
         if not edits:

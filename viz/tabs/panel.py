@@ -11,8 +11,7 @@ from plotly import graph_objects as go
 
 from viz.finding import Finding
 from viz.instrument import Instrument, Setting
-from viz.tabs.controls import option_control, source_controls
-from viz.tabs.looking import saved
+from viz.tabs.controls import option_control, saved, source_controls
 from viz.tabs.pieces import NOT_YET, script
 from viz.views import View, all_tables
 

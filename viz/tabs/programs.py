@@ -1,6 +1,6 @@
 """The instruments for programs: an endpoint for each, and /report.
 
-photo, model, mode, face, whole, the instrument's own options -> Looked -> study -> figure PNG, arrays NPZ, numbers JSON
+photo, model, mode, face, whole, the instrument's own options -> Opened -> study -> figure PNG, arrays NPZ, numbers JSON
 """
 
 from collections.abc import Callable
@@ -9,8 +9,19 @@ from inspect import Parameter, Signature, signature
 import gradio as gr
 
 from viz.instrument import Instrument
-from viz.tabs.controls import given_to, lane, on_page, option_control, reported, source_controls, study
-from viz.tabs.looking import look, saved, telling, written_report
+from viz.tabs.bench import opened
+from viz.tabs.controls import (
+    given_to,
+    lane,
+    on_page,
+    option_control,
+    reported,
+    saved,
+    source_controls,
+    study,
+    telling,
+    written_report,
+)  # fmt: skip
 from viz.tabs.serving import SLOW, UNOPENED, explained, read_photo
 
 
@@ -38,7 +49,7 @@ def _report(photo, model, mode, face=1, whole=False, progress=gr.Progress()):  #
 
     photo, model, mode, face and whole are as in /attention.
     """
-    now = look(read_photo(photo), model, mode, whole, progress, face)
+    now = opened(read_photo(photo), model, mode, whole, progress, face)
     return written_report(now, reported(), progress)
 
 
@@ -50,7 +61,7 @@ def _endpoint(instrument: Instrument) -> Callable:
 
     def run(photo, model, mode, face, whole, *rest):
         *values, progress = rest
-        now = look(read_photo(photo), model, mode, whole, progress, face)
+        now = opened(read_photo(photo), model, mode, whole, progress, face)
         finding, settings = study(instrument, now, dict(zip(own, values, strict=True)), telling(progress))
         paths = saved(finding, now.provenance(instrument.name, settings))
         return paths["png"], paths["npz"], paths["json"]

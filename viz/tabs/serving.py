@@ -21,7 +21,6 @@ import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from time import perf_counter
 
 import gradio as gr
 import numpy as np
@@ -32,7 +31,7 @@ from sparnet import Restorer
 from sparnet.errors import UserError
 from sparnet.faces import Detector, Face, find_detector
 from sparnet.images import Decoded, decode_photo
-from sparnet.restorer import MODES, Restoration, find_faces
+from sparnet.restorer import MODES, find_faces
 from viz.tabs.models import DEVICE, named
 
 log = logging.getLogger(__name__)
@@ -88,14 +87,23 @@ class Photo:
     data: bytes
     name: str  # for the names of downloads: letters, digits, - and _
     notes: tuple[str, ...] = ()  # of decoding it
+    turns: int = 0  # quarters of a circle, clockwise, by which the visitor had it turned
 
     def decoded(self) -> Decoded:
         """Pixels and what is transparent; `UserError` in words if it is not a photo, or larger than the page takes."""
-        return decode_photo(self.data, PHOTO_PIXELS)
+        decoded = decode_photo(self.data, PHOTO_PIXELS)
+        if not self.turns:
+            return decoded
+        alpha = None if decoded.alpha is None else _turned(decoded.alpha, self.turns)
+        return dataclasses.replace(decoded, pixels=_turned(decoded.pixels, self.turns), alpha=alpha)
 
     def pixels(self) -> np.ndarray:
         """(H,W,3) uint8 sRGB, of `decoded`."""
         return self.decoded().pixels
+
+
+def _turned(image: np.ndarray, turns: int) -> np.ndarray:
+    return np.ascontiguousarray(np.rot90(image, -turns))
 
 
 def read_photo(upload: object) -> Photo:
@@ -202,34 +210,6 @@ def restorer(name: str | None) -> tuple[Restorer, list[str]]:
 
 def device_name() -> str:
     return torch.cuda.get_device_name() if DEVICE == "cuda" else "CPU"
-
-
-def timed_restoration(
-    photo: np.ndarray, model: str, mode: str, whole: bool | None, progress: gr.Progress
-) -> tuple[Restoration, dict]:
-    """Restore a photo; with it, what a person wants to know about how it was done, ready for JSON."""
-    check_settings(model, mode, whole)
-    progress(0, desc=f"Loading {model}")
-    restore, notes = restorer(model)
-    progress(0.1, desc="Looking for faces")
-    start = perf_counter()
-    faces, detector, found = find(photo, whole)
-    result = restore(
-        photo,
-        mode=mode,
-        faces="whole" if whole else faces,
-        progress=lambda done, total, text: progress(0.1 + 0.9 * done / max(total, 1), desc=text),
-    )
-    result = dataclasses.replace(result, detector=detector, notes=list(dict.fromkeys([*found, *result.notes])))
-    return result, {
-        "model": model,
-        "device": device_name(),
-        "mode": mode,
-        "seconds": round(perf_counter() - start, 2),
-        "detector": detector,
-        "faces": [[round(float(edge), 1) for edge in face.face.box] for face in result.faces],
-        "notes": notes + [without_paths(note) for note in result.notes],
-    }
 
 
 def check_settings(model: object, mode: object, whole: object = None) -> None:
