@@ -13,7 +13,7 @@ os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # before Gradio is i
 import gradio as gr
 
 from sparnet.errors import UserError
-from viz.tabs import models, restore, serving
+from viz.tabs import inside, models, programs, restore, serving
 from viz.tabs.door import Page
 from viz.tabs.theme import CSS, theme
 
@@ -28,8 +28,15 @@ def build() -> gr.Blocks:
     files = (serving.SWEEP_SECONDS, serving.FILE_SECONDS)
     with Page(title=TITLE, analytics_enabled=False, delete_cache=files, fill_width=True) as page:
         gr.HTML(HEAD, elem_id="head")
-        with gr.Tabs() as tabs, gr.Tab("Restore", id="restore"):
-            bench = restore.Tab()
+        with gr.Tabs() as tabs:
+            with gr.Tab("Restore", id="restore"):
+                bench = restore.Tab()
+            with gr.Tab("Look inside", id="inside") as inside_tab:
+                inside_ = inside.Tab(bench, inside_tab)
+        programs.build()
+        for button, tab in ((bench.to_inside, "inside"), (inside_.change, "restore")):
+            button.click(lambda tab=tab: gr.Tabs(selected=tab), None, tabs, queue=False, show_progress="hidden",
+                         api_visibility="private")  # fmt: skip
     return page
 
 

@@ -23,7 +23,7 @@ from sparnet.model import SPARNet
 from sparnet.restorer import Progress
 from viz.figures import BLUE, GREEN, ORANGE, PINK, bare, canvas
 from viz.finding import Finding, silent
-from viz.instrument import MATTERS, Instrument, Option, Seed, Units
+from viz.instrument import ATTENTION, MATTERS, Instrument, Option, Seed, Units
 from viz.instruments.gate import resume, steps, steps_after
 from viz.subject import Subject, attending, each_face
 from viz.views import View, bars, matrix, panel, picture, pictures
@@ -421,6 +421,7 @@ INSTRUMENT = Instrument(
     study,
     over_faces=study_many,
     view=view,
+    attention=ATTENTION,
     slow=True,
     more_files=(PAIRS,),
 )

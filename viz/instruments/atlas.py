@@ -7,13 +7,11 @@ Subject -> trace -> alphas {unit: (C,h,w)} -> mean_map (h,w) -> MapNumbers -+
 from dataclasses import asdict
 from typing import Annotated
 
-import torch
-
 from sparnet.attention import Colormap, MapNumbers, atlas_figure, group_units, mean_map
 from sparnet.images import to_image
 from sparnet.restorer import Progress
 from viz.finding import Finding, silent
-from viz.instrument import WHERE, Instrument, Option
+from viz.instrument import ATTENTION, WHERE, Instrument, Option
 from viz.subject import Subject, attending
 from viz.views import View, bars, panel, pictures
 
@@ -23,7 +21,6 @@ MEANING = (
 )
 
 
-@torch.no_grad()
 def study(
     subject: Subject,
     stretch: Annotated[bool, Option("Each map in its own range; do not compare maps.")] = False,
@@ -33,13 +30,12 @@ def study(
     """Every map raw, arrays "UNIT" (C,h,w), with its `MapNumbers`; `UserError` for a network without attention."""
     progress(0, 1, "Restoring the face")
     attending(subject)
-    trace = subject.model.trace(subject.degraded)
-    pictures = {"degraded": to_image(subject.degraded), "restored": to_image(trace.restored)}
+    pictures = {"degraded": to_image(subject.degraded), "restored": subject.restored}
     if subject.sharp is not None:
         pictures["sharp"] = subject.sharp
     numbers = {
         name: {"side": alpha.shape[-1], "channels": alpha.shape[-3], **asdict(MapNumbers.of(mean_map(alpha)))}
-        for name, alpha in trace.alphas.items()
+        for name, alpha in subject.alphas.items()
     }
     title = f"Attention of {subject.name} in forward order"
     progress(1, 1, "Done")
@@ -47,8 +43,8 @@ def study(
         "atlas",
         MEANING,
         {"model": subject.name, "stretch": stretch, "units": numbers},
-        {name: alpha[0].float().cpu().numpy() for name, alpha in trace.alphas.items()} | pictures,
-        atlas_figure(trace.alphas, stretch, title, colormap, pictures),
+        {name: alpha[0].float().cpu().numpy() for name, alpha in subject.alphas.items()} | pictures,
+        atlas_figure(subject.alphas, stretch, title, colormap, pictures),
     )
 
 
@@ -76,4 +72,5 @@ INSTRUMENT = Instrument(
     "Every attention map in forward order, from the encoder to the decoder, on one scale from 0 to 1.",
     study,
     view=view,
+    attention=ATTENTION,
 )

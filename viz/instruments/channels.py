@@ -271,4 +271,5 @@ INSTRUMENT = Instrument(
     "For 3D and channel attention: mean, spread and clusters over the channels.",
     study,
     view=view,
+    attention=("3d", "2d+channel", "channel"),
 )

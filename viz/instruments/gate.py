@@ -21,7 +21,7 @@ from sparnet.model import FaceAttentionUnit, SPARNet, check_face
 from sparnet.restorer import Progress
 from viz.figures import BLUE, ORANGE, bare, canvas
 from viz.finding import Finding, silent
-from viz.instrument import WHERE, Instrument, Option
+from viz.instrument import ATTENTION, WHERE, Instrument, Option
 from viz.subject import Subject, attending
 from viz.views import View, bars, panel, pictures
 
@@ -231,4 +231,5 @@ INSTRUMENT = Instrument(
     "Unit by unit the terms of x_out = shortcut(x_in) + alpha f: how long the feature vector is at every place.",
     study,
     view=view,
+    attention=ATTENTION,
 )

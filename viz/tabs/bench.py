@@ -9,7 +9,7 @@ first: the astronaut, rebuilt from 16x16 pixels when the server starts
 import io
 import threading
 from dataclasses import dataclass, field, replace
-from functools import cache
+from functools import cache, cached_property
 from hashlib import sha256
 from secrets import token_hex
 from time import perf_counter
@@ -71,7 +71,7 @@ class Opened:
             raise UserError(NO_FACE)
         return face
 
-    @property
+    @cached_property
     def subject(self) -> Subject:
         """The face before its network, for instruments."""
         return Subject.of(named(self.model).model, self.model, self.face, self.detector)
