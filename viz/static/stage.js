@@ -1,7 +1,7 @@
 // Before and after on one spot: two pictures of the chosen face, or of the whole photo, and a bar between them.
 //
-//   props.value {face: {Original, Input, Bicubic, Restored}, photo: {Original, Restored}, names, before, index, count,
-//     alone} or null -> trigger("select", {index}) for another face, trigger("release", {strength})
+//   props.value {key, of, face: {Original, Input, Bicubic, Restored}, photo: {Original, Restored}, names, before, index,
+//     count, alone} or null -> trigger("select", {index}) for another face, trigger("release", {strength})
 //
 // The bar is a range input over all of the pictures, so that mouse, finger and arrow keys move it. A Restored picture
 // is laid over the Original with `strength` as its opacity: no network is asked.
@@ -19,6 +19,7 @@ function load() {
     return;
   }
   if (look.before !== value.before) look.left = look.before = value.before;
+  if (look.of !== value.of) Object.assign(look, { of: value.of, whole: false });
   if (look.key && look.key !== value.key && innerWidth < 760) element.scrollIntoView({ behavior: "smooth" });
   if (look.key !== value.key) Object.assign(look, { key: value.key, strength: 1 }, value.face ? {} : { whole: true });
   if (!value.face) look.whole = true;

@@ -177,10 +177,15 @@ class Tab:
             return self.failed(error)
 
     def example(self, event: gr.EventData, progress=gr.Progress()):  # noqa: B008
+        return self.example_named(event_value(event, "example"), progress)
+
+    def example_named(self, name: object, progress: gr.Progress) -> dict:
         try:
-            example = examples().get(str(event_value(event, "example")))
+            example = examples().get(str(name))
             if example is None:
                 raise UserError("There is no such example. Choose one of those that are shown.")
+            if example is next(iter(examples().values())):
+                return self.view(first())
             return self.view(opened(example.photo, model_for(example.mode), example.mode, example.whole, progress))
         except Exception as error:  # told on the page
             return self.failed(error)
@@ -306,6 +311,7 @@ def _stage(now: Opened) -> dict:
     names = {"Input": "Network input", "Restored": f"Restored by {now.model}"}
     shown = {
         "key": now.token,
+        "of": f"{hash(now.photo.data):x}",  # another for another photo
         "names": names,
         "before": "Input" if now.mode == "simulate" else "Original",
         "photo": {"Original": preview(pixels)} | ({"Restored": preview(now.picture())} if now.faces else {}),
