@@ -19,7 +19,7 @@ from sparnet.faces import Detector, Face
 from viz.tabs import models, serving
 
 ROOT = Path(__file__).parents[1]
-PATIENCE = 60_000  # milliseconds of the browser, for a busy machine
+PATIENCE = int(os.environ.get("PATIENCE", 60_000))  # milliseconds of the browser, for a busy machine
 
 
 @contextmanager
@@ -84,4 +84,4 @@ def watched(browser: Browser, address: str) -> Iterator[Page]:
     page.goto(address)
     yield page
     page.close()
-    assert problems == []
+    assert problems == [], problems

@@ -5,11 +5,11 @@
 //
 // Gradio runs this, after maps.js, with `element`, `props`, `watch` and `trigger`.
 
+let scale;
+
 watch("value", load);
 document.addEventListener("look", follow);
 load();
-
-let scale;
 
 function load() {
   const value = props.value;

@@ -35,9 +35,9 @@ from viz.tabs import serving
 log = logging.getLogger(__name__)
 
 API = "/gradio_api"
-UPLOAD, PAINT = f"{API}/upload", f"{API}/component_server"
+UPLOAD = f"{API}/upload"
 # What may be posted. No cancel: it frees the place in the lane while the thread works on.
-POSTS = (UPLOAD, PAINT, f"{API}/queue/join", f"{API}/call/", f"{API}/run/", f"{API}/reset")
+POSTS = (UPLOAD, f"{API}/queue/join", f"{API}/call/", f"{API}/run/", f"{API}/reset")
 CLOSED = (  # would fetch from other hosts, or write to the disk or the log
     f"{API}/custom_component",
     f"{API}/deep_link",
@@ -288,9 +288,8 @@ class Door:
                 await self.app(scope, _bounded(scope, receive, serving.UPLOAD_FILES * serving.UPLOAD_BYTES), send)
                 await asyncio.to_thread(serving.delete_the_oldest)
         else:
-            limit = serving.PAINT_BYTES if path.startswith(PAINT) else serving.JSON_BYTES
             with _a_place(self.bodies, scope, serving.UPLOADS, serving.UPLOADS_OF_ONE):
-                body = await _whole(_bounded(scope, receive, limit))
+                body = await _whole(_bounded(scope, receive, serving.JSON_BYTES))
             await self.app(scope, _replayed(body, receive), send)
 
 

@@ -6,6 +6,7 @@ Opened (bench.py) -> a strip with the face, the unit and the scale -> a rail of 
 """
 
 from html import escape
+from secrets import token_hex
 
 import gradio as gr
 from gradio.components import Component
@@ -71,20 +72,21 @@ class Tab:
 
     def _wire(self, tab: gr.Tab) -> None:
         settings = {"api_visibility": "private", "show_progress": "hidden"}  # queued, or Gradio tells no State.change
-        opened = [*self._state, self.look, self.rail]
+        opened = [*self._state, self.rail]
+        done = [panel.done for panel in self.panels.values()]
         renewable = [widget for panel in self.panels.values() for widget in panel.renewable]
         self.bench.token.change(
-            self.renew, [*opened, self.seen],
+            self.renew, [*opened, self.look, self.seen],
             list(dict.fromkeys([*self.opening, *renewable, self.face, self.body, self.film, self.file])),
             js=ON_SCREEN, trigger_mode="always_last", **settings,
         )  # fmt: skip
         for event in (tab.select, self.rail.select):
-            event(explained(self.open), opened, self.opening, trigger_mode="always_last", **settings)
+            event(explained(self.open), [*opened, *done], self.opening, trigger_mode="always_last", **settings)
         self.to_report.click(lambda: self._shown(REPORT) | {self.rail: REPORT}, None, self.opening, **settings)
         for panel in self.panels.values():
             panel.wire(self._state, self.look)
 
-    def renew(self, now, token, look, name, seen) -> dict:
+    def renew(self, now, token, name, look, seen) -> dict:
         """Another face: nothing of the last one stays; what is open and quick is measured if the tab is seen."""
         try:
             now = current(now, token)
@@ -96,14 +98,15 @@ class Tab:
         for panel in self.panels.values():
             made |= panel.renewed(now)
         panel = self.panels.get(name) if isinstance(name, str) else None
-        return made | ({panel.asked: now.token} if seen and panel else {})
+        return made | ({panel.asked: (now.token, token_hex(4))} if seen and panel else {})
 
-    def open(self, now, token, look, name) -> dict:
-        """The instrument that was chosen in the rail."""
+    def open(self, now, token, name, *done) -> dict:
+        """The instrument that was chosen in the rail, measured unless it was; done: the token of each one's answer."""
         now = current(now, token)
         if not isinstance(name, str) or name not in self._columns:
             raise UserError("There is no such instrument. Choose one of the list.")
-        return self._shown(name) | ({self.panels[name].asked: now.token} if name in self.panels else {})
+        missing = name in self.panels and dict(zip(self.panels, done, strict=True))[name] != now.token
+        return self._shown(name) | ({self.panels[name].asked: (now.token, token_hex(4))} if missing else {})
 
     def open_at(self, instrument: object, unit: object) -> dict:
         """As a link asks, of the face that the page opens with; what is not here is let be."""

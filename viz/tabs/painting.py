@@ -6,7 +6,6 @@ unit's map over the restored face -> static/paint.js: strokes of orange, which b
 
 import binascii
 from base64 import b64decode, b64encode
-from typing import Any
 
 import cv2
 import gradio as gr
@@ -17,12 +16,12 @@ from PIL import Image
 from sparnet.attention import mean_map, overlay
 from sparnet.errors import UserError
 from sparnet.images import data_url, encode_png, to_image
-from sparnet.restorer import Progress
 from viz.finding import Finding
 from viz.instruments import edit
 from viz.instruments.ablation import levels, rms
 from viz.instruments.edit import BOOST, SUPPRESS, Edit
 from viz.tabs.bench import Opened, current
+from viz.tabs.controls import telling
 from viz.tabs.panel import Panel, chosen_unit
 from viz.tabs.pieces import NOT_YET, notice, script
 from viz.tabs.serving import QUICK, UNOPENED, download, explained, read_upload, sentence
@@ -84,21 +83,23 @@ class Painting(Panel):
         super().wire(state, look)
         settings = {"api_visibility": "private", **QUICK}
         shown = {"show_progress_on": self.after, **settings}
-        self.asked.change(explained(self.begin), [*state, look], self.renewable, **shown)
+        self.asked.change(explained(self.begin), [*state, self.done, look], self.renewable, **shown)
         self.canvas.input(self.paint, [*state, self.edits, self.canvas], self.renewable, trigger_mode="always_last",
                           **shown)  # fmt: skip
         self.load.upload(self.replay, [*state, self.load], self.renewable, **shown, **UNOPENED)
         look.input(explained(self.turn_to), [*state, self.edits, look, self.done], self.canvas,
                    trigger_mode="always_last", show_progress="hidden", **settings)  # fmt: skip
 
-    def find(self, now: Opened, given: dict[str, Any], progress: Progress) -> tuple[Finding, dict]:
-        return edit.study(now.subject, given["edits"], progress=progress), {}
+    def find(self, now: Opened, look: object, values: tuple) -> tuple[Finding, dict]:
+        return edit.study(now.subject, *values, progress=telling(gr.Progress())), {}
 
     def renewed(self, now: Opened) -> dict:
         return super().renewed(now) | {self.edits: [], self.canvas: None, self.after: "", self.file: NOT_YET}
 
-    def begin(self, now, token, look):
+    def begin(self, now, token, done, look):
         """Nothing painted yet, on the unit that is chosen."""
+        if done == token:
+            return gr.skip()
         now = current(now, token)
         unit = chosen_unit(look, now)
         return self.shown(now, []) | {self.canvas: _canvas(now, [], unit)}

@@ -2,11 +2,11 @@
 
 Instrument -> Panel -> controls (controls.py) and widgets
 another face -> renewed: nothing measured of it yet
-face, values -> measure -> Finding -> its meaning, linked maps (static/view.js), charts -> files, which take longer
+face, values -> measure -> Finding -> its meaning, linked maps (static/view.js), charts
+                                   -> files (static/files.js): of what is slow at once, else when they are asked for
 """
 
 from collections.abc import Iterable, Iterator
-from typing import Any
 
 import gradio as gr
 from gradio.components import Component
@@ -14,13 +14,12 @@ from plotly import graph_objects as go
 
 from sparnet.attention import mean_map
 from sparnet.errors import UserError
-from sparnet.restorer import Progress
 from viz.finding import Finding
 from viz.instrument import Instrument, Setting
 from viz.instruments import query
 from viz.tabs.bench import Opened, current
 from viz.tabs.controls import lane, option_control, saved, source_controls, study, telling
-from viz.tabs.pieces import NOT_YET, notice, script
+from viz.tabs.pieces import notice, script
 from viz.tabs.serving import UNOPENED, event_value, sentence
 from viz.views import View, all_tables, picture
 
@@ -41,7 +40,9 @@ class Panel:
             gr.HTML(f"<h2>{instrument.title}</h2><p>{instrument.about}</p>", elem_classes="about")
             self._ask()
             self._answer()
-        self.asked, self.done = gr.State(None), gr.State(None)  # tokens of the face to be measured, and the measured
+        self.asked = gr.State(None)  # (token, nonce): this face is to be measured, without a button
+        self.done = gr.State(None)  # token of the face that was measured
+        self.saved = gr.State(None)  # the files of that by kind, if they were written
 
     def _ask(self) -> None:
         """What the instrument can be told: in a line, and what few want to tell it."""
@@ -72,12 +73,9 @@ class Panel:
                 with gr.Column(visible=False, elem_classes="chart") as column:
                     caption, plot = gr.HTML(), gr.Plot(show_label=False, container=False, elem_id=f"chart-{name}-{i}")
                 self.charts.append((column, caption, plot))
-            with gr.Row(elem_classes="files"):
-                self.keep = gr.HTML()
-                self.files = {
-                    kind: gr.DownloadButton(label, size="sm", elem_id=f"{kind}-{name}", scale=0)
-                    for kind, label in KINDS.items()
-                }
+            self.files = gr.HTML(
+                None, html_template="", js_on_load=script("files.js"), elem_id=f"files-{name}", elem_classes="files"
+            )
 
     @property
     def unit(self) -> str | None:
@@ -98,28 +96,33 @@ class Panel:
 
     @property
     def renewable(self) -> list[Component]:
-        return [self.told, self.view, self.rest, self.asked, self.done, *self.of_units, *self.patch]
+        return [self.told, self.view, self.rest, self.done, self.saved, *self.of_units, *self.patch]
 
     @property
     def outputs(self) -> list[Component]:
         charts = [widget for chart in self.charts for widget in chart]
-        return [self.told, self.view, self.rest, *charts, self.keep, *self.files.values(), self.done]
+        return [self.told, self.view, self.rest, *charts, self.files, self.done, self.saved]
 
     def wire(self, state: list[Component], look: Component) -> None:
         """Measure when asked. state: now and token of the bench; look: the unit that is chosen."""
         inputs = [*state, look, *self.controls.values()]
         settings = {"show_progress_on": self.told, "api_visibility": "private", **UNOPENED, **lane(self.instrument)}
         if self.run is None:
-            asked = gr.on([self.asked.change, *(control.input for control in self.controls.values())], self.measure,
-                          inputs, self.outputs, trigger_mode="always_last", **settings)  # fmt: skip
+            events = [self.asked.change(self.measure_once, [self.asked, self.done, *inputs], self.outputs,
+                                        trigger_mode="always_last", **settings)]  # fmt: skip
+            events += [
+                control.input(self.measure, inputs, self.outputs, trigger_mode="always_last", **settings)
+                for control in self.controls.values()
+            ]
         else:
-            asked = self.run.click(self.measure, inputs, self.outputs, **settings)
-        events = [asked]
+            events = [self.run.click(self.measure, inputs, self.outputs, **settings)]
         if self.patch:
             events.append(self.view.select(self.mark, inputs, [*self.outputs, *self.patch], **settings))
         for event in events:
             event.then(self.drop_if_old, [state[1], self.done], self.outputs, show_progress="hidden", queue=False,
                        api_visibility="private")  # fmt: skip
+        self.files.download(self.write, [self.saved, *inputs], [self.files, self.saved], trigger_mode="multiple",
+                            **settings | {"show_progress": "hidden"})  # fmt: skip
 
     def renewed(self, now: Opened) -> dict:
         """Nothing measured of this face yet."""
@@ -127,36 +130,63 @@ class Panel:
         if self.instrument.pick:
             message, view = MARK, View([picture("degraded", now.face.degraded), picture("restored", now.face.restored)])
         units = gr.update(choices=list(now.face.alphas), value=None)
-        made = self.empty(message, view) | {self.asked: None}
-        return made | dict.fromkeys(self.of_units, units) | dict.fromkeys(self.patch)
+        return self.empty(message, view) | dict.fromkeys(self.of_units, units) | dict.fromkeys(self.patch)
 
-    def measure(self, now, token, look, *values, progress=gr.Progress()) -> Iterator[dict]:  # noqa: B008
+    def measure(self, now, token, look, *values) -> Iterator[dict]:
         """What the instrument says of the face by the values of its controls, or why it says nothing; then files."""
         try:
             now = current(now, token)
-            given = dict(zip(self.controls, values, strict=True))
-            if self.unit:
-                given[self.unit] = chosen_unit(look, now)
-            finding, settings = self.find(now, given, telling(progress))
+            finding, settings = self.find(now, look, values)
             yield self.answer(finding, now.token)
-            yield self.to_download(finding, now.provenance(self.instrument.name, settings))
+            if self.instrument.slow:
+                yield {self.saved: saved(finding, now.provenance(self.instrument.name, settings))}
         except Exception as error:  # told on the page; `sentence` logs what is not the visitor's mistake
             yield self.empty(notice(sentence(error)))
 
-    def mark(self, now, token, look, *values, event: gr.EventData, progress=gr.Progress()) -> Iterator[dict]:  # noqa: B008
+    def measure_once(self, asked, done, now, token, *given) -> Iterator[dict]:
+        """The same, unless it was another face that was asked about, or this one was answered."""
+        if asked is None or asked[0] != token or done == token:
+            yield gr.skip()
+        else:
+            yield from self.measure(now, token, *given)
+
+    def mark(self, now, token, look, event: gr.EventData, *values) -> Iterator[dict]:
         """The same of a part that was marked on the face."""
         given = dict(zip(self.controls, values, strict=True))
         try:
-            size = len(current(now, token).face.restored)
-            given["patch"] = pixels_of(event_value(event, "patch"), size)
+            given["patch"] = pixels_of(event_value(event, "patch"), len(current(now, token).face.restored))
         except Exception as error:  # the same
             yield self.empty(notice(sentence(error)))
             return
-        for made in self.measure(now, token, look, *given.values(), progress=progress):
+        for made in self.measure(now, token, look, *given.values()):
             yield made | {self.controls["patch"]: given["patch"]}
 
-    def find(self, now: Opened, given: dict[str, Any], progress: Progress) -> tuple[Finding, dict]:
-        return study(self.instrument, now, given, progress)
+    def write(self, paths, now, token, look, event: gr.EventData, *values) -> dict:
+        """A file of the answer; what is quick is measured once more for that, as few keep what they look at."""
+        kind = event_value(event, "kind")
+        try:
+            now = current(now, token)
+            if not isinstance(kind, str) or kind not in KINDS:
+                raise UserError("There is no such file. Choose one of those that are offered.")
+            if paths is None and self.instrument.slow:
+                raise UserError("The files are still being written. Try again in a moment.")
+            if paths is None:
+                finding, settings = self.find(now, look, values)
+                paths = saved(finding, now.provenance(self.instrument.name, settings))
+            return {self.files: self._offer(kind=kind, url=f"gradio_api/file={paths[kind]}"), self.saved: paths}
+        except Exception as error:  # the same
+            return {self.files: self._offer(kind=kind, error=sentence(error))}
+
+    def _offer(self, **made) -> dict:
+        """What files.js shows."""
+        return {"name": self.instrument.name, "kinds": KINDS, **made}
+
+    def find(self, now: Opened, look: object, values: tuple) -> tuple[Finding, dict]:
+        """The finding by what the controls say, and what they said."""
+        given = dict(zip(self.controls, values, strict=True)) | (
+            {self.unit: chosen_unit(look, now)} if self.unit else {}
+        )
+        return study(self.instrument, now, given, telling(gr.Progress()))
 
     def drop_if_old(self, token, done):
         """An answer about a face that is no longer looked at goes."""
@@ -169,6 +199,7 @@ class Panel:
             self.view: None if view is None else self._payload(view),
             self.rest: gr.update(visible=False),
             self.done: None,
+            self.saved: None,
         }
 
     def answer(self, finding: Finding, token: str) -> dict:
@@ -178,9 +209,9 @@ class Panel:
             self.told: f"<p class='meaning'>{finding.meaning}</p>",
             self.view: self._payload(view),
             self.rest: gr.update(visible=True),
-            self.keep: "<p class='hint'>Preparing the files...</p>",
+            self.files: self._offer(),
             self.done: token,
-            **dict.fromkeys(self.files.values(), NOT_YET),
+            self.saved: None,
         }
         charts = list(view.charts.items())
         for i, (column, caption, plot) in enumerate(self.charts):
@@ -189,11 +220,6 @@ class Panel:
             made[caption] = f"<p>{charts[i][0]}</p>" if drawn else ""
             made[plot] = _styled(charts[i][1]) if drawn else None
         return made
-
-    def to_download(self, finding: Finding, provenance: dict) -> dict:
-        paths = saved(finding, provenance)
-        ready = {button: gr.update(value=paths[kind], interactive=True) for kind, button in self.files.items()}
-        return ready | {self.keep: "<p class='hint'>To keep:</p>"}
 
     def _payload(self, view: View) -> dict:
         return {"view": view.payload(self.instrument.pick), "tables": all_tables()}

@@ -23,16 +23,14 @@ from viz.tabs.controls import (
     telling,
     written_report,
 )  # fmt: skip
-from viz.tabs.models import first_model, hub_hint, model_choices
+from viz.tabs.models import first_model, models_here
 from viz.tabs.serving import SLOW, UNOPENED, explained, read_photo
 
 
 def build() -> None:
     """Put the endpoints into the Blocks that are open."""
     photo = gr.Image(label="Photo", visible=False)
-    model = gr.Dropdown(
-        model_choices(), value=first_model(), allow_custom_value=bool(hub_hint()), label="Model", visible=False
-    )
+    model = gr.Dropdown(models_here(), value=first_model(), label="Model", visible=False)
     mode = gr.Radio([(mode, mode) for mode in MODES], value=MODES[0], label="Mode", visible=False)
     face = gr.Number(1, precision=0, minimum=1, label="Face, counted from 1", visible=False)
     whole = gr.Checkbox(label="The picture is already a face", visible=False)
