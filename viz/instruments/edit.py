@@ -90,7 +90,7 @@ def apply(subject: Subject, edits: Sequence[Edit]) -> tuple[Trace, Trace]:
             alpha = edited(alpha, edit) if edit.unit == name else alpha
         return alpha
 
-    return subject.trace, subject.model.trace(subject.degraded, all_edits)
+    return subject.trace, subject.model.trace(subject.degraded, all_edits) if edits else subject.trace
 
 
 def fingerprint(model: SPARNet) -> str:

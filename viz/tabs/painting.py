@@ -4,7 +4,6 @@ unit's map over the restored face -> static/paint.js: strokes of orange, which b
   -> mask -> Edit -> the network -> the face as painted, after each stroke; the edits as JSON, and from JSON
 """
 
-import binascii
 from base64 import b64decode, b64encode
 
 import cv2
@@ -22,7 +21,7 @@ from viz.instruments.ablation import levels, rms
 from viz.instruments.edit import BOOST, SUPPRESS, Edit
 from viz.tabs.bench import Opened, current
 from viz.tabs.controls import telling
-from viz.tabs.panel import Panel, chosen_unit
+from viz.tabs.panel import Panel, chosen_unit, is_due
 from viz.tabs.pieces import NOT_YET, notice, script
 from viz.tabs.serving import QUICK, UNOPENED, download, explained, read_upload, sentence
 
@@ -40,7 +39,7 @@ def mask_of(canvas: object) -> tuple[str, np.ndarray]:
     unit, mask = (canvas.get(name) if isinstance(canvas, dict) else None for name in ("unit", "mask"))
     try:
         cells = np.frombuffer(b64decode(mask, validate=True), np.uint8) if isinstance(mask, str) else np.zeros(0)
-    except binascii.Error:
+    except ValueError:  # not base64
         cells = np.zeros(0)
     if not isinstance(unit, str) or cells.size != SIDE**2 or not cells.all():
         raise UserError("What was painted cannot be read. Clear it and paint again.")
@@ -83,7 +82,7 @@ class Painting(Panel):
         super().wire(state, look)
         settings = {"api_visibility": "private", **QUICK}
         shown = {"show_progress_on": self.after, **settings}
-        self.asked.change(explained(self.begin), [*state, self.done, look], self.renewable, **shown)
+        self.asked.change(explained(self.begin), [self.asked, self.done, *state, look], self.renewable, **shown)
         self.canvas.input(self.paint, [*state, self.edits, self.canvas], self.renewable, trigger_mode="always_last",
                           **shown)  # fmt: skip
         self.load.upload(self.replay, [*state, self.load], self.renewable, **shown, **UNOPENED)
@@ -96,9 +95,9 @@ class Painting(Panel):
     def renewed(self, now: Opened) -> dict:
         return super().renewed(now) | {self.edits: [], self.canvas: None, self.after: "", self.file: NOT_YET}
 
-    def begin(self, now, token, done, look):
+    def begin(self, asked, done, now, token, look):
         """Nothing painted yet, on the unit that is chosen."""
-        if done == token:
+        if not is_due(asked, done, token):
             return gr.skip()
         now = current(now, token)
         unit = chosen_unit(look, now)

@@ -144,11 +144,11 @@ class Panel:
             yield self.empty(notice(sentence(error)))
 
     def measure_once(self, asked, done, now, token, *given) -> Iterator[dict]:
-        """The same, unless it was another face that was asked about, or this one was answered."""
-        if asked is None or asked[0] != token or done == token:
-            yield gr.skip()
-        else:
+        """The same, unless nobody asked."""
+        if is_due(asked, done, token):
             yield from self.measure(now, token, *given)
+        else:
+            yield gr.skip()
 
     def mark(self, now, token, look, event: gr.EventData, *values) -> Iterator[dict]:
         """The same of a part that was marked on the face."""
@@ -223,6 +223,11 @@ class Panel:
 
     def _payload(self, view: View) -> dict:
         return {"view": view.payload(self.instrument.pick), "tables": all_tables()}
+
+
+def is_due(asked: tuple[str, str] | None, done: str | None, token: str) -> bool:
+    """Whether this face was asked about and not answered: Gradio tells of a State's first value as of a change."""
+    return asked is not None and asked[0] == token != done
 
 
 def chosen_unit(look: object, now: Opened) -> str | None:
