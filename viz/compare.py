@@ -23,13 +23,12 @@ from sparnet.restorer import Mode, Restorer, as_coloured, cut_face, side_in_phot
 from sparnet.text import plain
 
 SHARP, SMALL = 128, 16  # pixels a side: what SPARNet's training faces were, and what they were reduced to
+SHARP_FACE = "the sharp face"  # of which nothing is to be guessed
 UNITS = 3  # whose maps are shown
-PROTOCOL = (
-    f"PSNR in dB / SSIM: on Y, at {SHARP}x{SHARP}, against the original. Both favour blur: judge by eye as well."
-)
+PROTOCOL = f"PSNR in dB / SSIM: on Y, at {SHARP}x{SHARP}, against the original. Both favour blur: judge by eye as well."
 INK, GREY = "#171d1b", "#7f8783"  # frames of Original and Bicubic; models have the palette's colours
 
-_PANEL, _GAP, _MARGIN, _TEXT, _FRAME = 256, 16, 20, 15, 4  # pixels of the strip
+_PANEL, _GAP, _MARGIN, _TEXT, _FRAME = 256, 20, 20, 15, 4  # pixels of the strip
 _SOFT, _PAPER, _EMPTY = "#5d6762", "#ffffff", "#f0f2f1"
 
 
@@ -86,7 +85,6 @@ class Column:
     maps: Mapping[str, ndarray] = field(default_factory=dict)  # unit -> (h,w) in (0,1), of attention to places
     psnr: float | None = None  # dB; None: not scored
     ssim: float | None = None
-    unscored: str | None = None  # why not, where others are
     error: str | None = None
 
     @property
@@ -106,21 +104,22 @@ class Column:
             "psnr": None if self.psnr is None or self.identical else round(self.psnr, 3),
             "identical": self.identical,
             "ssim": None if self.ssim is None else round(self.ssim, 4),
-            "unscored": self.unscored,
             "error": self.error,
         }
 
     def lines(self) -> list[str]:
         """The caption beneath the picture."""
         facts = [f"given {self.given}"] if self.given else []
+        if self.name == "Original":
+            facts = [f"{self.pixels}x{self.pixels} in the photo"]
+        elif self.given == SHARP_FACE:
+            facts = [f"given {self.given}: not scored"]
         if self.parameters is not None:
             facts.append(f"{self.pixels}x{self.pixels}, {self.parameters / 1e6:.2f} M, {self.seconds:.2f} s")
         if self.identical:
             facts.append("identical to the original")
         elif self.psnr is not None:
             facts.append(f"{self.psnr:.2f} dB / {self.ssim:.3f}")
-        elif self.unscored:
-            facts.append(self.unscored)
         return facts
 
 
@@ -134,12 +133,12 @@ def restored_column(name: str, restorer: Restorer, face: OneFace, color: str = I
     seconds = perf_counter() - start
     maps = {unit: mean_map(alpha) for unit, alpha in trace.alphas.items()}
     score, similarity = face.scores(picture) if small else (None, None)
-    sharp = face.mode == "simulate" and small is None
+    as_it_is = SHARP_FACE if face.mode == "simulate" else "the face as it is"
     return Column(
         name,
         color,
         picture,
-        given=f"{small}x{small} pixels" if small else "the face as it is",
+        given=f"{small}x{small} pixels" if small else as_it_is,
         reduced_to=small,
         pixels=size,
         parameters=sum(weight.numel() for weight in restorer.model.parameters()),
@@ -147,14 +146,13 @@ def restored_column(name: str, restorer: Restorer, face: OneFace, color: str = I
         maps={unit: alpha for unit, alpha in maps.items() if alpha.size > 1},  # the others gate whole channels
         psnr=score,
         ssim=similarity,
-        unscored="given the sharp face: not scored" if sharp else None,
     )
 
 
 def side_by_side(face: OneFace, restored: Sequence[Column]) -> list[Column]:
     """Original, then Bicubic where a face is reduced, then the models."""
     side = next(side for side in (SHARP, 2 * SHARP, 4 * SHARP) if side >= min(face.pixels, 4 * SHARP))
-    columns = [Column("Original", picture=face.crop(side), given=None, pixels=face.pixels)]
+    columns = [Column("Original", picture=face.crop(side), pixels=face.pixels)]
     reduced = [column.reduced_to for column in restored if column.reduced_to]
     if face.mode == "simulate" or reduced:
         small = min(reduced, default=SMALL)

@@ -5,7 +5,7 @@
 //
 // Gradio runs this after maps.js, with `element`, `props`, `watch` and `trigger`. What is chosen here asks no server.
 
-const look = { pair: null, units: null, cut: 50 };
+const look = { pair: null, units: null, cut: 50, stretched: false };
 let inSight = false;
 
 new IntersectionObserver((entries) => {
@@ -48,7 +48,6 @@ function draw(value) {
   const duel = node("div", "duel");
   duel.append(slider(pair.map((name) => shown.find((column) => column.name === name))), scores(value));
   const table = node("div", "table");
-  if (units.length) table.append(unitChoice(value, units));
   table.append(columnRow(value, pair, units), notesOf(value));
   root.append(duel, table);
   element.replaceChildren(root);
@@ -62,11 +61,11 @@ function slider(sides) {
   place.style.setProperty("--cut", `${look.cut}%`);
   ["left", "right"].forEach((side, i) => {
     const part = node("div", `side ${side}`);
-    const label = node("b", "", sides[i].name);
+    const label = node("b", side, sides[i].name);
     label.prepend(chip(sides[i]));
-    part.append(picture(sides[i]), label);
+    part.append(picture(sides[i]));
     part.style.setProperty("--color", color(sides[i]));
-    place.append(part);
+    place.append(part, label);
   });
   const range = Object.assign(node("input"), { type: "range", min: 0, max: 100, step: 1, value: look.cut });
   range.setAttribute("aria-label", `${left.name} to the left, ${right.name} to the right`);
@@ -76,7 +75,7 @@ function slider(sides) {
     place.style.setProperty("--cut", `${look.cut}%`);
   };
   place.append(node("span", "bar"), range);
-  const hint = node("figcaption", "", "Click two of the columns to put them left and right. Keyboard: L and R.");
+  const hint = node("figcaption", "", "Click two columns to see them here. On the keyboard: L and R.");
   figure.append(place, hint);
   return figure;
 }
@@ -104,27 +103,45 @@ function scores(value) {
   return section;
 }
 
-function unitChoice(value, units) {
-  const row = node("div", "unit-choice");
-  row.append(node("span", "", `Attention of ${value.of}'s`));
-  units.forEach((unit, i) => {
-    const select = node("select");
-    select.setAttribute("aria-label", `Unit of the maps in row ${i + 1}`);
-    select.dataset.key = `unit ${i}`;
-    for (const name of value.units) select.append(new Option(name, name, false, name === unit));
-    select.onchange = () => {
-      look.units = units.with(i, select.value);
-      draw(value);
-    };
-    row.append(select);
-  });
+/** Which unit of the reference a row of maps is of; in the first row also their scale. */
+function unitChoice(value, units, i) {
+  const place = node("div", "map unit-choice");
+  const label = node("label", "", `${value.of}'s unit`);
+  const select = node("select");
+  select.dataset.key = `unit ${i}`;
+  for (const name of value.units) select.append(new Option(name, name, false, name === units[i]));
+  select.onchange = () => {
+    look.units = units.with(i, select.value);
+    draw(value);
+  };
+  label.append(select);
+  place.append(label);
+  if (i === 0) place.append(scaleChoice(value));
+  return place;
+}
+
+function scaleChoice(value) {
+  const label = node("label", "", "Scale of the maps");
+  const select = node("select");
+  select.dataset.key = "scale";
+  select.append(new Option(`0 to ${short(value.highest)} for all`, "", false, !look.stretched));
+  select.append(new Option("each its own range", "own", false, look.stretched));
+  select.onchange = () => {
+    look.stretched = Boolean(select.value);
+    draw(value);
+  };
+  label.append(select);
   const bar = Object.assign(node("canvas"), { width: 256, height: 1 });
   bar.setAttribute("aria-hidden", "true");
   paint(bar, colorTables(value.tables).viridis, (i) => i / 255);
   const scale = node("span", "scale");
-  scale.append("0", bar, short(value.highest));
-  row.append(scale, node("small", "", "one scale for all; of other models the unit at the same relative depth"));
-  return row;
+  scale.append(...(look.stretched ? ["its lowest", bar, "highest"] : ["0", bar, short(value.highest)]));
+  const told = look.stretched
+    ? "Do not compare colours of two maps."
+    : "Dark: features are held back. Bright: let through. Other models: the unit at the same relative depth.";
+  const choice = node("div");
+  choice.append(label, scale, node("small", "", told));
+  return choice;
 }
 
 function columnRow(value, pair, units) {
@@ -169,7 +186,10 @@ function columnRow(value, pair, units) {
     const caption = node("figcaption");
     caption.append(...column.lines.map((line) => node("small", "", line)));
     figure.append(caption);
-    for (const unit of units) if (column.units[unit]) figure.append(map(column, column.maps[column.units[unit]], tables));
+    units.forEach((unit, i) => {
+      if (column === value.columns[0]) figure.append(unitChoice(value, units, i));
+      else figure.append(column.units[unit] ? map(column, column.maps[column.units[unit]], tables) : node("div", "map"));
+    });
     row.append(figure);
   }
   for (const name of value.waiting) {
@@ -183,13 +203,14 @@ function columnRow(value, pair, units) {
 /** The map over its column's face in grey. */
 function map(column, panel, tables) {
   const place = node("div", "map");
-  const over = node("div");
+  const over = node("div", "over-face");
   const [low, high] = panel.range;
   const levels = new Uint16Array(bytes(panel.values).buffer);
   const canvas = Object.assign(node("canvas"), { width: panel.side, height: panel.side });
   canvas.setAttribute("role", "img");
   canvas.setAttribute("aria-label", `Attention of ${column.name}'s ${panel.name}, from ${short(low)} to ${short(high)}`);
-  paint(canvas, tables.viridis, (i) => (low + ((high - low) * levels[i]) / 65534) / panel.scale[1]);
+  const [bottom, top] = look.stretched ? panel.range : panel.scale;
+  paint(canvas, tables.viridis, (i) => (low + ((high - low) * levels[i]) / 65534 - bottom) / (top - bottom || 1));
   over.append(Object.assign(node("img"), { src: column.picture, alt: "" }), canvas);
   place.append(over, node("small", "", `${panel.name}, up to ${short(high)}`));
   return place;

@@ -1,7 +1,7 @@
 """The tab where one face stands as several models show it, side by side.
 
-the page's face, models -> columns, each once a face and model -> static/compare.js: slider between any two, scores, maps
-                                                               -> all of them as a PNG
+the page's face, models -> a column each, once a face -> static/compare.js: slider between any two, scores, maps
+                                                      -> all of them as a PNG
 """
 
 import reprlib
@@ -26,7 +26,7 @@ from viz.compare import (
 )
 from viz.explorer import color_tables
 from viz.tabs.bench import Opened, current
-from viz.tabs.models import LOADING, arrival, hub_hint, model_choices, models_here
+from viz.tabs.models import LOADING, arrival, hub_hint, models_here
 from viz.tabs.pieces import NOT_YET, script
 from viz.tabs.restore import Tab as Bench
 from viz.tabs.serving import (
@@ -45,7 +45,7 @@ from viz.tabs.serving import (
 from viz.views import SERIES, panel
 
 MAX_MODELS = len(SERIES)  # a colour each
-_NO_TRUTH = "Nothing is scored: what the face looked like before it was damaged is not known. Judge by eye."
+_NO_TRUTH = "Nothing is scored: no sharper picture of the face is known. Judge by eye."
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,10 +63,10 @@ class Tab:
         self.bench, self.done = bench, gr.State(None, time_to_live=3600)
         with gr.Row(elem_id="compare-settings"):
             self.models = gr.Dropdown(
-                model_choices(),
+                models_here(),
                 value=models_here()[:MAX_MODELS],
-                label="Models",
-                info=f"Up to {MAX_MODELS}" + (f"; or type {hub_hint()}" if hub_hint() else ""),
+                label=f"Models, up to {MAX_MODELS}",
+                info=f"Or type {hub_hint()}" if hub_hint() else None,
                 multiselect=True,
                 max_choices=MAX_MODELS,
                 allow_custom_value=bool(hub_hint()),
@@ -109,7 +109,7 @@ class Tab:
 def _endpoint(bench: Bench) -> None:
     """/compare for programs; the parameters' names are those of the function."""
     face = gr.Number(1, precision=0, minimum=1, label="Face, counted from 1", visible=False)
-    models = gr.Dropdown(model_choices(), multiselect=True, allow_custom_value=True, label="Models", visible=False)
+    models = gr.Dropdown(models_here(), multiselect=True, allow_custom_value=True, label="Models", visible=False)
     strip, facts = gr.File(visible=False, label="Side by side, PNG"), gr.JSON(visible=False, label="How it was done")
 
     def compare(photo, models, mode, face=1, whole=False, progress=gr.Progress()):  # noqa: B008
@@ -128,8 +128,8 @@ def _endpoint(bench: Bench) -> None:
         faces, detector, notes = find(pixels, bool(whole))
         index = face_index(face, len(faces), notes)
         one = OneFace(pixels, faces[index], mode, bool(whole))
-        for restored, told in _restored(one, names, {}):
-            progress(len(restored) / len(names), desc="Restoring")
+        progress(0.2, desc="Restoring")
+        *_, (restored, fell_back) = _restored(one, names, {})
         failed = [column.error for column in restored if column.picture is None]
         if len(failed) == len(names):
             raise UserError(f"No model could restore the face. {failed[0]}")
@@ -141,7 +141,7 @@ def _endpoint(bench: Bench) -> None:
             "detector": detector,
             "face": [round(float(edge), 1) for edge in faces[index].box],
             "columns": [column.facts() for column in columns],
-            "notes": [*photo.notes, *notes, *told],
+            "notes": [*photo.notes, *notes, *fell_back],
         }
 
     gr.Button(visible=False).click(
@@ -205,7 +205,6 @@ def _payload(now: Opened, columns: list[Column], waiting: list[str], notes: list
     scored = any(column.psnr is not None for column in columns)
     return {
         "token": now.token,
-        "title": f"Face {now.index + 1} of {len(now.faces)}",
         "columns": [_shown(column, units, highest) for column in columns],
         "waiting": waiting,
         "pair": ["Bicubic" if "Bicubic" in names else "Original", now.model],
@@ -229,7 +228,6 @@ def _shown(column: Column, units: list[str], highest: float) -> dict:
         "psnr": None if column.identical else column.psnr,
         "ssim": column.ssim,
         "identical": column.identical,
-        "unscored": column.unscored,
         "error": column.error,
         "units": owns,
         "maps": {own: panel(own, column.maps[own], (0, highest)) for own in set(owns.values()) if own},
