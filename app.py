@@ -13,7 +13,7 @@ os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # before Gradio is i
 import gradio as gr
 
 from sparnet.errors import UserError
-from viz.tabs import compare, models, restore, serving
+from viz.tabs import compare, many, models, restore, serving
 from viz.tabs.door import Page
 from viz.tabs.theme import CSS, theme
 
@@ -32,6 +32,8 @@ def build() -> gr.Blocks:
                 bench = restore.Tab()
             with gr.Tab("Compare", id="compare"):
                 compare.Tab(bench)
+            with gr.Tab("Many photos", id="many"):
+                many.Tab(bench)
     return page
 
 

@@ -171,7 +171,7 @@ class Tab:
         if upload is None:
             return gr.skip()
         try:
-            mode, model = _preference(remembered)
+            mode, model = preference(remembered)
             return self.view(opened(read_photo(upload), model, mode, False, progress))
         except Exception as error:  # told on the page
             return self.failed(error)
@@ -258,7 +258,7 @@ def _model_choices() -> list[tuple[str, str]]:
     ]
 
 
-def _preference(remembered: object) -> tuple[str, str]:
+def preference(remembered: object) -> tuple[str, str]:
     """Intention and model that this browser chose last, where they still are to be had."""
     mode = remembered.get("mode") if isinstance(remembered, dict) else None
     mode = mode if mode in ("as_is", "simulate") else "as_is"
@@ -358,7 +358,7 @@ def _files(now: Opened, kinds: list[str], strength: float, badge: bool) -> dict[
         return download(encode_png(badged(pixels, now.model) if badge else pixels, alpha, said), file)
 
     write = {
-        "photo": lambda: picture(now.picture(strength), now.photo.decoded().alpha, f"{now.photo.name}-restored.png"),
+        "photo": lambda: download(now.png(strength, badge), f"{now.photo.name}-restored.png"),
         "face": lambda: picture(blended(face.crop, face.restored, strength), None, f"{name}.png"),
         "maps": lambda: download(maps_npz(face.alphas), f"{name}-attention.npz"),
         "atlas": lambda: download(face_atlas(face, f"{now.model}, face {now.index + 1}"), f"{name}-atlas.png"),
@@ -406,8 +406,7 @@ def _endpoints(photo: gr.Image, model: gr.Dropdown, mode: gr.Radio, whole: gr.Ch
         picture is already a face.
         """
         now = opened(read_photo(photo), model, mode, whole, progress)
-        png = encode_png(now.picture(), now.photo.decoded().alpha, disclaimer(now.model) if now.faces else None)
-        return download(png, f"{now.photo.name}-restored.png"), now.facts()
+        return download(now.png(), f"{now.photo.name}-restored.png"), now.facts()
 
     def attention(photo, model, mode, face=1, whole=False, progress=gr.Progress()):  # noqa: B008
         """Every attention map of one face. Returns the atlas as PNG and the raw maps as NPZ, unit -> (C,h,w) float32.

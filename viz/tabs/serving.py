@@ -40,7 +40,12 @@ log = logging.getLogger(__name__)
 PHOTO_PIXELS = 4032 * 3024  # what a camera of 12 megapixels makes; the command line takes 40
 FACES = 20  # of one photo, the largest; each takes the time of a network
 UPLOAD_BYTES = 40_000_000  # a file
-UPLOAD_FILES = 4  # in one request, sent or named
+UPLOAD_FILES = 4  # that a request names, but for many photos at a time
+MANY_PHOTOS = 30  # restored at a time, and as many files in an upload
+MANY_BYTES = 160_000_000  # an upload; and of many photos, as they are unpacked, or no other is begun
+MANY_PIXELS = 10 * PHOTO_PIXELS  # the same
+MANY_SECONDS = 120  # the same
+ZIP_ENTRIES = 1000
 REQUESTS = 1000  # at the same time, answers that are being sent or waited for among them
 REQUESTS_OF_ONE = 100  # of these from one address
 QUERY_BYTES = 2000  # of an address, after its ?
@@ -66,6 +71,7 @@ OPTIONS_MOST = {"steps": 200, "draws": 10, "noises": 20, "cells": 64, "levels": 
 QUICK = {"concurrency_id": "quick", "concurrency_limit": 1}
 SLOW = {"concurrency_id": "slow", "concurrency_limit": 1}
 UNOPENED = {"preprocess": False}  # for every event with a photo: Gradio's own preprocessing opens it with any format
+ZIP_START = b"PK\x03\x04"
 EXAMPLES = "examples"  # their folder, which stays
 NOT_SENT = "This is no file that was sent to this page. Choose a photo, drop it, or take a picture."
 BUSY = "The page is busy, try again in a moment."
@@ -110,8 +116,12 @@ def read_photo(upload: object) -> Photo:
     """A gr.Image's value as it came -> the photo, which can be decoded; `UserError` in words otherwise."""
     if upload is None:
         raise UserError("Choose a photo first: drop one on the left, paste it, or take a picture.")
-    data = read_upload(upload)
-    photo = Photo(data, file_stem(Path(upload["path"]).stem))
+    return photo_of(read_upload(upload), file_stem(Path(upload["path"]).stem))
+
+
+def photo_of(data: bytes, name: str) -> Photo:
+    """A file's content -> the photo, which can be decoded; `UserError` in words otherwise."""
+    photo = Photo(data, name)
     return dataclasses.replace(photo, notes=photo.decoded().notes)
 
 
