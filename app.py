@@ -18,9 +18,8 @@ from viz.tabs.door import Page
 from viz.tabs.theme import CSS, theme
 
 TITLE = "Face SPARNet: restore a face, see its attention"
-HEAD = """<h1>Restore a face. See the network's attention.</h1>
-<p>SPARNet rebuilds faces from as little as 16x16 pixels. Drop in a photo, compare before and after, and look at every
-attention map inside the network.</p>"""
+HEAD = """<h1>See where a face restorer looks</h1>
+<p>Each unit of SPARNet learns where to let its features through: eyes, nose, mouth, without a label.</p>"""
 
 
 def build() -> gr.Blocks:
@@ -28,8 +27,8 @@ def build() -> gr.Blocks:
     files = (serving.SWEEP_SECONDS, serving.FILE_SECONDS)
     with Page(title=TITLE, analytics_enabled=False, delete_cache=files, fill_width=True) as page:
         gr.HTML(HEAD, elem_id="head")
-        with gr.Tabs() as tabs, gr.Tab("Restore", id="restore"):
-            bench = restore.Tab()
+        with gr.Tabs(), gr.Tab("Restore", id="restore"):
+            restore.Tab()
     return page
 
 

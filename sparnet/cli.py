@@ -40,7 +40,7 @@ from sparnet.files import (
 from sparnet.folders import pictures_in
 from sparnet.hub import CONFIG, UNFINISHED, WEIGHTS
 from sparnet.model import SPARNet
-from sparnet.restorer import Mode, Restoration, RestoredFace, Restorer
+from sparnet.restorer import Mode, Restoration, RestoredFace, Restorer, disclaimer
 from sparnet.text import plain
 
 _NAMED = 20  # photos that failed, in the last line
@@ -118,7 +118,7 @@ def restore(
             seconds = time.perf_counter() - started
             if result.failed and not result.faces:
                 raise UserError(" ".join(result.notes))
-            images.save_png(result.photo, out, given.alpha)
+            images.save_png(result.photo, out, given.alpha, disclaimer(model) if result.faces else None)
             if attention is not None:
                 for i, face in enumerate(result.faces):
                     title = f"{photo.name}, face {i + 1}, {model}"

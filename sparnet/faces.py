@@ -95,13 +95,15 @@ def find_detector(yunet: str | Path | None = None) -> Detector:
         path = fetch_file(YUNET_REPO, YUNET_FILE)
     except (OSError, httpx2.TransportError) as error:
         # Absent or refused (all of huggingface_hub's errors are OSErrors), offline, no room or right to store it.
-        log.warning("YuNet could not be fetched from the Hub: %s", error)
+        log.warning(
+            "YuNet could not be fetched from the Hub: %s. With a network, this fetches it: hf download %s %s",
+            error, YUNET_REPO, YUNET_FILE,
+        )  # fmt: skip
         net = _landmark_net(LANDMARKS)
         aligned = f"aligned by our landmark net {LANDMARKS.name} (upright where it is unsure)" if net else "not aligned"
         note = (
             "Faces were searched with scikit-image's LBP cascade, which sees only frontal, nearly upright faces, and "
-            f"{aligned}: the better detector, YuNet, is not here. With a network, this fetches it: "
-            f"hf download {YUNET_REPO} {YUNET_FILE}"
+            f"{aligned}: the better detector, YuNet, is not here."
         )
         return Detector("LBP cascade", note, LBPCascade(net))
     return Detector("YuNet", f"Faces were searched with YuNet ({YUNET_REPO}).", _YuNet(path))

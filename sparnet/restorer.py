@@ -154,6 +154,11 @@ class Restorer:
         return mode
 
 
+def disclaimer(model: str) -> str:
+    """What a restored picture's file says of itself."""
+    return f"Restored by {model}: a plausible guess, not evidence of identity."
+
+
 def paste_faces(photo: np.ndarray, faces: Sequence[RestoredFace], mode: Mode, whole: bool = False) -> np.ndarray:
     """The photo (H,W,3) uint8 with these faces of it in their places, as a new array; `whole`: it is one face."""
     height, width = photo.shape[:2]

@@ -76,7 +76,7 @@ def watched(browser: Browser, address: str) -> Iterator[Page]:
     """The page, just opened; `AssertionError` if its console has an error or it asks any other host for anything."""
     page = browser.new_page(viewport={"width": 1360, "height": 1000})
     page.set_default_timeout(PATIENCE)
-    problems = []
+    page.problems = problems = []
     ours = (address, "data:", "blob:")
     page.on("console", lambda message: problems.append(message.text) if message.type == "error" else None)
     page.on("pageerror", lambda error: problems.append(str(error)))

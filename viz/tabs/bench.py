@@ -17,7 +17,7 @@ from time import perf_counter
 import gradio as gr
 import numpy as np
 import skimage.data
-from PIL import Image, ImageFilter
+from PIL import Image, ImageDraw, ImageFilter, ImageFont
 
 from sparnet.checkpoints import MODELS
 from sparnet.errors import UserError
@@ -205,6 +205,20 @@ def blended(before: np.ndarray, after: np.ndarray, strength: float) -> np.ndarra
     if strength >= 1:
         return after
     return np.rint(before + strength * (after.astype(np.float32) - before)).astype(np.uint8)
+
+
+def badged(picture: np.ndarray, model: str) -> np.ndarray:
+    """The picture (H,W,3) uint8 with a line at its foot that says what made it; as an array of its own."""
+    image = Image.fromarray(picture)
+    font = ImageFont.load_default(max(10, image.height // 32))
+    text = f"restored by {model}"
+    left, top, right, bottom = font.getbbox(text)
+    margin = max(3, image.height // 100)
+    place = image.height - (bottom - top) - 3 * margin
+    foot = image.crop((0, place, min(image.width, int(right - left) + 4 * margin), image.height))
+    image.paste(Image.blend(foot, Image.new("RGB", foot.size), 0.6), (0, place))
+    ImageDraw.Draw(image).text((2 * margin - left, place + 1.5 * margin - top), text, "white", font)
+    return np.array(image)
 
 
 def model_for(mode: str) -> str:

@@ -96,14 +96,6 @@ def models_here() -> list[str]:
     return [*_offered, *(name for name, entry in MODELS.items() if entry.weights.is_file() and name not in _offered)]
 
 
-def model_choices() -> list[tuple[str, str]]:
-    """(label, name) of the host's own models, then of the known ones, those whose weights are here first."""
-    here = models_here()
-    return [(name, name) for name in here] + [
-        (f"{name} (weights not here yet)", name) for name in MODELS if name not in here
-    ]
-
-
 def named(name: object) -> Loaded:
     """The model of that name, kept loaded; `UserError` if there is none or it cannot be had.
 

@@ -4,9 +4,14 @@ status_html -> facts, notice, notes
 """
 
 import html
+from io import BytesIO
 from pathlib import Path
 
 import gradio as gr
+import numpy as np
+from PIL import Image
+
+from sparnet.images import data_url
 
 STATIC = Path(__file__).parents[1] / "static"
 
@@ -33,3 +38,11 @@ def notice(text: str) -> str:
 
 def script(name: str) -> str:
     return (STATIC / name).read_text(encoding="utf-8")
+
+
+def preview(image: np.ndarray, side: int = 1280) -> str:
+    """A picture (H,W,3) uint8 for a screen, no result: a JPEG of at most `side` pixels a side, as a data URL."""
+    file, picture = BytesIO(), Image.fromarray(image)
+    picture.thumbnail((side, side))
+    picture.save(file, "JPEG", quality=92)
+    return data_url(file.getvalue(), "jpeg")
