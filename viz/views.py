@@ -49,7 +49,7 @@ def all_tables() -> dict[str, str]:
 
 
 def panel(name: str, values: ndarray, scale: tuple[float, float] = (0, 1), colors: str = "viridis") -> dict:
-    """A map (h,h) as `encoded`, drawn in colours of `scale`; of more than 128 cells a side it is averaged to as many."""
+    """A map (h,h) as `encoded`, drawn in colours of `scale`; one of more than 128 cells a side is averaged to them."""
     if len(values) > _CELLS:
         values = cv2.resize(np.float32(values), (_CELLS, _CELLS), interpolation=cv2.INTER_AREA)
     return {"name": name, **encoded(values), "scale": [float(end) for end in scale], "colors": colors}

@@ -21,7 +21,7 @@ const SCALES = {
 const COLUMNS = 7; // at most, of thumbnails beside each other
 const KEY = "sparnet-maps";
 
-const look = { colors: "viridis", scale: "top", unit: null, base: "grey", opacity: 90, blend: "glow", ...recalled() };
+const look = { colors: "viridis", scale: "top", unit: null, base: "grey", opacity: 100, blend: "glow", ...recalled() };
 let face = null; // the payload, its maps decoded
 let dialog = null;
 let drawings = []; // {node, draw}: what another scale, unit or colour changes
@@ -35,7 +35,7 @@ choose(props.unit);
 function recalled() {
   try {
     const { colors, scale, unit } = JSON.parse(localStorage.getItem(KEY));
-    return { unit, ...(SEQUENTIAL.includes(colors) && { colors }), ...(scale in SCALES && { scale }) };
+    return { unit, ...(SEQUENTIAL.includes(colors) && { colors }), ...(Object.hasOwn(SCALES, scale) && { scale }) };
   } catch {
     return {}; // nothing was remembered, or storage is blocked
   }
@@ -85,9 +85,9 @@ function unitButton(unit, { over = false, detailed = false, caption = unit.name 
     type: "button", "data-unit": unit.name, title: unit.name, ariaLabel: described(unit), ariaHasPopup: "dialog",
     onclick: () => open(unit), onkeydown: walk,
     onpointermove: (event) => tell(`${unit.name}: ${reading(event, map, unit)}`), onpointerleave: () => tell(""),
-  }, map, make("b", {}, caption), make("small", {}, sizeOf(unit) + (detailed ? `, mean ${short(unit.numbers.mean)}` : "")));
+  }, map, make("b", {}, caption), make("small", {}, sizeOf(unit) + (detailed ? `, mean ${unit.numbers.mean.toFixed(3)}` : "")));
   drawings.push({ node: button, draw: () => {
-    drawMap(canvas, unit, over);
+    drawMap(canvas, unit, over ? { blend: "glow" } : {});
     button.ariaCurrent = String(unit === chosen());
   } });
   return button;
@@ -167,8 +167,7 @@ function large() {
       strength.width = strength.height = measured.map.side;
       paint(strength, decoded(measured.map), face.tables.gray, [0, measured.map.range[1]]);
     }
-    drawMap(canvas, unit, look.blend === "glow");
-    blend(canvas, look.opacity, look.blend);
+    drawMap(canvas, unit, look);
     canvas.ariaLabel = described(unit);
     map.replaceChildren(...(measured.message ? [make("p", {}, measured.message)] : [pictures[look.base], canvas]), value);
   } });
@@ -247,12 +246,12 @@ function leave(event) {
 }
 
 /** The map in the chosen colours and scale; without places, its channels as bars, the most open first. */
-function drawMap(canvas, unit, glow) {
+function drawMap(canvas, unit, { opacity, blend }) {
   const [low, high] = scaleOf(unit);
   const colors = face.tables[look.colors];
   if (!unit.gates) {
     canvas.width = canvas.height = unit.side;
-    return paint(canvas, unit.values, colors, [low, high], glow);
+    return paint(canvas, unit.values, colors, [low, high], { opacity, blend });
   }
   const size = unit.gates.length;
   const sorted = unit.gates.toSorted((a, b) => b - a);

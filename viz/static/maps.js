@@ -1,7 +1,7 @@
 // Maps of one face, decoded, coloured and laid over its pictures, in the app and in a report alike.
 //
 //   map {side, values, range} (viz/explorer.py) -> decoded -> paint: the colours of a scale -> canvas
-//   canvas over <img> -> stage: opacity and blend are the browser's
+//   canvas over <img> -> stage
 //   view {pictures, groups: {name: panels}, shown, ordered, pick} (viz/views.py) -> drawView -> choice of the group
 //     -> the controls of the overlay: over which picture, opacity, blend, colours
 //     -> panels, linked: pointing at a place of one marks it in all and shows where it is and every map's value there;
@@ -37,8 +37,11 @@ function bytes(text) {
   return Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0));
 }
 
-/** Values in colours (256 RGB triples) of the scale's ends, transparent where NaN; glow: the lower, the more so. */
-function paint(canvas, values, colors, [low, high], glow = false) {
+/**
+ * Values in colours (256 RGB triples) of the scale's ends; NaN is left out. For what lies beneath: opacity 0 to 100, and
+ * in the blend "glow" the lower a value, the less of it.
+ */
+function paint(canvas, values, colors, [low, high], { opacity = 100, blend = "normal" } = {}) {
   const pen = canvas.getContext("2d");
   const image = pen.createImageData(canvas.width, canvas.height);
   values.forEach((value, i) => {
@@ -46,9 +49,10 @@ function paint(canvas, values, colors, [low, high], glow = false) {
     const share = Math.min(Math.max((value - low) / Math.max(high - low, 1e-12), 0), 1);
     const level = 3 * Math.round(255 * share);
     for (let c = 0; c < 3; c++) image.data[4 * i + c] = colors[level + c];
-    image.data[4 * i + 3] = glow ? 255 * share : 255;
+    image.data[4 * i + 3] = 2.55 * opacity * (blend === "glow" ? share : 1);
   });
   pen.putImageData(image, 0, 0);
+  canvas.style.mixBlendMode = blend === "glow" ? "normal" : blend;
 }
 
 /** A canvas for a map; nearest neighbour, so that every value shown is one that the map has. */
@@ -60,11 +64,6 @@ function mapCanvas(side, label) {
 /** Layers on one square, the last on top. */
 function stage(...layers) {
   return make("div", { className: "stage" }, ...layers);
-}
-
-/** Opacity 0 to 100 and a key of BLENDS for a layer; what "glow" adds is `paint`'s. */
-function blend(layer, opacity, mode) {
-  Object.assign(layer.style, { opacity: opacity / 100, mixBlendMode: mode === "glow" ? "normal" : mode });
 }
 
 function colorBar(colors, low, high) {
@@ -220,8 +219,8 @@ function mapOf(panel, look, beneath, tables) {
   const sequential = SEQUENTIAL.includes(panel.colors);
   const colors = tables[(sequential && look.colors) || panel.colors];
   const canvas = mapCanvas(side, `${name}: from ${range.map(short).join(" to ")}`);
-  paint(canvas, values, colors, scale, sequential && beneath && look.blend === "glow");
-  if (beneath) blend(canvas, look.opacity, look.blend);
+  const blend = sequential || look.blend !== "glow" ? look.blend : "normal"; // the lowest of differences is not nothing
+  paint(canvas, values, colors, scale, beneath && { opacity: look.opacity, blend });
   const figure = framed(name, beneath ? [make("img", { src: beneath.image, alt: "" }), canvas] : [canvas]);
   figure.querySelector("figcaption").append(colorBar(colors, ...scale.map(short)));
   return { figure, valueAt: (x, y) => short(values[Math.floor(y * side) * side + Math.floor(x * side)]) };
