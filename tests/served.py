@@ -16,7 +16,7 @@ from playwright.sync_api import Browser, Page
 import app
 from sparnet import SPARNet
 from sparnet.faces import Detector, Face
-from viz.tabs import models, serving
+from viz.tabs import bench, models, serving
 
 ROOT = Path(__file__).parents[1]
 PATIENCE = 60_000  # milliseconds of the browser, for a busy machine
@@ -52,9 +52,8 @@ def started(files: Path, log: Path) -> Iterator[tuple[str, subprocess.Popen]]:
 
 
 @contextmanager
-def served(folder: Path, model: SPARNet, faces: Sequence[Face]) -> Iterator[str]:
-    """-> its address; `model` is offered by the host, and the detector finds `faces` in every photo."""
-    model.save_pretrained(folder / "model")
+def served(folder: Path, model: SPARNet, faces: Sequence[Face], **others: SPARNet) -> Iterator[str]:
+    """-> its address; `model` and others are offered by the host, and the detector finds `faces` in every photo."""
     with pytest.MonkeyPatch.context() as patch, socket.socket() as free:
         (folder / "served").mkdir()
         patch.setenv("GRADIO_TEMP_DIR", str(folder / "served"))
@@ -62,7 +61,10 @@ def served(folder: Path, model: SPARNet, faces: Sequence[Face]) -> Iterator[str]
         patch.setattr(serving, "_detectors", [found])
         patch.setattr(models, "_offered", {})
         patch.setattr(models, "_shelf", models.Shelf())
-        models.offer(str(folder / "model"))
+        patch.setattr(bench, "_first", [])
+        for name, network in {"model": model, **others}.items():
+            network.save_pretrained(folder / name)
+            models.offer(str(folder / name))
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
         free.close()

@@ -146,6 +146,7 @@ def test_a_photo_is_restored_as_it_is_and_the_result_comes_into_sight(page, size
 
 
 def test_slider_sides_and_strength_act_without_the_server_and_reach_the_download(page):
+    page.wait_for_timeout(1000)  # for what the cold page still asks
     requests = []
     page.on("request", lambda request: requests.append(request.url) if not request.url.startswith("data:") else None)
     bar = page.locator(".stage .compare input")
@@ -181,7 +182,7 @@ def test_the_downloads_are_what_they_say_and_say_what_they_are(page):
         )
     assert min(atlas.size) > 600
     assert np.load(downloaded(page, "maps")).files == UNITS
-    page.get_by_text("Advanced").click()
+    page.get_by_role("button", name="Advanced").click()
     page.get_by_label("Mark downloads as restored").check()
     marked = np.array(Image.open(downloaded(page, "face")))
     changed = (marked != np.array(face)).any((1, 2))
@@ -219,16 +220,16 @@ def test_a_photo_that_lies_on_its_side_is_offered_turned(page, tmp_path):
     lying = Image.fromarray(np.rot90(skimage.data.astronaut()[:400, 60:400]).copy())
     lying.save(tmp_path / "lying.png")
     upload(page, tmp_path / "lying.png")
-    expect(page.locator("#status")).to_contain_text("No human face was found")
+    expect(page.locator(".photo")).to_contain_text("The photo lies on its side")
     settled(page, page.get_by_role("button", name="Turn it").click)
-    expect(page.locator(".photo [data-face]")).to_have_count(1)
+    expect(page.get_by_role("button", name="Turn it")).to_have_count(0)
     assert Image.open(downloaded(page, "photo")).size == (340, 400)
 
 
 def test_a_new_photo_keeps_nothing_of_the_last_one(page, tmp_path):
     settled(page, page.locator("[data-example=tiny]").click)
     assert pictures(page, "left")["base"].shape == (16, 16, 3)
-    page.get_by_text("Advanced").click()
+    page.get_by_role("button", name="Advanced").click()
     expect(page.get_by_label("The picture is already a face")).to_be_checked()
     upload(page, two_faces(tmp_path))
     expect(page.locator(".photo [data-face]")).to_have_count(2)
@@ -237,7 +238,6 @@ def test_a_new_photo_keeps_nothing_of_the_last_one(page, tmp_path):
 
 
 def test_the_model_follows_the_intention_and_the_browser_remembers_both(page):
-    expect(page.locator("#model input")).to_have_value(re.compile(DEFAULT_MODEL))
     settled(page, page.locator("#mode label").first.click)
     expect(page.locator("#status")).to_contain_text(BLIND)
     assert pictures(page, "left")["base"].shape == (512, 512, 3)
@@ -251,7 +251,7 @@ def test_the_model_follows_the_intention_and_the_browser_remembers_both(page):
 
 def test_a_model_that_is_used_for_what_it_was_not_made_for_is_said_beside_the_result(page):
     settled(page, page.locator("#mode label").first.click)
-    page.get_by_text("Advanced").click()
+    page.get_by_role("button", name="Advanced").click()
     page.locator("#model input").fill(DEFAULT_MODEL)
     settled(page, lambda: page.locator("#model input").press("Enter"))
     expect(page.locator("#status .notice")).to_contain_text("made to enlarge faces of 16x16 pixels")
@@ -276,16 +276,16 @@ def test_a_photo_without_a_face_is_answered_by_what_to_do(page, tmp_path):
     expect(page.locator(".notice")).to_contain_text("No human face was found")
     expect(page.locator(".notice")).to_contain_text("tick “The picture is already a face”")
     expect(page.locator("#download-face")).to_be_disabled()
-    page.get_by_text("Advanced").click()
+    page.get_by_role("button", name="Advanced").click()
     settled(page, page.get_by_label("The picture is already a face").check)
     assert pictures(page)["over"].shape == (256, 256, 3)
 
 
 def test_a_visitor_is_shown_no_command_no_path_and_no_model_that_is_not_here(page):
-    page.get_by_text("Advanced").click()
+    page.get_by_role("button", name="Advanced").click()
     page.locator("#model input").click()
     offered = page.locator("[role=option]").all_inner_texts()
-    assert {text.partition(":")[0].strip(" \u2713") for text in offered} == {
+    assert {text.partition(":")[0].strip(" \n\u2713") for text in offered} == {
         name for name, entry in MODELS.items() if entry.bundled
     }
     page.locator("summary").first.click()

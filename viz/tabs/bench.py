@@ -7,6 +7,7 @@ first: the astronaut, rebuilt from 16x16 pixels when the server starts
 """
 
 import io
+import math
 import threading
 from dataclasses import dataclass, field, replace
 from functools import cache
@@ -42,7 +43,6 @@ from viz.tabs.serving import (
 
 EXPIRED = "This result was deleted: after an hour, or earlier when many visitors are here. Give the photo again."
 NO_FACE = "There is no face to look at. Give a photo with a face, or mark one in it by hand."
-_SIDEWAYS = 1000  # pixels of the longer side in which a face is looked for that lies on its side
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,7 +60,6 @@ class Opened:
     seconds: float = 0.0
     index: int = 0  # the face that is looked at
     left_out: frozenset[int] = frozenset()  # faces that stay as they were in the photo
-    lies: int = 0  # quarters by which to turn it, where that shows faces
     token: str = field(default_factory=lambda: token_hex(8))  # another for every face and setting
 
     @property
@@ -70,6 +69,15 @@ class Opened:
         if face is None:
             raise UserError(NO_FACE)
         return face
+
+    @property
+    def lies(self) -> int:
+        """By how many quarters of a circle, clockwise, to turn the photo so that its largest face is upright."""
+        points = self.faces[0].landmarks if self.faces else None
+        if points is None:
+            return 0
+        x, y = points[3:].mean(0) - points[:2].mean(0)  # from the eyes to the mouth
+        return round(math.atan2(x, y) / (math.pi / 2)) % 4
 
     @property
     def subject(self) -> Subject:
@@ -102,7 +110,7 @@ class Opened:
         restored = restore.restore_face(self.photo.pixels(), face, self.mode)
         faces, before = ((), ()) if self.whole else (self.faces, self.restored)
         return replace(
-            self, faces=(*faces, face), restored=(*before, restored), index=len(faces), whole=False, lies=0,
+            self, faces=(*faces, face), restored=(*before, restored), index=len(faces), whole=False,
             token=token_hex(8),
         )  # fmt: skip
 
@@ -188,16 +196,7 @@ def opened(
         tuple(dict.fromkeys(map(without_paths, [*photo.notes, *notes, *found, *restoration.notes]))),
         perf_counter() - start,
         wanted[0] if number is not None else 0,
-        lies=0 if faces else _lies(pixels),
     )
-
-
-def _lies(pixels: np.ndarray) -> int:
-    """By how many quarters to turn a photo in which no face was found, so that one is; 0: that does not help."""
-    height, width = pixels.shape[:2]
-    step = max(1, round(max(height, width) / _SIDEWAYS))
-    small = pixels[::step, ::step]
-    return next((turns for turns in (1, 3, 2) if find(np.ascontiguousarray(np.rot90(small, -turns)), False)[0]), 0)
 
 
 def blended(before: np.ndarray, after: np.ndarray, strength: float) -> np.ndarray:
