@@ -4,7 +4,6 @@ Finding -> the instrument's view -> View: pictures, groups of maps -> payload ->
                                       charts (Plotly)
 """
 
-from base64 import b64encode
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
@@ -15,11 +14,10 @@ from plotly import graph_objects as go
 
 from sparnet.attention import COLORMAPS
 from sparnet.images import data_url, encode_png
-from viz.explorer import color_tables
+from viz.explorer import color_tables, encoded
 from viz.figures import BLUE, GREEN, ORANGE, PINK, RED, SKY
 
 _CELLS = 128  # a side of a map in the page; the NPZ has every cell
-_NONE = 65535  # the 16-bit level of a place without a value
 DIVERGING = "PuOr_r"  # of differences: 0 in the middle
 SERIES = (BLUE, ORANGE, GREEN, PINK, RED, SKY)
 
@@ -51,23 +49,10 @@ def all_tables() -> dict[str, str]:
 
 
 def panel(name: str, values: ndarray, scale: tuple[float, float] = (0, 1), colors: str = "viridis") -> dict:
-    """A map (h,w) with its values for the page, in 16 bits from its lowest to its highest; drawn in colours of `scale`.
-
-    A map of more than 128 cells a side is averaged to as many. The highest level is that of NaN, no value.
-    """
+    """A map (h,h) as `encoded`, drawn in colours of `scale`; one of more than 128 cells a side is averaged to them."""
     if len(values) > _CELLS:
         values = cv2.resize(np.float32(values), (_CELLS, _CELLS), interpolation=cv2.INTER_AREA)
-    low, high = float(np.nanmin(values)), float(np.nanmax(values))
-    share = (values - low) / max(high - low, 1e-12)
-    levels = np.where(np.isnan(share), _NONE, np.rint(np.nan_to_num(share) * (_NONE - 1))).astype("<u2")
-    return {
-        "name": name,
-        "side": len(values),
-        "values": b64encode(levels.tobytes()).decode(),
-        "range": [low, high],
-        "scale": [float(end) for end in scale],
-        "colors": colors,
-    }
+    return {"name": name, **encoded(values), "scale": [float(end) for end in scale], "colors": colors}
 
 
 def picture(name: str, image: ndarray) -> dict:

@@ -131,11 +131,7 @@ function scaleChoice(value) {
     draw(value);
   };
   label.append(select);
-  const bar = Object.assign(node("canvas"), { width: 256, height: 1 });
-  bar.setAttribute("aria-hidden", "true");
-  paint(bar, colorTables(value.tables).viridis, (i) => i / 255);
-  const scale = node("span", "scale");
-  scale.append(...(look.stretched ? ["its lowest", bar, "highest"] : ["0", bar, short(value.highest)]));
+  const scale = colorBar(colorTables(value.tables).viridis, ...(look.stretched ? ["its lowest", "highest"] : ["0", short(value.highest)]));
   const told = look.stretched
     ? "Do not compare colours of two maps."
     : "Dark: features are held back. Bright: let through. Other models: the unit at the same relative depth.";
@@ -204,15 +200,10 @@ function columnRow(value, pair, units) {
 function map(column, panel, tables) {
   const place = node("div", "map");
   const over = node("div", "over-face");
-  const [low, high] = panel.range;
-  const levels = new Uint16Array(bytes(panel.values).buffer);
-  const canvas = Object.assign(node("canvas"), { width: panel.side, height: panel.side });
-  canvas.setAttribute("role", "img");
-  canvas.setAttribute("aria-label", `Attention of ${column.name}'s ${panel.name}, from ${short(low)} to ${short(high)}`);
-  const [bottom, top] = look.stretched ? panel.range : panel.scale;
-  paint(canvas, tables.viridis, (i) => (low + ((high - low) * levels[i]) / 65534 - bottom) / (top - bottom || 1));
+  const canvas = mapCanvas(panel.side, `Attention of ${column.name}'s ${panel.name}, from ${panel.range.map(short).join(" to ")}`);
+  paint(canvas, decoded(panel), tables.viridis, look.stretched ? panel.range : panel.scale, { blend: "glow" });
   over.append(Object.assign(node("img"), { src: column.picture, alt: "" }), canvas);
-  place.append(over, node("small", "", `${panel.name}, up to ${short(high)}`));
+  place.append(over, node("small", "", `${panel.name}, up to ${short(panel.range[1])}`));
   return place;
 }
 

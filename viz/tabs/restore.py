@@ -107,7 +107,10 @@ class Tab:
                     self.file = gr.DownloadButton("File", visible="hidden", elem_id="download-file")
                 self.status = gr.HTML(_status(shown), elem_id="status", elem_classes="status")
             with gr.Column(elem_id="bench-maps", min_width=280):
-                self.maps = _component("explorer.js", _maps(shown), "maps")
+                scripts = script("maps.js") + script("beside.js")
+                self.maps = gr.HTML(
+                    _maps(shown), html_template="", js_on_load=scripts, elem_id="maps", features=None, unit=None
+                )
                 self.to_inside = gr.Button("Look inside: does it matter, is it real, what if?", elem_id="to-inside")
         _endpoints(self.photo, self.model, self.mode, self.whole)
         self._wire()

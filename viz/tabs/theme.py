@@ -5,7 +5,7 @@ from pathlib import Path
 import gradio as gr
 
 _STATIC = Path(__file__).parents[1] / "static"
-CSS = (_STATIC / "app.css", _STATIC / "maps.css")
+CSS = tuple(_STATIC / name for name in ("app.css", "maps.css", "beside.css"))
 
 _WEIGHTS = (400, 700)  # Gradio's 600 has only some of the letters
 
