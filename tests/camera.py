@@ -1,0 +1,25 @@
+"""A film for Chromium's fake camera: the astronaut's face, moving."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import cv2
+import numpy as np
+import skimage.data
+
+SIDE, FRAMES = 480, 60
+
+
+def film(
+    file: Path, place: Callable[[float], tuple[float, float]] = lambda t: (60 * np.sin(t), 30 * np.cos(t))
+) -> list:
+    """Write a Motion JPEG of `FRAMES` pictures; -> those pictures, (SIDE,SIDE,3) uint8 RGB."""
+    astronaut = skimage.data.astronaut()[0:320, 60:380]
+    pictures = []
+    with file.open("wb") as out:
+        for t in np.linspace(0, 2 * np.pi, FRAMES, endpoint=False):
+            move = np.float32([[1.4, 0, place(t)[0]], [0, 1.5, place(t)[1]]])
+            picture = cv2.warpAffine(astronaut, move, (SIDE, SIDE), borderMode=cv2.BORDER_REPLICATE)
+            out.write(cv2.imencode(".jpg", picture[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 92])[1].tobytes())
+            pictures.append(picture)
+    return pictures
