@@ -167,7 +167,7 @@ def refine(photo: np.ndarray, box: np.ndarray, net: LandmarkNet) -> np.ndarray |
 
 
 def track(photo: np.ndarray, face: Face) -> Face | None:
-    """A face of the frame before where the bundled net sees it in this one; None where it is lost, or without points."""
+    """A face of the frame before, where the bundled net sees it in this one; None where it is lost or has no points."""
     net = _landmark_net(LANDMARKS)
     points = None if net is None or face.landmarks is None else refine(photo, face.box, net)
     if points is None:

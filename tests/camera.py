@@ -1,6 +1,5 @@
 """A film for Chromium's fake camera: the astronaut's face, moving."""
 
-from collections.abc import Callable
 from pathlib import Path
 
 import cv2
@@ -15,11 +14,8 @@ def film(
 ) -> list:
     """Write a Motion JPEG of `FRAMES` pictures; -> those pictures, (SIDE,SIDE,3) uint8 RGB."""
     astronaut = skimage.data.astronaut()[0:320, 60:380]
-    pictures = []
     with file.open("wb") as out:
         for t in np.linspace(0, 2 * np.pi, FRAMES, endpoint=False):
-            move = np.float32([[1.4, 0, place(t)[0]], [0, 1.5, place(t)[1]]])
+            move = np.float32([[1.4, 0, 60 * np.sin(t)], [0, 1.4, 30 * np.cos(t)]])
             picture = cv2.warpAffine(astronaut, move, (SIDE, SIDE), borderMode=cv2.BORDER_REPLICATE)
             out.write(cv2.imencode(".jpg", picture[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 92])[1].tobytes())
-            pictures.append(picture)
-    return pictures

@@ -16,7 +16,7 @@ let running = null; // {stream, visitor, sent, shown, times, last}
 const video = make("video", { autoplay: true, muted: true, playsInline: true });
 const seen = mapCanvas(SIDE, "The camera's picture that was answered");
 const frame = make("span", { className: "frame", hidden: true });
-const restored = make("img", { alt: "The restored face", hidden: true });
+const place = stage();
 const map = mapCanvas(1, "The unit's map over it");
 const made = make("figcaption", {}, "Restored");
 const speed = make("span", { className: "hint" });
@@ -31,7 +31,7 @@ const redraw = (values) => {
 element.replaceChildren(make("div", { className: "live maps" },
   make("div", { className: "views" },
     make("figure", {}, make("div", { className: "stage" }, video, seen, frame), make("figcaption", {}, "Camera")),
-    make("figure", {}, stage(restored, map), made)),
+    make("figure", {}, place, made)),
   make("div", { className: "overlay" }, switched, moment, speed), notice,
   make("div", { className: "overlay" },
     choice("Faces", "mode", [["simulate", "rebuilt from 16x16"], ["as_is", "as they are"]], look.mode, (mode) => (look.mode = mode)),
@@ -104,9 +104,9 @@ async function draw({ picture, face, model, ...answer }) {
   if (!face) return;
   const [left, top, right, bottom] = face.map((share) => `${100 * share}%`);
   Object.assign(frame.style, { left, top, width: `calc(${right} - ${left})`, height: `calc(${bottom} - ${top})` });
-  restored.src = answer.restored;
+  const restored = make("img", { alt: "The restored face", src: answer.restored });
   await restored.decode();
-  restored.hidden = false;
+  place.replaceChildren(restored, map);
   offer(answer.units);
   map.hidden = !answer.map;
   if (map.hidden) return;
