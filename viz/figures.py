@@ -99,10 +99,13 @@ def sheet(
 ) -> Figure:
     """Blocks of maps under their names, from left to right and down, then charts under their captions.
 
-    Maps that share a scale of colours have one colour bar, at the right of the last of them in a block. `note` stands
-    beneath the title; what others have named is text in all of them. side: of a map, in inches.
+    Maps of one scale of colours share a colour bar, at the right of the first of them. `note` stands beneath the title;
+    what others have named is text in all of them. side: of a map, in inches.
     """
-    boxes = [(*_block_size(name, tiles, side), partial(_block, name, tiles, side)) for name, tiles in blocks.items()]
+    told: set = set()  # scales that have their colour bar
+    boxes = [
+        (*_block_size(name, tiles, side), partial(_block, name, tiles, side, told)) for name, tiles in blocks.items()
+    ]
     boxes += [(*_chart_size(name, chart), partial(_chart, name, chart)) for name, chart in (charts or {}).items()]
     width = max(WIDTH, *(w for w, _, _ in boxes))
     lines = [line for paragraph in note.splitlines() for line in _wrapped(paragraph, width)]
@@ -131,7 +134,7 @@ def _above(tiles: Sequence[Tile], side: float) -> float:
     return 0.22 + _LINE * max(len(_wrapped(tile.name, side)) for tile in tiles)
 
 
-def _block(name: str, tiles: Sequence[Tile], side: float, figure: Figure, x: float, y: float) -> None:
+def _block(name: str, tiles: Sequence[Tile], side: float, told: set, figure: Figure, x: float, y: float) -> None:
     _text(figure, x, y, [name], weight="bold")
     y += _above(tiles, side)
     for i, tile in enumerate(tiles):
@@ -140,13 +143,15 @@ def _block(name: str, tiles: Sequence[Tile], side: float, figure: Figure, x: flo
         bare(axes)
         axes.set_title("\n".join(map(for_figure, _wrapped(tile.name, side))), fontsize=7, loc="left", pad=3)
         x += side + _GAP
-        if image is not None and _last(tiles, i):
-            quiet(figure.colorbar(image, cax=in_inches(figure, x, y, _BAR, side)))
+        if _last(tiles, i):
+            if image is not None and tile.key not in told:
+                quiet(figure.colorbar(image, cax=in_inches(figure, x, y, _BAR, side)))
+            told.add(tile.key)
             x += _BAR_ROOM
 
 
 def _last(tiles: Sequence[Tile], i: int) -> bool:
-    """Whether the tile is the last before one of other colours, and so needs a colour bar."""
+    """Whether the tile is the last before one of another scale, so that its colour bar stands there."""
     return tiles[i].key is not None and (i + 1 == len(tiles) or tiles[i + 1].key != tiles[i].key)
 
 
