@@ -296,7 +296,7 @@ def stated_licence(repo_id: str, revision: str | None = None) -> str | None:
         raise UserError(
             f"The licence of {repo_id} is on the Hub, and the offline mode is on: unset HF_HUB_OFFLINE."
         ) from error
-    licence = card and (card.get("license_name") or card.get("license"))
+    licence = (card.get("license_name") or card.get("license")) if card else None
     return " or ".join(licence) if isinstance(licence, list) else licence
 
 
