@@ -9,10 +9,8 @@ import skimage.data
 SIDE, FRAMES = 480, 60
 
 
-def film(
-    file: Path, place: Callable[[float], tuple[float, float]] = lambda t: (60 * np.sin(t), 30 * np.cos(t))
-) -> list:
-    """Write a Motion JPEG of `FRAMES` pictures; -> those pictures, (SIDE,SIDE,3) uint8 RGB."""
+def film(file: Path) -> None:
+    """Write a Motion JPEG of `FRAMES` pictures."""
     astronaut = skimage.data.astronaut()[0:320, 60:380]
     with file.open("wb") as out:
         for t in np.linspace(0, 2 * np.pi, FRAMES, endpoint=False):
