@@ -17,7 +17,7 @@ from sparnet.errors import UserError
 from sparnet.faces import crop_face, crop_transform, crop_whole
 from sparnet.images import data_url, encode_png, resize
 from sparnet.restorer import disclaimer
-from viz.explorer import payload
+from viz.explorer import payload, strengths
 from viz.tabs.bench import (
     Opened,
     badged,
@@ -42,6 +42,7 @@ from viz.tabs.serving import (
     explained,
     face_index,
     read_photo,
+    restorer,
     sentence,
 )
 
@@ -136,6 +137,7 @@ class Tab:
         for event in (self.mode.input, arrived.then):
             event(_remember, [self.remembered, self.mode, self.model], self.remembered,
                   show_progress="hidden", queue=False, api_visibility="private")  # fmt: skip
+        self.maps.select(self.measure_features, [self.now, self.token], self.maps, show_progress="hidden", **private)
         self.stage.release(_strength, None, self.strength, show_progress="hidden", **private)
         given = [self.now, self.token, self.strength, self.badge]
         told = {"show_progress": "hidden", "api_visibility": "private"}
@@ -224,6 +226,20 @@ class Tab:
             return self.view(now)
         except Exception as error:  # told on the page
             return self.failed(error)
+
+    def measure_features(self, now, token):
+        """How strong the features are that the maps gate, for which the network runs once more."""
+        try:
+            now = current(now, token)
+            restore, _ = restorer(now.model)
+            features = restore.trace(now.face.degraded, features=True).features or {}
+            return gr.update(features=strengths({name: maps[0] for name, maps in features.items()}, token))
+        except Exception as error:  # told in the component
+            return gr.update(features={"token": token, "error": sentence(error)})
+
+    def take(self, remembered, event: gr.EventData, progress=gr.Progress()):  # noqa: B008
+        """A moment of the live camera, given as a photo."""
+        return self.give({"path": event_value(event, "path")}, remembered, progress)
 
     def write_file(self, kind: str, now, token, strength, badge) -> str:
         """The path of a file to download."""
@@ -349,7 +365,7 @@ def _maps(now: Opened) -> dict | None:
     if not now.faces:
         return None
     face = now.face
-    return payload(face.degraded, face.restored, face.alphas)
+    return payload(face.degraded, face.restored, face.alphas, now.token)
 
 
 def _files(now: Opened, kinds: list[str], strength: float, badge: bool) -> dict[str, str]:

@@ -65,6 +65,9 @@ SESSIONS = 1000  # visitors who are remembered
 KEPT_BYTES = 500_000_000  # of what all of them look at, in memory; the oldest goes first
 WAITING = 100  # requests
 WAITING_OF_ONE = 20  # of these from one address, a lane
+LIVE_SECONDS = 120  # that one visitor is live
+LIVE_IDLE = 5  # seconds without a frame until another one may be
+LIVE_BYTES, LIVE_PIXELS = 200_000, 640 * 640  # of a frame
 OPTIONS_MOST = {"steps": 200, "draws": 10, "noises": 20, "cells": 64, "levels": 50, "count": 64}  # of instruments
 
 # Two lanes, so that a restoration never waits behind an instrument of minutes; each runs one network at a time.
