@@ -59,6 +59,7 @@ def served(folder: Path, model: SPARNet, faces: Sequence[Face], **others: SPARNe
         patch.setenv("GRADIO_TEMP_DIR", str(folder / "served"))
         found = Detector("stand-in", "The faces of the test, always.", lambda photo: list(faces))
         patch.setattr(serving, "_detectors", [found])
+        patch.setattr(bench, "_first", [])
         patch.setattr(models, "_offered", {})
         patch.setattr(models, "_shelf", models.Shelf())
         patch.setattr(bench, "_first", [])
@@ -69,7 +70,8 @@ def served(folder: Path, model: SPARNet, faces: Sequence[Face], **others: SPARNe
         port = free.getsockname()[1]
         free.close()
         page = app.build()
-        yield page.launch(server_name="127.0.0.1", server_port=port, prevent_thread_lock=True, quiet=True)[1]
+        look = {"theme": theme(), "css_paths": list(CSS)}
+        yield page.launch(server_name="127.0.0.1", server_port=port, prevent_thread_lock=True, quiet=True, **look)[1]
         page.close(verbose=False)
 
 

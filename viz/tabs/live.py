@@ -18,7 +18,7 @@ from PIL import Image
 
 from sparnet.attention import mean_map
 from sparnet.errors import UserError
-from sparnet.faces import Face, track
+from sparnet.faces import Face, crop_face, crop_transform, track
 from sparnet.images import data_url, decode
 from viz.explorer import color_tables
 from viz.tabs.bench import model_for
@@ -37,6 +37,9 @@ from viz.tabs.serving import (
 
 UNDER_WAY = 2  # frames, as static/live.js sends them; more are refused, so that nobody holds the server's threads
 LOOK_AGAIN = 30  # frames that a face is tracked until the detector looks for one that is larger
+ALIKE = (
+    0.6  # correlation of a tracked face with the frame before; less is another thing, as the net sees faces anywhere
+)
 TAKEN = "Another visitor is live. Try again in a moment; photos are restored meanwhile."
 OVER = f"{LIVE_SECONDS} seconds are over, so that others have their turn. Start again to go on."
 
@@ -49,6 +52,7 @@ class Seat:
         self.under_way = 0
         self.visitor, self.began, self.seen = "", 0.0, 0.0
         self.face: Face | None = None
+        self.patch: np.ndarray | None = None  # how it looked
         self.tracked = 0
 
     def frame(self, data: object) -> dict:
@@ -112,11 +116,23 @@ class Seat:
         """The face of the last frame where it is now, or else the largest that the detector finds."""
         self.tracked += 1
         face = track(photo, self.face) if self.face is not None and self.tracked % LOOK_AGAIN else None
-        if face is None:
+        if face is None or _likeness(_patch(photo, face), self.patch) < ALIKE:
             faces, _, _ = find(photo, False)
             face = faces[0] if faces else None
-        self.face = face
+        self.face, self.patch = face, None if face is None else _patch(photo, face)
         return face
+
+
+def _patch(photo: np.ndarray, face: Face) -> np.ndarray:
+    """(32,32) float, the aligned face's brightness."""
+    return crop_face(photo, crop_transform(face, 32), 32).mean(-1)
+
+
+def _likeness(patch: np.ndarray, last: np.ndarray | None) -> float:
+    """The correlation of two patches, -1 to 1; 0 where one is flat."""
+    if last is None or not patch.std() or not last.std():
+        return 0.0
+    return float(np.corrcoef(patch.ravel(), last.ravel())[0, 1])
 
 
 def build() -> gr.HTML:
