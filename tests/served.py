@@ -17,6 +17,7 @@ import app
 from sparnet import SPARNet
 from sparnet.faces import Detector, Face
 from viz.tabs import bench, models, serving
+from viz.tabs.theme import CSS, theme
 
 ROOT = Path(__file__).parents[1]
 PATIENCE = 60_000  # milliseconds of the browser, for a busy machine
@@ -59,7 +60,6 @@ def served(folder: Path, model: SPARNet, faces: Sequence[Face], **others: SPARNe
         patch.setenv("GRADIO_TEMP_DIR", str(folder / "served"))
         found = Detector("stand-in", "The faces of the test, always.", lambda photo: list(faces))
         patch.setattr(serving, "_detectors", [found])
-        patch.setattr(bench, "_first", [])
         patch.setattr(models, "_offered", {})
         patch.setattr(models, "_shelf", models.Shelf())
         patch.setattr(bench, "_first", [])
