@@ -70,7 +70,7 @@ def served(folder: Path, model: SPARNet, faces: Sequence[Face], **others: SPARNe
         port = free.getsockname()[1]
         free.close()
         page = app.build()
-        look = {"theme": theme(), "css_paths": list(CSS)}
+        look = {"theme": theme(), "css_paths": list(CSS), "footer_links": ["api"]}
         yield page.launch(server_name="127.0.0.1", server_port=port, prevent_thread_lock=True, quiet=True, **look)[1]
         page.close(verbose=False)
 
