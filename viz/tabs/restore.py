@@ -8,6 +8,7 @@ Opened -> photo with framed faces (static/photo.js) -> another face, left as it 
 import html
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 import gradio as gr
 import numpy as np
@@ -123,8 +124,8 @@ class Tab:
         return [*own, self.mode, self.model, self.whole, *self.files.values()]
 
     def _wire(self) -> None:
-        private = {"api_visibility": "private", **QUICK}
-        shown = {"show_progress_on": self.stage, **UNOPENED, **private}
+        private: dict[str, Any] = {"api_visibility": "private", **QUICK}
+        shown: dict[str, Any] = {"show_progress_on": self.stage, **UNOPENED, **private}
         settings = [self.now, self.token, self.mode, self.model, self.whole]
         self.photo.change(self.give, [self.photo, self.remembered], self.outputs, **shown)
         self.examples.select(self.example, None, self.outputs, **shown)
@@ -140,7 +141,7 @@ class Tab:
         self.maps.select(self.measure_features, [self.now, self.token], self.maps, show_progress="hidden", **private)
         self.stage.release(_strength, None, self.strength, show_progress="hidden", **private)
         given = [self.now, self.token, self.strength, self.badge]
-        told = {"show_progress": "hidden", "api_visibility": "private"}
+        told: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
         for kind, button in self.files.items():
             waits = button.click(partial(_labelled, "Preparing…", False), None, button, queue=False, **told)
             made = waits.then(explained(partial(self.write_file, kind)), given, self.file, **told, **QUICK)
@@ -438,7 +439,7 @@ def _endpoints(photo: gr.Image, model: gr.Dropdown, mode: gr.Radio, whole: gr.Ch
         files = _files(now, ["atlas", "maps"], 1.0, badge=False)
         return files["atlas"], files["maps"]
 
-    settings = {"api_visibility": "public", **QUICK, **UNOPENED}
+    settings: dict[str, Any] = {"api_visibility": "public", **QUICK, **UNOPENED}
     inputs = [photo, model, mode]
     gr.Button(visible=False).click(
         explained(restore), [*inputs, whole], [picture, facts], api_name="restore", **settings

@@ -21,6 +21,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import gradio as gr
 import numpy as np
@@ -71,9 +72,11 @@ LIVE_BYTES, LIVE_PIXELS = 200_000, 640 * 640  # of a frame
 OPTIONS_MOST = {"steps": 200, "draws": 10, "noises": 20, "cells": 64, "levels": 50, "count": 64}  # of instruments
 
 # Two lanes, so that a restoration never waits behind an instrument of minutes; each runs one network at a time.
-QUICK = {"concurrency_id": "quick", "concurrency_limit": 1}
-SLOW = {"concurrency_id": "slow", "concurrency_limit": 1}
-UNOPENED = {"preprocess": False}  # for every event with a photo: Gradio's own preprocessing opens it with any format
+QUICK: dict[str, Any] = {"concurrency_id": "quick", "concurrency_limit": 1}
+SLOW: dict[str, Any] = {"concurrency_id": "slow", "concurrency_limit": 1}
+UNOPENED: dict[str, Any] = {
+    "preprocess": False
+}  # for every event with a photo: Gradio's own preprocessing opens it with any format
 ZIP_START = b"PK\x03\x04"
 EXAMPLES = "examples"  # their folder, which stays
 NOT_SENT = "This is no file that was sent to this page. Choose a photo, drop it, or take a picture."
