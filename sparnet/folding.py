@@ -8,6 +8,7 @@ import copy
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import skip_init
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from sparnet.model import Convolution, ConvolutionBlock, InstanceNorm, SPARNet
@@ -52,9 +53,8 @@ def transposed(convolution: Convolution) -> nn.Sequential:
     for axis in (2, 3):
         w0, w1, w2 = weight.unbind(axis)
         weight = torch.stack((w2, w1 + w2, w0 + w1, w0), axis)
-    bias = convolution.bias
-    result = nn.ConvTranspose2d(*convolution.weight.shape[1::-1], 4, 2, padding=3, bias=bias is not None).to(weight)
-    result.weight.copy_(weight.transpose(0, 1))
-    if bias is not None and result.bias is not None:
-        result.bias.copy_(bias)
+    c_out, c_in = convolution.weight.shape[:2]
+    result = skip_init(nn.ConvTranspose2d, c_in, c_out, 4, 2, padding=3, bias=convolution.bias is not None)
+    state = {"weight": weight.transpose(0, 1).contiguous(), "bias": convolution.bias}
+    result.load_state_dict({name: value for name, value in state.items() if value is not None}, assign=True)
     return nn.Sequential(nn.ReplicationPad2d(1), result)

@@ -152,6 +152,13 @@ def test_in_the_background_pytorch_runs_until_the_engine_stands(monkeypatch):
     assert engine_for(model, background=True).name == "OpenVINO"
 
 
+def test_building_an_engine_draws_no_random_numbers():
+    model, before = network(), torch.get_rng_state()
+    for name in ("torch", "openvino"):
+        engine_for(model, name)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
 def test_what_is_being_trained_or_traces_in_its_own_way_or_is_in_half_precision_runs_as_it_is():
     class Own(SPARNet):
         def trace(self, face, edit=None, features=False):
