@@ -46,7 +46,7 @@ from training.train import train
 
 Scale = Literal["full", "narrow", "rehearsal"]
 FULL = "sparnet"  # the recipe whose batch and minutes are every row's
-VALIDATIONS = 8  # of each row, for its curve
+VALIDATIONS = 5  # of each row, for its curve
 ROUNDS = 5  # of timing
 MEANING = (
     "All rows saw the same views in the same order from the same seed, and are scored on the same faces, which chose "
