@@ -7,13 +7,14 @@ import argparse
 import os
 import signal
 import sys
+from functools import partial
 
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # before Gradio is imported, which reads it
 
 import gradio as gr
 
 from sparnet.errors import UserError
-from viz.tabs import inside, models, programs, restore, serving
+from viz.tabs import compare, hosting, inside, live, many, models, programs, restore, serving
 from viz.tabs.door import Page
 from viz.tabs.theme import CSS, theme
 
@@ -31,11 +32,20 @@ def build() -> gr.Blocks:
             with gr.Tab("Restore", id="restore"):
                 bench = restore.Tab()
             with gr.Tab("Look inside", id="inside") as inside_tab:
-                inside_ = inside.Tab(bench, inside_tab)
+                looked = inside.Tab(bench, inside_tab)
+            with gr.Tab("Compare", id="compare"):
+                compare.Tab(bench)
+            with gr.Tab("Live", id="live"):
+                camera = live.build()
+            with gr.Tab("Many photos", id="many"):
+                many.Tab(bench)
         programs.build()
-        for button, tab in ((bench.to_inside, "inside"), (inside_.change, "restore")):
-            button.click(lambda tab=tab: gr.Tabs(selected=tab), None, tabs, queue=False, show_progress="hidden",
+        for button, tab in ((bench.to_inside, "inside"), (looked.change, "restore")):
+            button.click(partial(gr.Tabs, selected=tab), None, tabs, queue=False, show_progress="hidden",
                          api_visibility="private")  # fmt: skip
+        settings = {"api_visibility": "private", **serving.QUICK}
+        taken = camera.select(bench.take, bench.remembered, bench.outputs, show_progress_on=bench.stage, **settings)
+        taken.then(lambda: gr.Tabs(selected="restore"), None, tabs, show_progress="hidden", api_visibility="private")
     return page
 
 
@@ -62,6 +72,7 @@ def main() -> None:
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
+    hosting.fetch_models()
     models.allow_hub(options.allow_hub or ["*"] * (options.host in models.LOCAL_HOSTS))
     signal.signal(signal.SIGTERM, stop)
     with serving.own_folder() as files:

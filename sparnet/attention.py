@@ -5,7 +5,7 @@
     alphas {unit: (C,h,w)} -> atlas_figure   encoder | body | decoder | 0..1
                            -> maps_npz       raw, nothing averaged
 
-`viz/static/explorer.js` lays a map over a face in the browser; a test holds it to this file.
+`viz/static/maps.js` lays a map over a face in the browser; a test holds it to this file.
 """
 
 from dataclasses import dataclass
@@ -206,15 +206,6 @@ def _draw(axes, name: str, alpha: np.ndarray, channels: int, stretch: bool, colo
     range_ = f"{low:.2f}…{high:.2f}" if stretch else f"mean {alpha.mean():.2f}"
     axes.set_title(name, fontsize=8, loc="left", pad=11, weight="bold")
     axes.text(0, 1.035, f"{size}  {range_}", transform=axes.transAxes, fontsize=6, color="0.35")
-
-
-def mean_attention(alphas: dict[str, Tensor]) -> np.ndarray | None:
-    """Maps (1,C,h,w) or (C,h,w) -> (h,w) float32, the mean over all units at the largest map's size; None of none."""
-    if not alphas:
-        return None
-    maps = [mean_map(alpha) for alpha in alphas.values()]
-    side = max(map(len, maps))
-    return np.mean([enlarge(alpha, side) for alpha in maps], axis=0)
 
 
 def figure_png(figure: Figure, dpi: int = 200) -> bytes:

@@ -11,6 +11,8 @@ from playwright.sync_api import sync_playwright
 
 __all__ = ["local_hub"]
 
+os.environ.setdefault("SPARNET_ENGINE", "torch")  # to compile each test's own small network takes longer than to run it
+
 
 @pytest.fixture
 def fresh_accelerator():
@@ -33,5 +35,6 @@ def browser():
         pytest.skip(missing)
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox", "--disable-gpu"])
+        browser.executable = path
         yield browser
         browser.close()

@@ -146,6 +146,7 @@ def test_a_photo_is_restored_as_it_is_and_the_result_comes_into_sight(page, size
 
 
 def test_slider_sides_and_strength_act_without_the_server_and_reach_the_download(page):
+    page.wait_for_timeout(1000)  # for what the cold page still asks
     requests = []
     page.on("request", lambda request: requests.append(request.url) if not request.url.startswith("data:") else None)
     bar = page.locator(".stage .compare input")
@@ -219,9 +220,9 @@ def test_a_photo_that_lies_on_its_side_is_offered_turned(page, tmp_path):
     lying = Image.fromarray(np.rot90(skimage.data.astronaut()[:400, 60:400]).copy())
     lying.save(tmp_path / "lying.png")
     upload(page, tmp_path / "lying.png")
-    expect(page.locator("#status")).to_contain_text("No human face was found")
+    expect(page.locator(".photo")).to_contain_text("The photo lies on its side")
     settled(page, page.get_by_role("button", name="Turn it").click)
-    expect(page.locator(".photo [data-face]")).to_have_count(1)
+    expect(page.get_by_role("button", name="Turn it")).to_have_count(0)
     assert Image.open(downloaded(page, "photo")).size == (340, 400)
 
 
@@ -237,7 +238,6 @@ def test_a_new_photo_keeps_nothing_of_the_last_one(page, tmp_path):
 
 
 def test_the_model_follows_the_intention_and_the_browser_remembers_both(page):
-    expect(page.locator("#model input")).to_have_value(re.compile(DEFAULT_MODEL))
     settled(page, page.locator("#mode label").first.click)
     expect(page.locator("#status")).to_contain_text(BLIND)
     assert pictures(page, "left")["base"].shape == (512, 512, 3)

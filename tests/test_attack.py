@@ -142,8 +142,7 @@ def test_a_question_that_gradio_stumbles_over_is_answered_and_the_log_is_not_fil
 
 
 def test_no_event_goes_round_the_queue_and_no_other_route_takes_anything(attacker, sent):
-    routes = ("run/restore", "run/predict", "api/restore", "process_recording", "vibe-edit", "stream/1", "cancel")
-    for route in (*routes, "component_server"):
+    for route in ("run/restore", "run/predict", "api/restore", "process_recording", "vibe-edit", "stream/1", "cancel"):
         answer = attacker.http.post(route, json={"data": [sent, *GIVEN[:2], False]})
         assert answer.status_code in (400, 404), route
 
@@ -278,11 +277,12 @@ def test_what_is_no_picture_is_refused_at_the_upload_and_leaves_nothing(page, at
 def test_more_files_or_bytes_than_a_request_may_have_are_refused_and_leave_nothing(page, attacker):
     before = sorted(page.files.rglob("*"))
     photo = ASTRONAUT.read_bytes()
-    many = [("files", (f"{i}.png", photo)) for i in range(serving.UPLOAD_FILES + 1)]
+    many = [("files", (f"{i}.png", photo)) for i in range(serving.MANY_PHOTOS + 1)]
     assert attacker.http.post("upload", files=many).status_code == 400
     assert attacker.upload(photo[:12] + bytes(serving.UPLOAD_BYTES)).status_code == 413
-    kind = {"Content-Type": f"multipart/form-data; boundary={'x' * 3000}"}
-    assert attacker.http.post("upload", content=b"--x", headers=kind).status_code == 400
+    for route in ("upload", "component_server"):
+        kind = {"Content-Type": f"multipart/form-data; boundary={'x' * 3000}"}
+        assert attacker.http.post(route, content=b"--x", headers=kind).status_code == 400
     field = {"files": (None, b"x" * (serving.FIELD_BYTES + 1))}
     assert attacker.http.post("upload", files=field).status_code == 413
     assert sorted(page.files.rglob("*")) == before
@@ -294,13 +294,13 @@ def test_a_large_body_is_refused_before_it_has_come(page):
         (("Content-Length: 200000000",), b""),
         (("Transfer-Encoding: chunked",), b"%x\r\n" % MEGABYTE + b"[" * MEGABYTE + b"\r\n"),
     ):
-        for route in ("call/restore", "queue/join", "reset"):
+        for route in ("call/restore", "queue/join", "component_server", "reset"):
             with begun(page.address, route, "Content-Type: application/json", *headers, body=body) as connection:
                 assert b" 413 " in connection.recv(100)
     assert resident(page.process) - held < 20 * MEGABYTE
 
 
-@pytest.mark.parametrize("route", ["upload", "call/restore"])
+@pytest.mark.parametrize("route", ["upload", "component_server", "call/restore"])
 def test_two_hundred_dripping_bodies_hold_neither_memory_nor_places_nor_files(page, attacker, route):
     attacker.upload(ASTRONAUT.read_bytes()).raise_for_status()
     held, files = resident(page.process), sorted(page.files.rglob("*"))

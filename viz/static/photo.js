@@ -31,7 +31,7 @@ function load() {
 
 function caption({ faces, lies }) {
   if (lies) {
-    return `<span>The photo seems to lie on its side.</span><button type="button" class="pill" data-turn>Turn it</button>`;
+    return `<span>The photo ${lies === 2 ? "stands on its head" : "lies on its side"}.</span><button type="button" class="pill" data-turn>Turn it</button>`;
   }
   const marked = "drag over one to mark it";
   if (!faces.length) return `<span>No face was found: ${marked}.</span>`;

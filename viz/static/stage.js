@@ -21,34 +21,34 @@ function load() {
   if (look.before !== value.before) look.left = look.before = value.before;
   if (look.of !== value.of) Object.assign(look, { of: value.of, whole: false });
   if (look.key && look.key !== value.key && innerWidth < 760) element.scrollIntoView({ behavior: "smooth" });
-  if (look.key !== value.key) Object.assign(look, { key: value.key, strength: 1 }, value.face ? {} : { whole: true });
-  if (!value.face) look.whole = true;
+  if (look.key !== value.key) Object.assign(look, { key: value.key, strength: 1 });
   build();
 }
 
 function build() {
   const { face, count, index, names } = props.value;
-  const pictures = look.whole ? props.value.photo : face;
+  const whole = look.whole || !face;
+  const pictures = whole ? props.value.photo : face;
   const sides = Object.keys(pictures);
-  for (const side of SIDES) if (!sides.includes(look[side])) look[side] = side === "left" ? sides[0] : sides.at(-1);
-  const chips = [...Array(count).keys()].map((i) => ({ label: count > 1 ? String(i + 1) : "face", i, on: !look.whole && i === index }));
+  const on = Object.fromEntries(SIDES.map((side) => [side, sides.includes(look[side]) ? look[side] : sides.at(side === "left" ? 0 : -1)]));
+  const chips = [...Array(count).keys()].map((i) => ({ label: count > 1 ? String(i + 1) : "face", i, on: !whole && i === index }));
   element.innerHTML = `
     <figure class="stage">
       <div class="compare" style="--cut:${look.cut}%">
         ${SIDES.map((side) => `<div class="side ${side}"><img class="base" alt="" draggable="false">
           <img class="over" alt="" draggable="false"></div>`).join("")}
-        ${SIDES.map((side) => `<b class="${side}">${names[look[side]] ?? look[side]}</b>`).join("")}
+        ${SIDES.map((side) => `<b class="${side}">${names[on[side]] ?? on[side]}</b>`).join("")}
         <span class="bar" aria-hidden="true"></span>
-        <input type="range" min="0" max="100" step="1" value="${look.cut}" aria-label="${look[SIDES[0]]} to the left, ${look[SIDES[1]]} to the right">
+        <input type="range" min="0" max="100" step="1" value="${look.cut}" aria-label="${on.left} to the left, ${on.right} to the right">
       </div>
       <figcaption>
         ${SIDES.map((side) => `<fieldset data-side="${side}"><legend>On the ${side}</legend>
-          ${sides.map((name) => `<label><input type="radio" name="${side}" value="${name}" ${name === look[side] ? "checked" : ""}>
+          ${sides.map((name) => `<label><input type="radio" name="${side}" value="${name}" ${name === on[side] ? "checked" : ""}>
             <span>${name}</span></label>`).join("")}</fieldset>`).join("")}
         <fieldset data-chips ${count ? "" : "hidden"}><legend>Show</legend>
           ${chips.map(({ label, i, on }) => `<label><input type="radio" name="chip" value="${i}" aria-label="${count > 1 ? `face ${label}` : label}" ${on ? "checked" : ""}>
             <span>${label}</span></label>`).join("")}
-          ${props.value.alone ? "" : `<label><input type="radio" name="chip" value="photo" ${look.whole ? "checked" : ""}>
+          ${props.value.alone ? "" : `<label><input type="radio" name="chip" value="photo" ${whole ? "checked" : ""}>
             <span>photo</span></label>`}</fieldset>
         <label class="strength">Strength <input type="range" name="strength" min="0" max="100" value="${100 * look.strength}">
           <output></output></label>
@@ -81,7 +81,7 @@ function build() {
     fade();
   };
   strength.onchange = () => trigger("release", { strength: look.strength });
-  show(pictures);
+  show(pictures, on, whole ? "The photo" : "The face");
   fade();
 }
 
@@ -90,18 +90,18 @@ function refresh(focused) {
   element.querySelector(focused).focus();
 }
 
-function show(pictures) {
+function show(pictures, on, subject) {
   for (const side of SIDES) {
-    const name = look[side];
+    const name = on[side];
     const restored = name === "Restored";
     const place = element.querySelector(`.side.${side}`);
     place.classList.toggle("blocks", name === "Input");
     const base = place.querySelector(".base");
     const over = place.querySelector(".over");
     base.src = pictures[restored ? "Original" : name];
-    base.alt = restored ? "" : `${look.whole ? "The photo" : "The face"}, ${name.toLowerCase()}`;
+    base.alt = restored ? "" : `${subject}, ${name.toLowerCase()}`;
     over.hidden = !restored;
-    if (restored) Object.assign(over, { src: pictures.Restored, alt: `${look.whole ? "The photo" : "The face"}, restored` });
+    if (restored) Object.assign(over, { src: pictures.Restored, alt: `${subject}, restored` });
   }
 }
 

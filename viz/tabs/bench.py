@@ -7,6 +7,7 @@ first: the astronaut, rebuilt from 16x16 pixels when the server starts
 """
 
 import io
+import math
 import threading
 from dataclasses import dataclass, field, replace
 from functools import cache, cached_property
@@ -23,7 +24,7 @@ from sparnet.checkpoints import MODELS
 from sparnet.errors import UserError
 from sparnet.faces import Face
 from sparnet.images import encode_png, resize
-from sparnet.restorer import Mode, RestoredFace, paste_faces
+from sparnet.restorer import Mode, RestoredFace, disclaimer, paste_faces
 from viz.instruments.population import Population, kept
 from viz.provenance import versions
 from viz.subject import Subject
@@ -42,7 +43,6 @@ from viz.tabs.serving import (
 
 EXPIRED = "This result was deleted: after an hour, or earlier when many visitors are here. Give the photo again."
 NO_FACE = "There is no face to look at. Give a photo with a face, or mark one in it by hand."
-_SIDEWAYS = 1000  # pixels of the longer side in which a face is looked for that lies on its side
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,10 +57,10 @@ class Opened:
     restored: tuple[RestoredFace | None, ...]  # the same faces; None: it could not be, or was not asked for
     detector: str
     notes: tuple[str, ...]
+    engine: str = ""  # what ran the network, in which precision
     seconds: float = 0.0
     index: int = 0  # the face that is looked at
     left_out: frozenset[int] = frozenset()  # faces that stay as they were in the photo
-    lies: int = 0  # quarters by which to turn it, where that shows faces
     token: str = field(default_factory=lambda: token_hex(8))  # another for every face and setting
 
     @property
@@ -70,6 +70,15 @@ class Opened:
         if face is None:
             raise UserError(NO_FACE)
         return face
+
+    @property
+    def lies(self) -> int:
+        """By how many quarters of a circle, clockwise, to turn the photo so that its largest face is upright."""
+        points = self.faces[0].landmarks if self.faces else None
+        if points is None:
+            return 0
+        x, y = points[3:].mean(0) - points[:2].mean(0)  # from the eyes to the mouth
+        return round(math.atan2(x, y) / (math.pi / 2)) % 4
 
     @cached_property
     def subject(self) -> Subject:
@@ -102,7 +111,7 @@ class Opened:
         restored = restore.restore_face(self.photo.pixels(), face, self.mode)
         faces, before = ((), ()) if self.whole else (self.faces, self.restored)
         return replace(
-            self, faces=(*faces, face), restored=(*before, restored), index=len(faces), whole=False, lies=0,
+            self, faces=(*faces, face), restored=(*before, restored), index=len(faces), whole=False,
             token=token_hex(8),
         )  # fmt: skip
 
@@ -113,11 +122,18 @@ class Opened:
         pasted = paste_faces(pixels, faces, self.mode, self.whole)
         return blended(pixels, pasted, strength)
 
+    def png(self, strength: float = 1.0, badge: bool = False) -> bytes:
+        """The picture's file, as transparent as the photo; it says that it is a guess, with a badge visibly, too."""
+        picture = self.picture(strength)
+        says = disclaimer(self.model) if any(self.restored) else None
+        return encode_png(badged(picture, self.model) if badge and says else picture, self.photo.decoded().alpha, says)
+
     def facts(self) -> dict:
         """What a person wants to know about how it was done, ready for JSON."""
         return {
             "model": self.model,
             "device": device_name(),
+            "engine": self.engine,
             "mode": self.mode,
             "seconds": round(self.seconds, 2),
             "detector": self.detector,
@@ -186,18 +202,10 @@ def opened(
         tuple(restoration.faces) if whole else tuple(made.get(id(face)) for face in faces),
         detector,
         tuple(dict.fromkeys(map(without_paths, [*photo.notes, *notes, *found, *restoration.notes]))),
+        restoration.engine,
         perf_counter() - start,
         wanted[0] if number is not None else 0,
-        lies=0 if faces else _lies(pixels),
     )
-
-
-def _lies(pixels: np.ndarray) -> int:
-    """By how many quarters to turn a photo in which no face was found, so that one is; 0: that does not help."""
-    height, width = pixels.shape[:2]
-    step = max(1, round(max(height, width) / _SIDEWAYS))
-    small = pixels[::step, ::step]
-    return next((turns for turns in (1, 3, 2) if find(np.ascontiguousarray(np.rot90(small, -turns)), False)[0]), 0)
 
 
 def blended(before: np.ndarray, after: np.ndarray, strength: float) -> np.ndarray:
@@ -283,7 +291,7 @@ def first() -> Opened:
     with _first_lock:
         if not _first:
             example = next(iter(examples().values()))
-            _first.append(opened(example.photo, model_for(example.mode), example.mode, example.whole, _silent))
+            _first.append(opened(example.photo, model_for(example.mode), example.mode, example.whole, silent))
         return _first[0]
 
 
@@ -296,5 +304,5 @@ def current(now: Opened | None, token: object) -> Opened:
     raise UserError(EXPIRED)
 
 
-def _silent(*_: float, desc: str = "") -> None:
+def silent(*_: float, desc: str = "") -> None:
     """The progress of what nobody waits for."""

@@ -52,7 +52,7 @@ class Tab:
                 }
                 with self.panels["atlas"].column:
                     self.film = self._film()
-                with gr.Column(visible=False, elem_id=f"panel-{REPORT}", elem_classes="panel") as self.report:
+                with gr.Column(visible=False, elem_id=f"panel-{REPORT}", elem_classes="instrument") as self.report:
                     self.file = self._report()
         self._wire(tab)
 

@@ -36,7 +36,7 @@ class Panel:
         self.instrument = instrument
         self.controls: dict[str, Component] = {}
         self.run: gr.Button | None = None
-        with gr.Column(visible=shown, elem_id=f"panel-{instrument.name}", elem_classes="panel") as self.column:
+        with gr.Column(visible=shown, elem_id=f"panel-{instrument.name}", elem_classes="instrument") as self.column:
             gr.HTML(f"<h2>{instrument.title}</h2><p>{instrument.about}</p>", elem_classes="about")
             self._ask()
             self._answer()
