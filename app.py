@@ -13,7 +13,7 @@ os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # before Gradio is i
 import gradio as gr
 
 from sparnet.errors import UserError
-from viz.tabs import compare, models, restore, serving
+from viz.tabs import compare, hosting, live, many, models, restore, serving
 from viz.tabs.door import Page
 from viz.tabs.theme import CSS, theme
 
@@ -27,11 +27,18 @@ def build() -> gr.Blocks:
     files = (serving.SWEEP_SECONDS, serving.FILE_SECONDS)
     with Page(title=TITLE, analytics_enabled=False, delete_cache=files, fill_width=True) as page:
         gr.HTML(HEAD, elem_id="head")
-        with gr.Tabs():
+        with gr.Tabs() as tabs:
             with gr.Tab("Restore", id="restore"):
                 bench = restore.Tab()
             with gr.Tab("Compare", id="compare"):
                 compare.Tab(bench)
+            with gr.Tab("Live", id="live"):
+                camera = live.build()
+            with gr.Tab("Many photos", id="many"):
+                many.Tab(bench)
+        settings = {"api_visibility": "private", **serving.QUICK}
+        taken = camera.select(bench.take, bench.remembered, bench.outputs, show_progress_on=bench.stage, **settings)
+        taken.then(lambda: gr.Tabs(selected="restore"), None, tabs, show_progress="hidden", api_visibility="private")
     return page
 
 
@@ -58,6 +65,7 @@ def main() -> None:
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
+    hosting.fetch_models()
     models.allow_hub(options.allow_hub or ["*"] * (options.host in models.LOCAL_HOSTS))
     signal.signal(signal.SIGTERM, stop)
     with serving.own_folder() as files:

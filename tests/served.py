@@ -17,6 +17,7 @@ import app
 from sparnet import SPARNet
 from sparnet.faces import Detector, Face
 from viz.tabs import bench, models, serving
+from viz.tabs.theme import CSS, theme
 
 ROOT = Path(__file__).parents[1]
 PATIENCE = 60_000  # milliseconds of the browser, for a busy machine
@@ -69,7 +70,8 @@ def served(folder: Path, model: SPARNet, faces: Sequence[Face], **others: SPARNe
         port = free.getsockname()[1]
         free.close()
         page = app.build()
-        yield page.launch(server_name="127.0.0.1", server_port=port, prevent_thread_lock=True, quiet=True)[1]
+        look = {"theme": theme(), "css_paths": list(CSS), "footer_links": ["api"]}
+        yield page.launch(server_name="127.0.0.1", server_port=port, prevent_thread_lock=True, quiet=True, **look)[1]
         page.close(verbose=False)
 
 

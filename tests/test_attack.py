@@ -288,7 +288,7 @@ def test_what_is_no_picture_is_refused_at_the_upload_and_leaves_nothing(page, at
 def test_more_files_or_bytes_than_a_request_may_have_are_refused_and_leave_nothing(page, attacker):
     before = sorted(page.files.rglob("*"))
     photo = ASTRONAUT.read_bytes()
-    many = [("files", (f"{i}.png", photo)) for i in range(serving.UPLOAD_FILES + 1)]
+    many = [("files", (f"{i}.png", photo)) for i in range(serving.MANY_PHOTOS + 1)]
     assert attacker.http.post("upload", files=many).status_code == 400
     assert attacker.upload(photo[:12] + bytes(serving.UPLOAD_BYTES)).status_code == 413
     for route in ("upload", "component_server"):

@@ -18,19 +18,16 @@ def value(low, high):
 
 def regions(eyes=(0.9, 1.2), tells="content", differ=0):
     """Two units; of the first the interval at the eyes, of `differ` cells one that leaves out 0."""
-    flat = dict.fromkeys(COLORS, 1.0)
     cells = [(0.1, 0.2)] * differ + [(-0.1, 0.1)] * (2 * len(COLORS) - differ)
-    ratios = {}
+    ratios, differences = {}, {}
     for i, unit in enumerate(("body.0", "body.1")):
         ends = dict(zip(COLORS, cells[i * len(COLORS) :], strict=False))
-        ratios[unit] = {name: dict(flat) for name in ("mean", "low", "high")} | {
-            "own_minus_another_low": {part: low for part, (low, _) in ends.items()},
-            "own_minus_another_high": {part: high for part, (_, high) in ends.items()},
-        }
-    for name, number in value(*eyes).items():
-        ratios["body.0"][name]["eyes"] = number
+        ratios[unit] = {part: value(1, 1) for part in COLORS}
+        differences[unit] = {part: value(*interval) for part, interval in ends.items()}
+    ratios["body.0"]["eyes"] = value(*eyes)
     names = (STRENGTH, OTHER, LEFT, ALONG)
-    return {"ratios": ratios, "controls": {"all units": {"tells": tells} | {name: value(0.4, 0.6) for name in names}}}
+    controls = {"all units": {"tells": tells} | {name: value(0.4, 0.6) for name in names}}
+    return {"ratios": ratios, "own_minus_another": differences, "controls": controls}
 
 
 def faithfulness(score=1, sobel=1, gradient=1, random=1):
@@ -123,11 +120,11 @@ def test_leads_are_sorted_by_their_intervals():
     [(0.1, 0.2, "Made by learning"), (0.4, 0.6, "Partly"), (0.6, 0.7, "Partly"), (0.7, 0.9, "There without learning")],
 )
 def test_a_badge_is_the_weaker_of_its_ends(low, high, title):
-    badge = {"correlation": (low + high) / 2, "low": low, "high": high}
+    badge = {"correlation": value(low, high)}
     claim = claims.learned({"badge": {"learning": badge}})
     assert title in claim.text
     assert claim.shows == (high < 0.5)
-    assert "constant" in claims.of_the_face({"badge": {"face": {"correlation": None}}}).text
+    assert "constant" in claims.of_the_face({"badge": {"face": {"correlation": {"mean": None}}}}).text
 
 
 def test_places_matter_if_flattening_costs_psnr():
@@ -154,7 +151,7 @@ def test_openness_and_effect_over_the_units(sign, words):
 
 def test_the_stillest_and_the_least_still():
     def rows(**values):
-        return {kind: {"correlation": values.get(kind, 1.0)} for kind in ("noise", "jpeg", "shift", "flip")}
+        return {kind: {"correlation": {"mean": values.get(kind, 1.0)}} for kind in ("noise", "jpeg", "shift", "flip")}
 
     numbers = {"rows": {"input": rows(flip=0), "a": rows(shift=0.5), "b": rows(shift=0.9, flip=None), "output": rows()}}
     assert claims.stable(numbers).endswith("correlate 0.70 to 1.00 with themselves after a small change; least after "

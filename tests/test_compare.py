@@ -285,7 +285,7 @@ def test_the_opened_tab_compares_by_itself_and_two_clicked_columns_stand_in_the_
     with watched(browser, server) as page:
         page.get_by_role("tab", name="Compare").click()
         view = page.locator("#compare-view")
-        expect(view.locator(".columns h3")).to_have_text(["Original", "Bicubic", "model", "blind", "broken"])
+        expect(view.locator(".columns h2")).to_have_text(["Original", "Bicubic", "model", "blind", "broken"])
         expect(page.locator("#download-strip")).to_be_enabled(timeout=PATIENCE)
         expect(view.locator(".failed")).to_have_text("It is broken.")
         expect(view.get_by_text("given the sharp face: not scored")).to_be_visible()

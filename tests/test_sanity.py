@@ -200,8 +200,8 @@ def test_a_study_tells_the_same_numbers_again(tmp_path):
     assert [unit["learning"]["correlation"] for unit in told["units"].values()] == pytest.approx(expected)
     assert told["badge"]["learning"]["correlation"] == pytest.approx(np.median(expected))
     words = " ".join(text.get_text() for text in found.figure.texts)
-    for name, said in (("learning", "depends on learning"), ("face", "depends on the face")):
-        assert f"{said}: {told['badge'][name]['verdict']}" in words
+    for name, claim in (("learning", "depends on learning"), ("face", "depends on the face")):
+        assert f"{claim}: {told['badge'][name]['verdict']}" in words
 
 
 def test_over_a_folder_each_face_meets_those_before_it():
@@ -214,9 +214,9 @@ def test_over_a_folder_each_face_meets_those_before_it():
 
     expected = [alike(1, 0), (alike(2, 0) + alike(2, 1)) / 2]
     assert found.arrays["face"][:, 0] == pytest.approx(expected, abs=1e-6)
-    assert found.numbers["badge"]["face"]["correlation"] == pytest.approx(np.mean(expected), abs=1e-6)
+    assert found.numbers["badge"]["face"]["correlation"]["mean"] == pytest.approx(np.mean(expected), abs=1e-6)
     assert verdicts(found) == {"learning": "no", "face": "yes"}
-    assert found.numbers["badge"]["learning"]["low"] == pytest.approx(1)
+    assert found.numbers["badge"]["learning"]["correlation"]["low"] == pytest.approx(1)
 
 
 def test_what_cannot_be_checked_is_refused_with_what_to_do():

@@ -86,11 +86,7 @@ def moved(regions: Mapping) -> Claim:
 
 def individual(regions: Mapping) -> Claim:
     """Does the table hold this face's own map, or would anybody's do?"""
-    ends = [
-        (of["own_minus_another_low"][part], of["own_minus_another_high"][part])
-        for of in regions["ratios"].values()
-        for part in of["mean"]
-    ]
+    ends = [(cell["low"], cell["high"]) for of in regions["own_minus_another"].values() for cell in of.values()]
     differ, of = sum(side(*end) != 0 for end in ends), regions["controls"]["all units"]
     numbers = (
         f"in {differ} of {len(ends)} cells of the table the mean differs (about {CHANCE * len(ends):.0f} would by "
@@ -199,9 +195,9 @@ def stable(numbers: Mapping) -> str:
     """How still do the maps hold? The kind of change that they follow least, and the unit."""
     found: dict[str, dict[str, float]] = {
         kind: {
-            unit: of[kind]["correlation"]
+            unit: of[kind]["correlation"]["mean"]
             for unit, of in numbers["rows"].items()
-            if unit not in (INPUT, OUTPUT) and of[kind]["correlation"] is not None
+            if unit not in (INPUT, OUTPUT) and of[kind]["correlation"]["mean"] is not None
         }
         for kind in KINDS
     }
@@ -228,7 +224,7 @@ def preferring(regions: Mapping, part: str) -> tuple[list[str], list[str], list[
 
 def cell_of(regions: Mapping, unit: str, part: str) -> dict[str, float]:
     """One cell of the table of regions."""
-    return {end: regions["ratios"][unit][end][part] for end in ("mean", "low", "high")}
+    return regions["ratios"][unit][part]
 
 
 def cell(arrays: Mapping[str, ndarray], measure: str, unit: str, mode: str) -> dict[str, float]:
@@ -246,11 +242,12 @@ def summary(claims: Iterable[Claim]) -> tuple[Sequence[str], Sequence[str]]:
 
 def _badge(badge: Mapping, titles: tuple[str, str, str], when: str) -> Claim:
     """By the verdict at both ends of the interval; where they differ, by the weaker one."""
-    if badge["correlation"] is None:
+    correlation = badge["correlation"]
+    if correlation["mean"] is None:
         return Claim(f"**Flat maps.** Most are constant, so there is nothing to compare {when}.", False)
     order = ("yes", "weak", "no")
-    found = max((verdict(badge[end]) for end in ("low", "high")), key=order.index)
-    told = between({"mean": badge["correlation"], "low": badge["low"], "high": badge["high"]})
+    found = max((verdict(correlation[end]) for end in ("low", "high")), key=order.index)
+    told = between(correlation)
     return Claim(
         f"**{titles[order.index(found)]}.** {when[0].upper()}{when[1:]}, a map's |rank correlation| with itself is "
         f"{told} in the median unit (below {YES_BELOW}: another map; from {NO_FROM}: the same).",

@@ -8,16 +8,13 @@ features -> strengths, when asked for  -+
 from base64 import b64encode
 from collections.abc import Sequence
 from dataclasses import asdict
-from io import BytesIO
 
 import numpy as np
-from PIL import Image
 from torch import Tensor
 
 from sparnet.attention import COLORMAPS, MapNumbers, color_table, feature_strength, mean_map
 from sparnet.images import data_url, encode_png
 
-_SCREEN = 1280
 _NONE = 65535  # the level of a place without a value
 
 
@@ -46,17 +43,6 @@ def strengths(features: dict[str, Tensor], token: str = "") -> dict:
     return {"token": token, "units": {name: encoded(feature_strength(f)) for name, f in features.items()}}
 
 
-def photo_payload(photo: np.ndarray, restored: np.ndarray | None, boxes: list[np.ndarray]) -> dict:
-    """A photo (H,W,3) uint8 before and, if it is known, after; its faces x1, y1, x2, y2 in shares of its sides."""
-    height, width = photo.shape[:2]
-    shares = [np.clip(box / [width, height, width, height], 0, 1) for box in boxes]
-    return {
-        "original": _for_a_screen(photo),
-        "restored": None if restored is None else _for_a_screen(restored),
-        "faces": [{"box": share.round(5).tolist()} for share in shares],
-    }
-
-
 def color_tables(names: Sequence[str] = COLORMAPS) -> dict[str, str]:
     """Colour map name -> its 256 RGB triples, base64."""
     return {name: _base64(color_table(name)) for name in names}
@@ -77,14 +63,6 @@ def _unit(name: str, alpha: Tensor) -> dict:
         gates = alpha.float().flatten().tolist()
         unit |= {"gates": gates, "range": [min(gates), max(gates)]}
     return unit
-
-
-def _for_a_screen(photo: np.ndarray) -> str:
-    """A preview, not a result: at most _SCREEN pixels a side, as JPEG."""
-    file, image = BytesIO(), Image.fromarray(photo)
-    image.thumbnail((_SCREEN, _SCREEN))
-    image.save(file, "JPEG", quality=92)
-    return data_url(file.getvalue(), "jpeg")
 
 
 def _base64(array: np.ndarray) -> str:

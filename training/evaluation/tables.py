@@ -92,8 +92,8 @@ def terminal(report: dict) -> str:
     seconds = report["run"]["seconds_per_face"]
     if seconds:
         body.append(["ms a face", *(f"{1000 * seconds[method]:.1f}" for method in methods)])
-    parts = [headline(report), _aligned(["mean [95 % interval]", *map(plain, methods)], body)]
-    parts += [_aligned(*table) for table in sweeps(report)]
+    parts = [headline(report), aligned(["mean [95 % interval]", *map(plain, methods)], body)]
+    parts += [aligned(*table) for table in sweeps(report)]
     parts += [_identity(report)] if report["identity"] else []
     parts += [landmark_line(report), published_lines(report), fault_lines(report), _run(report)]
     return "\n\n".join(part for part in parts if part)
@@ -172,7 +172,7 @@ def published_table(report: dict) -> tuple[list[str], list[list[str]]] | None:
 def published_lines(report: dict) -> str:
     table = published_table(report)
     where = find_protocol(report["protocol"]["name"]).published_on
-    return f"{_aligned(*table)}\nnot measured here: {where}" if table else ""
+    return f"{aligned(*table)}\nnot measured here: {where}" if table else ""
 
 
 def landmark_line(report: dict) -> str:
@@ -231,14 +231,14 @@ def markdown(report: dict) -> str:
     """Tables for a README or a model card."""
     parts = [
         f"{headline(report, for_markdown)}. In brackets: 95 % bootstrap intervals over the faces.",
-        _pipes(*methods_table(report, for_markdown)),
+        pipes(*methods_table(report, for_markdown)),
     ]
-    parts += [_pipes(*table) for table in sweeps(report, for_markdown)]
+    parts += [pipes(*table) for table in sweeps(report, for_markdown)]
     if line := landmark_line(report):
         parts.append(line[0].upper() + line[1:] + ".")
     if table := published_table(report):
         where = find_protocol(report["protocol"]["name"]).published_on
-        parts.append(f"Published, not measured here ({where}):\n\n{_pipes(*table)}")
+        parts.append(f"Published, not measured here ({where}):\n\n{pipes(*table)}")
     if lines := fault_lines(report, for_markdown):
         parts.append("\n".join(f"- {line}" for line in lines.splitlines()))
     return "\n\n".join(parts) + "\n"
@@ -263,12 +263,12 @@ def latex(report: dict) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _pipes(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+def pipes(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     lines = [head, ["---"] * len(head), *rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def _aligned(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+def aligned(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
     return "\n".join(
         "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()

@@ -25,8 +25,8 @@ from sparnet.text import for_figure
 from viz.figures import canvas
 from viz.finding import Finding, silent
 from viz.instrument import KEEP, POPULATION, REAL, Instrument, Seed
-from viz.subject import Subject, each_face, spatial_maps
-from viz.views import DIVERGING, View, bars, panel, pictures
+from viz.subject import Subject, over_faces, spatial_maps
+from viz.views import DIVERGING, Bars, Panel, View, pictures
 
 MEANING = (
     "Where each unit looks on the mean over faces that are aligned alike, and how much that varies from face to face; "
@@ -82,16 +82,17 @@ def gather(subjects: Iterable[Subject], progress: Progress = silent) -> Populati
     Only faces that are aligned alike have a mean worth looking at. Memory grows by one number a face and unit.
     """
     moments: dict[str, Moments] = {}
-    levels, model = [], None
-    for subject in each_face(subjects, progress, "Tracing"):
-        model, maps = subject.name, spatial_maps(subject)
+
+    def measure(_: int, subject: Subject) -> dict[str, ndarray]:
+        maps = spatial_maps(subject)
         for unit, alpha in maps.items():
             moments.setdefault(unit, Moments()).add(alpha)
-        levels.append([alpha.mean(dtype=np.float64) for alpha in maps.values()])
-    if len(levels) < 2:
-        raise UserError("A population needs at least two faces. Give a folder with more of them.")
+        return {"levels": np.array([alpha.mean(dtype=np.float64) for alpha in maps.values()])}
+
+    model, found = over_faces(subjects, measure, progress, "Tracing")
+    levels = found["levels"]
     mean, std = ({unit: getattr(of, name) for unit, of in moments.items()} for name in ("mean", "std"))
-    return Population(model, len(levels), mean, std, np.array(levels))
+    return Population(model, len(levels), mean, std, levels)
 
 
 @dataclass(frozen=True)
@@ -255,11 +256,11 @@ def maps_figure(rows: Mapping[str, tuple[Mapping[str, ndarray], str, tuple[float
 def view(finding: Finding) -> View:
     units, arrays = finding.numbers["units"], finding.arrays
     groups = {
-        "difference in SD": [panel(unit, arrays[f"{unit}/z"], (-4, 4), DIVERGING) for unit in units],
-        "this face": [panel(unit, arrays[f"{unit}/map"]) for unit in units],
-        "mean of the others": [panel(unit, arrays[f"{unit}/mean"]) for unit in units],
+        "difference in SD": [Panel(unit, arrays[f"{unit}/z"], (-4, 4), DIVERGING) for unit in units],
+        "this face": [Panel(unit, arrays[f"{unit}/map"]) for unit in units],
+        "mean of the others": [Panel(unit, arrays[f"{unit}/mean"]) for unit in units],
     }
-    chart = bars(units, {"share beyond 2 SD": [one["rare"] for one in units.values()]}, "share of the places")
+    chart = Bars(units, {"share beyond 2 SD": [one["rare"] for one in units.values()]}, "share of the places")
     caption = "How much of each map is unusual; 0.046 if the differences were normal:"
     return View(pictures(arrays), groups, {caption: chart})
 

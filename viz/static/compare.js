@@ -97,7 +97,7 @@ function scores(value) {
       cell.append(track, text);
       list.append(node("dt", "", column.name), cell);
     }
-    section.append(node("h3", "", label), list);
+    section.append(node("h2", "", label), list);
   }
   section.append(node("p", "", value.protocol));
   return section;
@@ -155,7 +155,7 @@ function columnRow(value, pair, units) {
   for (const column of value.columns) {
     const figure = node("figure");
     figure.style.setProperty("--color", color(column));
-    const title = node("h3", "", column.name);
+    const title = node("h2", "", column.name);
     title.prepend(chip(column));
     figure.append(title);
     if (column.picture) {
@@ -190,7 +190,7 @@ function columnRow(value, pair, units) {
   }
   for (const name of value.waiting) {
     const figure = node("figure");
-    figure.append(node("h3", "", name), node("div", "pending", "Preparing…"));
+    figure.append(node("h2", "", name), node("div", "pending", "Preparing…"));
     row.append(figure);
   }
   return row;

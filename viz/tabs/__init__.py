@@ -8,6 +8,7 @@ inside.py       one face under every instrument
   painting.py     attention painted by hand
   programs.py     an endpoint for each instrument
 compare.py      one face by several models side by side, a slider between any two
+many.py         many photos in one go, their results in one ZIP
 pieces.py       what is on the page of several tabs
 serving.py      models kept loaded, files to download, mistakes told as sentences
 theme.py        how all of it looks, dark and light

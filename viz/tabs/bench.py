@@ -24,7 +24,7 @@ from sparnet.checkpoints import MODELS
 from sparnet.errors import UserError
 from sparnet.faces import Face
 from sparnet.images import encode_png, resize
-from sparnet.restorer import Mode, RestoredFace, paste_faces
+from sparnet.restorer import Mode, RestoredFace, disclaimer, paste_faces
 from viz.instruments.population import Population, kept
 from viz.provenance import versions
 from viz.subject import Subject
@@ -120,6 +120,12 @@ class Opened:
         faces = [face for i, face in enumerate(self.restored) if face and i not in self.left_out]
         pasted = paste_faces(pixels, faces, self.mode, self.whole)
         return blended(pixels, pasted, strength)
+
+    def png(self, strength: float = 1.0, badge: bool = False) -> bytes:
+        """The picture's file, as transparent as the photo; it says that it is a guess, with a badge visibly, too."""
+        picture = self.picture(strength)
+        says = disclaimer(self.model) if any(self.restored) else None
+        return encode_png(badged(picture, self.model) if badge and says else picture, self.photo.decoded().alpha, says)
 
     def facts(self) -> dict:
         """What a person wants to know about how it was done, ready for JSON."""
@@ -282,7 +288,7 @@ def first() -> Opened:
     with _first_lock:
         if not _first:
             example = next(iter(examples().values()))
-            _first.append(opened(example.photo, model_for(example.mode), example.mode, example.whole, _silent))
+            _first.append(opened(example.photo, model_for(example.mode), example.mode, example.whole, silent))
         return _first[0]
 
 
@@ -295,5 +301,5 @@ def current(now: Opened | None, token: object) -> Opened:
     raise UserError(EXPIRED)
 
 
-def _silent(*_: float, desc: str = "") -> None:
+def silent(*_: float, desc: str = "") -> None:
     """The progress of what nobody waits for."""

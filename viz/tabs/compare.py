@@ -25,6 +25,7 @@ from viz.compare import (
     side_by_side,
 )
 from viz.explorer import color_tables
+from viz.figures import SERIES
 from viz.tabs.bench import Opened, current
 from viz.tabs.models import LOADING, arrival, hub_hint, models_here
 from viz.tabs.pieces import NOT_YET, script
@@ -42,7 +43,7 @@ from viz.tabs.serving import (
     restorer,
     sentence,
 )
-from viz.views import SERIES, panel
+from viz.views import Panel
 
 MAX_MODELS = len(SERIES)  # a colour each
 _NO_TRUTH = "Nothing is scored: no sharper picture of the face is known. Judge by eye."
@@ -230,5 +231,5 @@ def _shown(column: Column, units: list[str], highest: float) -> dict:
         "identical": column.identical,
         "error": column.error,
         "units": owns,
-        "maps": {own: panel(own, column.maps[own], (0, highest)) for own in set(owns.values()) if own},
+        "maps": {own: Panel(own, column.maps[own], (0, highest)).payload() for own in set(owns.values()) if own},
     }

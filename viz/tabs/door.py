@@ -1,7 +1,7 @@
 """The door: what comes from outside is held to the table of serving.py before Gradio sees it.
 
 request -> Door: which routes there are, how large, how slow, how many at once -> Gradio
-upload -> _Parser: few files, and only such as can be photos or edits -> this server's folder, of bounded size
+upload -> _Parser: few files, that can be photos, ZIPs of them or edits -> this server's folder, of bounded size
 event -> Line: a share for each visitor, who take turns -> Page: no file but a sent one -> handler -> bounded memory
 """
 
@@ -88,8 +88,10 @@ class Page(gr.Blocks):
     async def preprocess_data(self, block_fn, inputs: list, state: SessionState | None, explicit_call: bool = False):
         """Values as they came -> what the handler gets; a file that was not sent here is neither copied nor fetched."""
         try:
-            if only_sent_files(inputs) > serving.UPLOAD_FILES:
-                raise UserError(f"The request names more than {serving.UPLOAD_FILES} files. Name fewer.")
+            many = any(isinstance(block, gr.File) and block.file_count == "multiple" for block in block_fn.inputs)
+            most = serving.MANY_PHOTOS if many else serving.UPLOAD_FILES
+            if only_sent_files(inputs) > most:
+                raise UserError(f"The request names more than {most} files. Name fewer.")
             values = await super().preprocess_data(block_fn, inputs, state, explicit_call)
             pairs = zip(block_fn.inputs, values, strict=False)
             if any(isinstance(block, gr.Dataset) and value is None for block, value in pairs):
@@ -285,7 +287,7 @@ class Door:
             await self.app(scope, receive, send)
         elif path.startswith(UPLOAD):
             with _a_place(self.uploads, scope, serving.UPLOADS, serving.UPLOADS_OF_ONE):
-                await self.app(scope, _bounded(scope, receive, serving.UPLOAD_FILES * serving.UPLOAD_BYTES), send)
+                await self.app(scope, _bounded(scope, receive, serving.MANY_BYTES), send)
                 await asyncio.to_thread(serving.delete_the_oldest)
         else:
             limit = serving.PAINT_BYTES if path.startswith(PAINT) else serving.JSON_BYTES
@@ -379,8 +381,8 @@ class _Upload(route_utils.GradioUploadFile):
 
 
 def _check_kind(head: bytes) -> None:
-    """`MultiPartException` in words unless a file that begins so can be a photo, or a file of edits."""
-    if not head.lstrip().startswith(b"{"):
+    """`MultiPartException` in words unless a file that begins so can be a photo, a ZIP or a file of edits."""
+    if not head.startswith(serving.ZIP_START) and not head.lstrip().startswith(b"{"):
         try:
             check_first_bytes(head)
         except UserError as error:
@@ -388,10 +390,10 @@ def _check_kind(head: bytes) -> None:
 
 
 class _Parser(route_utils.GradioMultiPartParser):
-    """Gradio's, for few files, of photos and edits only, that leaves nothing on the disk of an upload that failed."""
+    """Gradio's, for few files, photos, ZIPs or edits, that leaves nothing on the disk of an upload that failed."""
 
     def __init__(self, headers, stream, **settings):
-        limits = {"max_files": serving.UPLOAD_FILES, "max_fields": 2 * serving.UPLOAD_FILES}
+        limits = {"max_files": serving.MANY_PHOTOS, "max_fields": 2 * serving.MANY_PHOTOS}
         super().__init__(headers, stream, **settings | limits)
 
     def on_part_data(self, data: bytes, start: int, end: int) -> None:

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
 from reprlib import repr as brief
+from typing import Any
 
 import torch
 from huggingface_hub.errors import HFValidationError
@@ -32,7 +33,10 @@ log = logging.getLogger(__name__)
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 LOCAL_HOSTS = ("127.0.0.1", "localhost", "::1")  # where visitor and host are one
-LOADING = {"concurrency_limit": None, "api_visibility": "private"}  # for events that do nothing but `arrival`
+LOADING: dict[str, Any] = {
+    "concurrency_limit": None,
+    "api_visibility": "private",
+}  # for events that do nothing but `arrival`
 KEPT_MODELS = 3  # in memory; a SPARNetHD takes 350 MB
 FETCHES = 2  # models that visitors named, on their way from the Hub at once
 PATIENCE = 3  # seconds that a restoration waits for one of them, which holds those up who come after
@@ -147,7 +151,7 @@ def _load_here(name: str) -> Loaded:
     if entry and not entry.weights.is_file() and not entry.bundled:
         raise UserError(
             f"{name} is the authors' model and is not bundled (licence: {entry.licence}). Whoever runs this app can "
-            "add its weights: `python -m sparnet models` tells how. Choose another model."
+            f"add its weights by `python -m sparnet fetch {name}`. Choose another model."
         )
     source, revision = name, None
     if name in _offered:

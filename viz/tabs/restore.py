@@ -8,6 +8,7 @@ Opened -> photo with framed faces (static/photo.js) -> another face, left as it 
 import html
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 import gradio as gr
 import numpy as np
@@ -17,7 +18,7 @@ from sparnet.errors import UserError
 from sparnet.faces import crop_face, crop_transform, crop_whole
 from sparnet.images import data_url, encode_png, resize
 from sparnet.restorer import disclaimer
-from viz.explorer import payload
+from viz.explorer import payload, strengths
 from viz.tabs.bench import (
     Opened,
     badged,
@@ -42,6 +43,7 @@ from viz.tabs.serving import (
     explained,
     face_index,
     read_photo,
+    restorer,
     sentence,
 )
 
@@ -122,8 +124,8 @@ class Tab:
         return [*own, self.mode, self.model, self.whole, *self.files.values()]
 
     def _wire(self) -> None:
-        private = {"api_visibility": "private", **QUICK}
-        shown = {"show_progress_on": self.stage, **UNOPENED, **private}
+        private: dict[str, Any] = {"api_visibility": "private", **QUICK}
+        shown: dict[str, Any] = {"show_progress_on": self.stage, **UNOPENED, **private}
         settings = [self.now, self.token, self.mode, self.model, self.whole]
         self.photo.change(self.give, [self.photo, self.remembered], self.outputs, **shown)
         self.examples.select(self.example, None, self.outputs, **shown)
@@ -136,9 +138,10 @@ class Tab:
         for event in (self.mode.input, arrived.then):
             event(_remember, [self.remembered, self.mode, self.model], self.remembered,
                   show_progress="hidden", queue=False, api_visibility="private")  # fmt: skip
+        self.maps.select(self.measure_features, [self.now, self.token], self.maps, show_progress="hidden", **private)
         self.stage.release(_strength, None, self.strength, show_progress="hidden", **private)
         given = [self.now, self.token, self.strength, self.badge]
-        told = {"show_progress": "hidden", "api_visibility": "private"}
+        told: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
         for kind, button in self.files.items():
             waits = button.click(partial(_labelled, "Preparing…", False), None, button, queue=False, **told)
             made = waits.then(explained(partial(self.write_file, kind)), given, self.file, **told, **QUICK)
@@ -174,7 +177,7 @@ class Tab:
         if upload is None:
             return gr.skip()
         try:
-            mode, model = _preference(remembered)
+            mode, model = preference(remembered)
             return self.view(opened(read_photo(upload), model, mode, False, progress))
         except Exception as error:  # told on the page
             return self.failed(error)
@@ -225,6 +228,20 @@ class Tab:
         except Exception as error:  # told on the page
             return self.failed(error)
 
+    def measure_features(self, now, token):
+        """How strong the features are that the maps gate, for which the network runs once more."""
+        try:
+            now = current(now, token)
+            restore, _ = restorer(now.model)
+            features = restore.trace(now.face.degraded, features=True).features or {}
+            return gr.update(features=strengths({name: maps[0] for name, maps in features.items()}, token))
+        except Exception as error:  # told in the component
+            return gr.update(features={"token": token, "error": sentence(error)})
+
+    def take(self, remembered, event: gr.EventData, progress=gr.Progress()):  # noqa: B008
+        """A moment of the live camera, given as a photo."""
+        return self.give({"path": event_value(event, "path")}, remembered, progress)
+
     def write_file(self, kind: str, now, token, strength, badge) -> str:
         """The path of a file to download."""
         return _files(current(now, token), [kind], strength, bool(badge))[kind]
@@ -261,7 +278,7 @@ def _model_choices() -> list[tuple[str, str]]:
     ]
 
 
-def _preference(remembered: object) -> tuple[str, str]:
+def preference(remembered: object) -> tuple[str, str]:
     """Intention and model that this browser chose last, where they still are to be had."""
     mode = remembered.get("mode") if isinstance(remembered, dict) else None
     mode = mode if mode in ("as_is", "simulate") else "as_is"
@@ -349,7 +366,7 @@ def _maps(now: Opened) -> dict | None:
     if not now.faces:
         return None
     face = now.face
-    return payload(face.degraded, face.restored, face.alphas)
+    return payload(face.degraded, face.restored, face.alphas, now.token)
 
 
 def _files(now: Opened, kinds: list[str], strength: float, badge: bool) -> dict[str, str]:
@@ -361,7 +378,7 @@ def _files(now: Opened, kinds: list[str], strength: float, badge: bool) -> dict[
         return download(encode_png(badged(pixels, now.model) if badge else pixels, alpha, said), file)
 
     write = {
-        "photo": lambda: picture(now.picture(strength), now.photo.decoded().alpha, f"{now.photo.name}-restored.png"),
+        "photo": lambda: download(now.png(strength, badge), f"{now.photo.name}-restored.png"),
         "face": lambda: picture(blended(face.crop, face.restored, strength), None, f"{name}.png"),
         "maps": lambda: download(maps_npz(face.alphas), f"{name}-attention.npz"),
         "atlas": lambda: download(face_atlas(face, f"{now.model}, face {now.index + 1}"), f"{name}-atlas.png"),
@@ -409,8 +426,7 @@ def _endpoints(photo: gr.Image, model: gr.Dropdown, mode: gr.Radio, whole: gr.Ch
         picture is already a face.
         """
         now = opened(read_photo(photo), model, mode, whole, progress)
-        png = encode_png(now.picture(), now.photo.decoded().alpha, disclaimer(now.model) if now.faces else None)
-        return download(png, f"{now.photo.name}-restored.png"), now.facts()
+        return download(now.png(), f"{now.photo.name}-restored.png"), now.facts()
 
     def attention(photo, model, mode, face=1, whole=False, progress=gr.Progress()):  # noqa: B008
         """Every attention map of one face. Returns the atlas as PNG and the raw maps as NPZ, unit -> (C,h,w) float32.
@@ -423,7 +439,7 @@ def _endpoints(photo: gr.Image, model: gr.Dropdown, mode: gr.Radio, whole: gr.Ch
         files = _files(now, ["atlas", "maps"], 1.0, badge=False)
         return files["atlas"], files["maps"]
 
-    settings = {"api_visibility": "public", **QUICK, **UNOPENED}
+    settings: dict[str, Any] = {"api_visibility": "public", **QUICK, **UNOPENED}
     inputs = [photo, model, mode]
     gr.Button(visible=False).click(
         explained(restore), [*inputs, whole], [picture, facts], api_name="restore", **settings

@@ -21,6 +21,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import gradio as gr
 import numpy as np
@@ -40,7 +41,12 @@ log = logging.getLogger(__name__)
 PHOTO_PIXELS = 4032 * 3024  # what a camera of 12 megapixels makes; the command line takes 40
 FACES = 20  # of one photo, the largest; each takes the time of a network
 UPLOAD_BYTES = 40_000_000  # a file
-UPLOAD_FILES = 4  # in one request, sent or named
+UPLOAD_FILES = 4  # that a request names, but for many photos at a time
+MANY_PHOTOS = 30  # restored at a time, and as many files in an upload
+MANY_BYTES = 160_000_000  # an upload; and of many photos, as they are unpacked, or no other is begun
+MANY_PIXELS = 10 * PHOTO_PIXELS  # the same
+MANY_SECONDS = 120  # the same
+ZIP_ENTRIES = 1000
 REQUESTS = 1000  # at the same time, answers that are being sent or waited for among them
 REQUESTS_OF_ONE = 100  # of these from one address
 QUERY_BYTES = 2000  # of an address, after its ?
@@ -60,12 +66,18 @@ SESSIONS = 1000  # visitors who are remembered
 KEPT_BYTES = 500_000_000  # of what all of them look at, in memory; the oldest goes first
 WAITING = 100  # requests
 WAITING_OF_ONE = 20  # of these from one address, a lane
+LIVE_SECONDS = 120  # that one visitor is live
+LIVE_IDLE = 5  # seconds without a frame until another one may be
+LIVE_BYTES, LIVE_PIXELS = 200_000, 640 * 640  # of a frame
 OPTIONS_MOST = {"steps": 200, "draws": 10, "noises": 20, "cells": 64, "levels": 50, "count": 64}  # of instruments
 
 # Two lanes, so that a restoration never waits behind an instrument of minutes; each runs one network at a time.
-QUICK = {"concurrency_id": "quick", "concurrency_limit": 1}
-SLOW = {"concurrency_id": "slow", "concurrency_limit": 1}
-UNOPENED = {"preprocess": False}  # for every event with a photo: Gradio's own preprocessing opens it with any format
+QUICK: dict[str, Any] = {"concurrency_id": "quick", "concurrency_limit": 1}
+SLOW: dict[str, Any] = {"concurrency_id": "slow", "concurrency_limit": 1}
+UNOPENED: dict[str, Any] = {
+    "preprocess": False
+}  # for every event with a photo: Gradio's own preprocessing opens it with any format
+ZIP_START = b"PK\x03\x04"
 EXAMPLES = "examples"  # their folder, which stays
 NOT_SENT = "This is no file that was sent to this page. Choose a photo, drop it, or take a picture."
 BUSY = "The page is busy, try again in a moment."
@@ -110,8 +122,12 @@ def read_photo(upload: object) -> Photo:
     """A gr.Image's value as it came -> the photo, which can be decoded; `UserError` in words otherwise."""
     if upload is None:
         raise UserError("Choose a photo first: drop one on the left, paste it, or take a picture.")
-    data = read_upload(upload)
-    photo = Photo(data, file_stem(Path(upload["path"]).stem))
+    return photo_of(read_upload(upload), file_stem(Path(upload["path"]).stem))
+
+
+def photo_of(data: bytes, name: str) -> Photo:
+    """A file's content -> the photo, which can be decoded; `UserError` in words otherwise."""
+    photo = Photo(data, name)
     return dataclasses.replace(photo, notes=photo.decoded().notes)
 
 
