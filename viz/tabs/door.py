@@ -30,6 +30,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from sparnet.errors import UserError
 from sparnet.images import check_first_bytes
+from sparnet.text import plain
 from viz.tabs import serving
 
 log = logging.getLogger(__name__)
@@ -380,13 +381,14 @@ class _Upload(route_utils.GradioUploadFile):
         self.head = b""  # its first bytes, until they are known to be a photo's
 
 
-def _check_kind(head: bytes) -> None:
-    """`MultiPartException` in words unless a file that begins so can be a photo, a ZIP or a file of edits."""
+def _check_kind(file: _Upload) -> None:
+    """`MultiPartException` in words unless the file, by its first bytes, can be a photo, a ZIP or a file of edits."""
+    head = file.head
     if not head.startswith(serving.ZIP_START) and not head.lstrip().startswith(b"{"):
         try:
             check_first_bytes(head)
         except UserError as error:
-            raise MultiPartException(str(error)) from error
+            raise MultiPartException(f"{plain((file.filename or '')[:80])}: {error}") from error
 
 
 class _Parser(route_utils.GradioMultiPartParser):
@@ -404,13 +406,13 @@ class _Parser(route_utils.GradioMultiPartParser):
         elif len(file.head) < 12:
             file.head += data[start:end][:12]
             if len(file.head) >= 12:
-                _check_kind(file.head)
+                _check_kind(file)
         super().on_part_data(data, start, end)
 
     def on_part_end(self) -> None:
         file = self._current_part.file
         if file is not None and len(file.head) < 12:
-            _check_kind(file.head)
+            _check_kind(file)
         super().on_part_end()
 
     async def parse(self):
