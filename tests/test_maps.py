@@ -231,7 +231,9 @@ def test_numbers_and_words_say_what_is_seen(mount, face, maps):
 def test_what_was_chosen_is_remembered_and_what_is_not_ours_is_ignored(mount, face):
     value = payload(*face[:2], face[2].alphas)
     page = mount(value)
+    page.locator("[name=scale]").focus()
     page.locator("[name=scale]").select_option("own")
+    expect(page.locator("[name=scale]")).to_be_focused()  # what is drawn anew leaves the keyboard where it is
     page.locator(".atlas [data-unit='body.1']").click()
     page.locator("dialog [name=colors]").select_option("cividis")
     kept = page.evaluate("localStorage['sparnet-maps']")
@@ -270,6 +272,9 @@ def test_features_are_asked_for_once_and_those_of_another_face_are_not_shown(mou
     strength = feature_strength(trace.features["encoder.0"])
     grey = np.repeat(np.round(255 * strength / strength.max()), 2, 0).repeat(2, 1)
     assert np.abs(large(page) - grey[..., None]).max() <= 1
+    given(page, "value", payload(*face[:2], trace.alphas, "next"))
+    page.locator(".atlas [data-unit='encoder.0']").click()
+    expect(page.get_by_role("button", name="Grey")).to_have_attribute("aria-pressed", "true")
 
 
 def test_channel_attention_is_bars_and_no_attention_a_sentence(mount):

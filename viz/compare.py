@@ -17,9 +17,9 @@ from PIL import Image, ImageDraw, ImageFont
 
 from sparnet.attention import mean_map, overlay
 from sparnet.faces import Face
-from sparnet.images import resize, to_grey, to_image
+from sparnet.images import resize, to_grey
 from sparnet.metrics import psnr, ssim
-from sparnet.restorer import Mode, Restorer, as_coloured, cut_face, side_in_photo
+from sparnet.restorer import Mode, Restorer, cut_face, picture_of, side_in_photo
 from sparnet.text import plain
 
 SHARP, SMALL = 128, 16  # pixels a side: what SPARNet's training faces were, and what they were reduced to
@@ -129,7 +129,7 @@ def restored_column(name: str, restorer: Restorer, face: OneFace, color: str = I
     degraded = face.degraded(size, small)
     start = perf_counter()
     trace = restorer.trace(degraded)
-    picture = as_coloured(to_image(trace.restored), degraded)  # on a GPU, this waits for it
+    picture = picture_of(trace.restored, degraded)  # on a GPU, this waits for it
     seconds = perf_counter() - start
     maps = {unit: mean_map(alpha) for unit, alpha in trace.alphas.items()}
     score, similarity = face.scores(picture) if small else (None, None)

@@ -58,13 +58,11 @@ def encoded(values: np.ndarray) -> dict:
 
 def _unit(name: str, alpha: Tensor) -> dict:
     mean = mean_map(alpha)
-    return {
-        "name": name,
-        "channels": alpha.shape[-3],
-        "numbers": asdict(MapNumbers.of(mean)),
-        "gates": alpha.float().flatten().tolist() if mean.size == 1 else None,  # of channel attention: no places
-        **encoded(mean),
-    }
+    unit = {"name": name, "channels": alpha.shape[-3], "numbers": asdict(MapNumbers.of(mean)), **encoded(mean)}
+    if mean.size == 1:  # channel attention, which knows no places
+        gates = alpha.float().flatten().tolist()
+        unit |= {"gates": gates, "range": [min(gates), max(gates)]}
+    return unit
 
 
 def _base64(array: np.ndarray) -> str:

@@ -58,8 +58,9 @@ function load() {
     element.append(make("p", { className: "notice" }, "This model has no attention maps: its units add all of their features."));
     return;
   }
-  const units = value.units.map((unit) => ({ ...unit, values: unit.gates ?? decoded(unit) }));
-  face = { ...value, units, top: Math.max(...units.map((unit) => (unit.gates ? Math.max(...unit.gates) : unit.range[1]))), tables: colorTables(value.tables) };
+  const units = value.units.map((unit) => ({ ...unit, values: decoded(unit) }));
+  face = { ...value, units, top: Math.max(...units.map(({ range }) => range[1])), tables: colorTables(value.tables) };
+  if (look.base === "features") look.base = "grey"; // they were of another face
   const strongest = units.filter((unit) => !unit.gates).sort((a, b) => b.numbers.std - a.numbers.std).slice(0, 3);
   dialog = make("dialog", { className: "maps", ariaLabel: "Attention maps", onkeydown: turn, onclick: leave });
   const all = make("button", { type: "button", className: "all", onclick: () => open() }, allOf());
@@ -86,8 +87,11 @@ function unitButton(unit, { over = false, detailed = false, caption = unit.name 
     onclick: () => open(unit), onkeydown: walk,
     onpointermove: (event) => tell(`${unit.name}: ${reading(event, map, unit)}`), onpointerleave: () => tell(""),
   }, map, make("b", {}, caption), make("small", {}, sizeOf(unit) + (detailed ? `, mean ${unit.numbers.mean.toFixed(3)}` : "")));
+  let painted = null;
   drawings.push({ node: button, draw: () => {
-    drawMap(canvas, unit, over ? { blend: "glow" } : {});
+    const wanted = `${look.colors} ${look.scale}`;
+    if (painted !== wanted) drawMap(canvas, unit, over ? { blend: "glow" } : {});
+    painted = wanted;
     button.ariaCurrent = String(unit === chosen());
   } });
   return button;
@@ -105,15 +109,19 @@ function atlas(detailed = false) {
       ...units.map((unit) => unitButton(unit, { detailed, caption: detailed ? unit.name : unit.name.split(".")[1] })))));
 }
 
-function scaleControls() {
+/** The scale of all maps: its ends and its warning; of: whose ends to show where each map has its own. */
+function scaleControls(of = () => null) {
   const options = Object.entries(SCALES).map(([key, [label]]) => [key, key === "top" ? `${label}, ${short(face.top)}` : label]);
   const select = choice("Scale", "scale", options, look.scale, (scale) => change({ scale }));
-  const node = make("div", { className: "legend" });
+  const bar = make("div");
+  const warning = make("p");
+  const node = make("div", { className: "legend" }, select, bar, warning);
   drawings.push({ node, draw: () => {
-    const ends = look.scale === "own" ? ["lowest", "highest"] : scaleOf(face.units[0]).map(short);
+    const own = look.scale === "own";
     select.lastChild.value = look.scale;
-    const warning = make("p", { className: look.scale === "own" ? "strong" : "" }, SCALES[look.scale][1]);
-    node.replaceChildren(select, colorBar(face.tables[look.colors], ...ends), warning);
+    bar.replaceChildren(colorBar(face.tables[look.colors], ...(own && !of() ? ["lowest", "highest"] : scaleOf(of()).map(short))));
+    warning.textContent = SCALES[look.scale][1];
+    warning.className = own ? "strong" : "";
   } });
   return node;
 }
@@ -125,10 +133,11 @@ function open(unit) {
   const close = make("button", { type: "button", ariaLabel: "Close", onclick: () => dialog.close() }, "\u00d7");
   const colors = choice("Colours", "colors", SEQUENTIAL.map((name) => [name, name]), look.colors, (name) => change({ colors: name }));
   const parts = unit
-    ? [large(), make("div", { className: "side" }, unitChoice(), ...overlayChoices(), colors, scaleControls(), numbers())]
+    ? [large(), make("div", { className: "side" }, unitChoice(), ...overlayChoices(), colors, scaleControls(chosen), numbers())]
     : [make("div", { className: "side" }, colors, scaleControls(), make("output")), atlas(true)];
   dialog.replaceChildren(make("div", { className: unit ? "one" : "all" }, make("header", {}, views, close), ...parts));
   if (!dialog.open) dialog.showModal();
+  views.querySelector("[aria-pressed=true]").focus();
   change({});
 }
 
@@ -152,7 +161,7 @@ function overlayChoices() {
 }
 
 function large() {
-  const canvas = mapCanvas(1, " ");
+  const canvas = mapCanvas(1, described(chosen()));
   const strength = mapCanvas(1);
   const pictures = Object.fromEntries(BASES.map(([base]) => [base, base === "features" ? strength : picture(base)]));
   const value = make("output");
@@ -254,14 +263,15 @@ function drawMap(canvas, unit, { opacity, blend }) {
     return paint(canvas, unit.values, colors, [low, high], { opacity, blend });
   }
   const size = unit.gates.length;
-  const sorted = unit.gates.toSorted((a, b) => b - a);
-  const reaches = (gate, row) => (gate - low) / Math.max(high - low, 1e-12) >= 1 - (row + 1) / size;
+  const gates = unit.gates.toSorted((a, b) => b - a);
+  const height = (gate) => (size * (gate - low)) / Math.max(high - low, 1e-12);
+  const bars = Float32Array.from({ length: size * size }, (_, i) => (size - Math.floor(i / size) <= height(gates[i % size]) + 1 ? gates[i % size] : NaN));
   canvas.width = canvas.height = size;
-  paint(canvas, Float32Array.from({ length: size * size }, (_, i) => (reaches(sorted[i % size], Math.floor(i / size)) ? sorted[i % size] : NaN)), colors, [low, high]);
+  paint(canvas, bars, colors, [low, high]);
 }
 
 function scaleOf(unit) {
-  if (look.scale === "own") return unit.gates ? [Math.min(...unit.gates), Math.max(...unit.gates)] : unit.range;
+  if (look.scale === "own") return unit.range;
   return [0, look.scale === "top" ? face.top : 1];
 }
 
@@ -278,8 +288,8 @@ function sizeOf(unit) {
 }
 
 function described(unit) {
-  if (unit.gates) return `${unit.name}: ${unit.gates.length} channels, their attention from ${short(Math.min(...unit.gates))} to ${short(Math.max(...unit.gates))}`;
-  return `${unit.name}: attention from ${unit.range.map(short).join(" to ")}, highest at the ${brightest(unit)}`;
+  const where = unit.gates ? `, ${unit.gates.length} channels` : `, highest at the ${brightest(unit)}`;
+  return `${unit.name}: attention from ${unit.range.map(short).join(" to ")}${where}`;
 }
 
 /** In which ninth of the map its mean is highest, in words. */

@@ -72,7 +72,7 @@ function colorBar(colors, low, high) {
   return make("div", { className: "scale" }, low, bar, high);
 }
 
-/** caption, {value: text} -> a <select>; change(value). */
+/** [value, text] -> a <select> with its caption; change(value). */
 function choice(caption, name, options, chosen, change, title = "") {
   const select = make("select", { name, title, onchange: () => change(select.value) });
   for (const [value, text] of options) select.append(new Option(text, value, false, value === chosen));

@@ -57,6 +57,7 @@ class Opened:
     restored: tuple[RestoredFace | None, ...]  # the same faces; None: it could not be, or was not asked for
     detector: str
     notes: tuple[str, ...]
+    engine: str = ""  # what ran the network, in which precision
     seconds: float = 0.0
     index: int = 0  # the face that is looked at
     left_out: frozenset[int] = frozenset()  # faces that stay as they were in the photo
@@ -132,6 +133,7 @@ class Opened:
         return {
             "model": self.model,
             "device": device_name(),
+            "engine": self.engine,
             "mode": self.mode,
             "seconds": round(self.seconds, 2),
             "detector": self.detector,
@@ -200,6 +202,7 @@ def opened(
         tuple(restoration.faces) if whole else tuple(made.get(id(face)) for face in faces),
         detector,
         tuple(dict.fromkeys(map(without_paths, [*photo.notes, *notes, *found, *restoration.notes]))),
+        restoration.engine,
         perf_counter() - start,
         wanted[0] if number is not None else 0,
     )

@@ -389,7 +389,8 @@ def _files(now: Opened, kinds: list[str], strength: float, badge: bool) -> dict[
 def _status(now: Opened) -> str:
     """One line of facts, what the visitor must know, and the notes folded away."""
     count = len(now.faces)
-    facts = [f"{count} face{'s' * (count != 1)}", now.model, device_name(), f"{now.seconds:.1f} s", now.detector]
+    runs = [device_name(), now.engine, f"{now.seconds:.1f} s"] if count else [device_name()]
+    facts = [f"{count} face{'s' * (count != 1)}", now.model, *runs, now.detector]
     line = "<p class='facts'>" + " · ".join(map(html.escape, facts)) + "</p>"
     if not count:
         why = (
