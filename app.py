@@ -16,8 +16,10 @@ import gradio as gr
 from sparnet.errors import UserError
 from viz.tabs import compare, hosting, inside, live, many, models, programs, restore, serving
 from viz.tabs.door import Page
+from viz.tabs.serving import explained
 from viz.tabs.theme import CSS, theme
 
+TABS = ("restore", "inside", "compare", "live", "many")
 TITLE = "Face SPARNet: restore a face, see its attention"
 HEAD = """<h1>See where a face restorer looks</h1>
 <p>Each unit of SPARNet learns where to let its features through: eyes, nose, mouth, without a label.</p>"""
@@ -46,6 +48,20 @@ def build() -> gr.Blocks:
         settings = {"api_visibility": "private", **serving.QUICK}
         taken = camera.select(bench.take, bench.remembered, bench.outputs, show_progress_on=bench.stage, **settings)
         taken.then(lambda: gr.Tabs(selected="restore"), None, tabs, show_progress="hidden", api_visibility="private")
+
+        def arrive(request: gr.Request, progress=gr.Progress()):  # noqa: B008  Gradio looks for this default
+            """What a link asks for: ?tab=inside&instrument=ablation&unit=body.3&example=astronaut"""
+            asked = request.query_params
+            made = bench.example_named(asked["example"], progress) if "example" in asked else {}
+            if "instrument" in asked or "unit" in asked:
+                made |= looked.open_at(asked.get("instrument"), asked.get("unit"))
+                value = {"value": made[bench.maps]} if bench.maps in made else {}
+                made[bench.maps] = gr.update(unit=asked.get("unit"), **value)
+            if asked.get("tab") in TABS:
+                made[tabs] = gr.Tabs(selected=asked["tab"])
+            return made or gr.skip()
+
+        page.load(explained(arrive), None, [tabs, *bench.outputs, *looked.opening], show_progress="hidden", **settings)
     return page
 
 
