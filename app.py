@@ -7,13 +7,17 @@ import argparse
 import os
 import signal
 import sys
+from importlib import import_module
+from importlib.util import find_spec
 
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # before Gradio is imported, which reads it
+if find_spec("spaces"):
+    import_module("spaces")  # before PyTorch, which it makes ready for ZeroGPU
 
 import gradio as gr
 
 from sparnet.errors import UserError
-from viz.tabs import compare, hosting, inside, models, programs, restore, serving
+from viz.tabs import compare, hosting, inside, models, programs, restore, serving, zero
 from viz.tabs.door import Page
 from viz.tabs.theme import CSS, theme
 
@@ -40,6 +44,7 @@ def build() -> gr.Blocks:
             lambda: gr.Tabs(selected="inside"), None, tabs, show_progress="hidden", api_visibility="private"
         )
         tab.take_from(shown, chosen, inside_tab.select, opened.then)
+    zero.lend(page)
     return page
 
 
@@ -67,7 +72,7 @@ def main() -> None:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
     hosting.fetch_models()
-    models.allow_hub(options.allow_hub or ["*"] * (options.host in models.LOCAL_HOSTS))
+    models.allow_hub(zero.prepare(options.allow_hub or ["*"] * (options.host in models.LOCAL_HOSTS)))
     signal.signal(signal.SIGTERM, stop)
     with serving.own_folder() as files:
         os.environ["GRADIO_TEMP_DIR"] = str(files)  # uploads and results of this server alone, gone when it ends

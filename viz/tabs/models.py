@@ -7,6 +7,7 @@ Never a path: visitors have no files here.
 
 import asyncio
 import logging
+import os
 import threading
 import time
 from collections.abc import Callable
@@ -130,6 +131,11 @@ async def arrival(names: object) -> None:
             await asyncio.gather(asyncio.wrap_future(_begin(name.strip())), return_exceptions=True)
 
 
+def keep(name: str) -> None:
+    """Load a model of the host's or the table's now, in this thread, and for good; `UserError` if that cannot be."""
+    _shelf.put(name, _load_here(name))
+
+
 def _begin(name: str) -> "Load":
     if name in _offered or name in MODELS:
         return _shelf.begin(name, _load_here, fetched=False)
@@ -183,14 +189,26 @@ class Load(Future[Loaded]):
 
     fetched: bool  # from the Hub, for a visitor
     failed: float | None = None  # when, in seconds of the monotonic clock
+    kept: bool = False  # whatever else is loaded
 
 
 class Shelf:
     """Models by name: each is loaded once, however many ask for it, and the last few are kept."""
 
     def __init__(self):
-        self._lock = threading.Lock()
+        self._unlock()
         self._loads: dict[str, Load] = {}  # the last used is the last
+        os.register_at_fork(after_in_child=self._unlock)  # another thread may hold it, which the child has not
+
+    def _unlock(self) -> None:
+        self._lock = threading.Lock()
+
+    def put(self, name: str, loaded: Loaded) -> None:
+        """Keep a model that is loaded already, whatever comes after it."""
+        load = Load()
+        load.fetched, load.kept = False, True
+        load.set_result(loaded)
+        self._loads[name] = load
 
     def begin(self, name: str, load: Callable[[str], Loaded], fetched: bool) -> Load:
         """`load(name)` in a thread of its own, unless it is there already; `UserError` if too many are being fetched.
@@ -219,7 +237,8 @@ class Shelf:
             future.set_exception(error)
             return
         with self._lock:
-            kept = [name for name, other in self._loads.items() if other.done() and other.failed is None]
+            there = [load for load in self._loads.items() if load[1].done() and load[1].failed is None]
+            kept = [name for name, other in there if not other.kept]
             for name in kept[: len(kept) + 1 - KEPT_MODELS]:
                 del self._loads[name]
         future.set_result(loaded)
