@@ -17,7 +17,7 @@ if find_spec("spaces"):
 import gradio as gr
 
 from sparnet.errors import UserError
-from viz.tabs import compare, hosting, inside, models, programs, restore, serving, zero
+from viz.tabs import compare, hosting, inside, models, programs, restore, serving, tools, zero
 from viz.tabs.door import Page
 from viz.tabs.theme import CSS, theme
 
@@ -72,7 +72,8 @@ def main() -> None:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
     hosting.fetch_models()
-    models.allow_hub(zero.prepare(options.allow_hub or ["*"] * (options.host in models.LOCAL_HOSTS)))
+    models.allow_hub(options.allow_hub or ["*"] * (options.host in models.LOCAL_HOSTS))
+    zero.prepare()
     signal.signal(signal.SIGTERM, stop)
     with serving.own_folder() as files:
         os.environ["GRADIO_TEMP_DIR"] = str(files)  # uploads and results of this server alone, gone when it ends
@@ -94,6 +95,7 @@ def serve(host: str, port: int) -> None:
             theme=theme(),
             css_paths=list(CSS),
             footer_links=["api"],
+            mcp_server=tools.offered(),
         )
     except OSError as error:
         if "port" not in str(error):

@@ -89,14 +89,5 @@ def test_elsewhere_nothing_changes(page, monkeypatch):
     before = [event.fn for event in page.fns.values()]
     zero.lend(page)
     assert [event.fn for event in page.fns.values()] == before
-    assert zero.prepare(["owner/*"]) == ["owner/*"]
-
-
-def test_a_model_that_is_kept_is_never_unloaded(monkeypatch):
-    monkeypatch.setattr(models, "_shelf", models.Shelf())
-    monkeypatch.setattr(models, "_load_here", lambda name: name)
-    monkeypatch.setattr(models, "KEPT_MODELS", 1)
-    models.keep("sparnet-tiny")
-    for name in ("sparnet", "sparnet-hd"):
-        assert models.named(name) == name
-    assert list(models._shelf._loads) == ["sparnet-tiny", "sparnet-hd"]
+    monkeypatch.setattr(models, "use", None)
+    zero.prepare()

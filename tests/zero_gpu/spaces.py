@@ -10,6 +10,7 @@ import functools
 import multiprocessing
 import os
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 if "torch" in sys.modules or "gradio" in sys.modules:
     raise RuntimeError("CUDA has been initialized before importing the `spaces` package.")
@@ -38,6 +39,10 @@ def GPU(task=None, *, duration=60):
     def serve(given, answers):
         global _forked
         _forked = True
+        with ThreadPoolExecutor(1) as executor:  # as there, not in a copy of the thread that forked
+            executor.submit(answer_all, given, answers).result()
+
+    def answer_all(given, answers):
         while True:
             arguments, named = given.get()
             try:

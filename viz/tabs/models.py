@@ -31,7 +31,7 @@ from viz.tabs.fetching import fetch_public
 
 log = logging.getLogger(__name__)
 
-DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"  # that models are loaded onto
 LOCAL_HOSTS = ("127.0.0.1", "localhost", "::1")  # where visitor and host are one
 LOADING = {"concurrency_limit": None, "api_visibility": "private"}  # for events that do nothing but `arrival`
 KEPT_MODELS = 3  # in memory; a SPARNetHD takes 350 MB
@@ -131,9 +131,10 @@ async def arrival(names: object) -> None:
             await asyncio.gather(asyncio.wrap_future(_begin(name.strip())), return_exceptions=True)
 
 
-def keep(name: str) -> None:
-    """Load a model of the host's or the table's now, in this thread, and for good; `UserError` if that cannot be."""
-    _shelf.put(name, _load_here(name))
+def use(shelf: "Shelf", device: str) -> None:
+    """From now on, models are those of this shelf, and others are loaded onto that device."""
+    global _shelf, DEVICE
+    _shelf, DEVICE = shelf, device
 
 
 def _begin(name: str) -> "Load":
@@ -189,7 +190,6 @@ class Load(Future[Loaded]):
 
     fetched: bool  # from the Hub, for a visitor
     failed: float | None = None  # when, in seconds of the monotonic clock
-    kept: bool = False  # whatever else is loaded
 
 
 class Shelf:
@@ -203,11 +203,11 @@ class Shelf:
     def _unlock(self) -> None:
         self._lock = threading.Lock()
 
-    def put(self, name: str, loaded: Loaded) -> None:
-        """Keep a model that is loaded already, whatever comes after it."""
+    def put(self, name: str) -> None:
+        """Load a model of the host's or the table's in this thread; `UserError` if that cannot be."""
         load = Load()
-        load.fetched, load.kept = False, True
-        load.set_result(loaded)
+        load.fetched = False
+        load.set_result(_load_here(name))
         self._loads[name] = load
 
     def begin(self, name: str, load: Callable[[str], Loaded], fetched: bool) -> Load:
@@ -237,8 +237,7 @@ class Shelf:
             future.set_exception(error)
             return
         with self._lock:
-            there = [load for load in self._loads.items() if load[1].done() and load[1].failed is None]
-            kept = [name for name, other in there if not other.kept]
+            kept = [name for name, other in self._loads.items() if other.done() and other.failed is None]
             for name in kept[: len(kept) + 1 - KEPT_MODELS]:
                 del self._loads[name]
         future.set_result(loaded)

@@ -3,7 +3,7 @@
 models and detector, loaded at the start -> lend: an event of a lane -> arguments, pickled -> a forked worker -> answer
 
 A worker is a copy of this process as it was when the worker began, so a handler's answer is all that comes back of it.
-Anywhere else, a plain GPU or CPU, nothing here does anything.
+What is in no lane, as the camera, runs on the CPU. Anywhere but on ZeroGPU nothing here does anything.
 """
 
 import functools
@@ -27,6 +27,7 @@ from viz.tabs.serving import QUICK, SLOW
 log = logging.getLogger(__name__)
 
 SECONDS = {QUICK["concurrency_id"]: 20, SLOW["concurrency_id"]: 60}  # for which a lane's events borrow a GPU
+_lent = models.Shelf()  # the models of the workers
 
 
 def is_here() -> bool:
@@ -34,22 +35,17 @@ def is_here() -> bool:
     return "spaces" in sys.modules and os.environ.get("SPACES_ZERO_GPU", "").lower() in ("1", "t", "true")
 
 
-def prepare(patterns: list[str]) -> list[str]:
-    """Load what a worker will need, in this thread, whose CUDA `spaces` emulates; -> the Hub ids still to be allowed.
-
-    None: a model that a visitor names would be loaded into a worker and lost with it.
-    """
+def prepare() -> None:
+    """Load what a worker will need, in this thread, whose CUDA `spaces` emulates."""
     if not is_here():
-        return patterns
+        return
     find_detector()
     for name in models.models_here():
         try:
-            models.keep(name)
+            _lent.put(name)
         except UserError as error:
             log.error("%s", error)
-    if patterns:
-        log.warning("On ZeroGPU visitors type no Hub ids. Name the models to offer in SPARNET_FETCH.")
-    return []
+    models.use(models.Shelf(), "cpu")
 
 
 def lend(page: gr.Blocks) -> None:
@@ -64,6 +60,7 @@ def lend(page: gr.Blocks) -> None:
 
     @sys.modules["spaces"].GPU(duration=seconds)
     def work(number: int, given: bytes) -> bytes:
+        models.use(_lent, "cuda")
         arguments, named = _loaded(given, page)
         return _pickled(handlers[number](*arguments, **named), page)
 
