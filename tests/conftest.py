@@ -13,6 +13,8 @@ from sparnet import checkpoints
 
 __all__ = ["local_hub"]
 
+os.environ.setdefault("SPARNET_ENGINE", "torch")  # to compile each test's own small network takes longer than to run it
+
 
 @pytest.fixture(autouse=True, scope="session")
 def nothing_fetched(tmp_path_factory):

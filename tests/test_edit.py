@@ -10,6 +10,7 @@ import pytest
 import torch
 from PIL import Image, ImageColor
 
+from sparnet.checkpoints import fingerprint
 from sparnet.errors import UserError
 from sparnet.images import to_image
 from sparnet.model import SPARNet, SPARNetConfig
@@ -19,7 +20,6 @@ from viz.instruments.edit import (
     Edit,
     apply,
     edited,
-    fingerprint,
     from_json,
     load,
     painted,
@@ -149,20 +149,23 @@ def test_a_mask_in_a_file_is_a_grey_png_that_anything_reads():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda data: data.update(format="edits"), "no edits of attention"),
-        (lambda data: data.update(version=2), "has version 2; this program reads 1"),
-        (lambda data: data.pop("version"), "has version None"),
-        (lambda data: data.update(model="tiny"), "the file has no model"),
+        (lambda data: data.update(format="edits"), "no edits as they are saved here: format: Input should be"),
+        (lambda data: data.update(version=2), "version: Input should be 1"),
+        (lambda data: data.pop("version"), "version: Field required"),
+        (lambda data: data.update(model="tiny"), "model: Input should be"),
         (lambda data: data["model"].update(sha256="0" * 64), "painted for other weights than those of tiny: for tiny"),
-        (lambda data: data.update(edits={}), "the file has no edits, or not as"),
-        (lambda data: data.update(edits=data["edits"] * 65), "at most 64 edits; these are 65"),
-        (lambda data: data.update(edits=[1]), "edit 1 is not an object"),
+        (lambda data: data.update(edits={}), "edits: Input should be a valid array"),
+        (lambda data: data.update(edits=data["edits"] * 65), "at most 64 items"),
+        (lambda data: data.update(edits=[1]), r"edits\.0: Input should be an object"),
         (lambda data: data["edits"][0].update(unit="body.9"), r"no attention in body\.9"),
-        (lambda data: data["edits"][0].update(unit=["body.0"]), "edit 1 has no unit"),
+        (lambda data: data["edits"][0].update(unit=["body.0"]), r"edits\.0\.unit: Input should be a valid string"),
         (lambda data: data["edits"][0].update(map=[16, 16]), r"map of \[16, 16\]; that of body.0 is \[8, 8\]"),
-        (lambda data: data["edits"][0].update(strength=2), "strength of edit 1 is 2"),
-        (lambda data: data["edits"][0].update(strength=True), "strength of edit 1 is True"),
-        (lambda data: data["edits"][0].update(strength=float("nan")), "strength of edit 1 is nan"),
+        (
+            lambda data: data["edits"][0].update(strength=2),
+            r"edits\.0\.strength: Input should be less than or equal to 1",
+        ),
+        (lambda data: data["edits"][0].update(strength=True), r"edits\.0\.strength: Input should be a valid number"),
+        (lambda data: data["edits"][0].update(strength=float("nan")), r"edits\.0\.strength: Input should be"),
         (lambda data: data["edits"][0].update(mask="no base 64"), "mask of edit 1 is not an 8-bit grey PNG"),
         (lambda data: data["edits"][0].update(mask=b64encode(b"GIF89a").decode()), "not an 8-bit grey PNG"),
         (lambda data: data["edits"][0].update(mask=data["edits"][0]["mask"][:64]), "not an 8-bit grey PNG"),
@@ -182,9 +185,9 @@ def test_a_file_that_does_not_fit_is_refused_with_its_reason(change, message):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("{", "not JSON"),
-        (b"\xff\xfe", "not JSON"),
-        ("[" * 10**5, "not JSON"),
+        ("{", "Invalid JSON"),
+        (b"\xff\xfe", "Invalid JSON"),
+        ("[" * 10**5, "Invalid JSON"),
         ("[]", "no edits"),
         ("0" * 9_000_000, "8 MB"),
     ],
