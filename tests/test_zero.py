@@ -38,7 +38,7 @@ def test_a_photo_is_restored_in_the_worker_as_it_is_anywhere(space):
     photo, facts = client.predict(handle_file(ASTRONAUT), "sparnet-tiny", "simulate", api_name="/restore")
     expected = Restorer(load_model("sparnet-tiny"))(skimage.data.astronaut(), "simulate").photo
     np.testing.assert_array_equal(images.load(photo), expected)
-    assert len(facts["faces"]) == 1
+    assert (len(facts["faces"]), facts["device"]) == (1, "a GPU that is lent")
     assert borrowed.read_text().split() == ["20"]
 
 

@@ -2,8 +2,8 @@
 
 decorated function -> arguments, pickled -> a worker, forked when first needed and used again -> its answer, pickled
 
-Outside a worker there is no GPU: a convolution raises there, once a function was decorated. What a worker leaves in
-memory stays there. Of its errors only `gr.Error` is passed on. Every call is a line in the file $BORROWED.
+"cuda" is the CPU, but outside a worker a convolution with a weight that was moved to it raises, as there. What a worker
+leaves in memory stays there. Of its errors only `gr.Error` is passed on. Every call is a line in the file $BORROWED.
 """
 
 import functools
@@ -15,25 +15,44 @@ from concurrent.futures import ThreadPoolExecutor
 if "torch" in sys.modules or "gradio" in sys.modules:
     raise RuntimeError("CUDA has been initialized before importing the `spaces` package.")
 
+import torch  # noqa: E402  it is imported and patched here there, too
+
 _context = multiprocessing.get_context("fork")
 _forked = False
+_lent: set[int] = set()  # where the tensors on the GPU are
+_to, _empty, _convolution = torch.Tensor.to, torch.empty, torch.nn.functional.conv2d
+
+
+def _on_gpu(values) -> bool:
+    return any(isinstance(value, str | torch.device) and str(value).startswith("cuda") for value in values)
+
+
+def _moved(tensor, *given, **named):
+    if not _on_gpu([*given, *named.values()]):
+        return _to(tensor, *given, **named)
+    given = ["cpu" if _on_gpu([value]) else value for value in given]
+    moved = _to(tensor, *given, **{name: "cpu" if _on_gpu([value]) else value for name, value in named.items()})
+    _lent.add(moved.data_ptr())
+    return moved
+
+
+def _convolved(given, weight, *rest, **named):
+    if not _forked and weight.data_ptr() in _lent:
+        raise RuntimeError("There is no GPU in this process.")
+    return _convolution(given, weight, *rest, **named)
+
+
+torch.cuda.is_available, torch.cuda.get_device_name = lambda: True, lambda *_: "a GPU that is lent"
+torch.Tensor.to = _moved
+torch.empty = lambda *given, device=None, **named: _empty(*given, device=None if _on_gpu([device]) else device, **named)
+torch.nn.functional.conv2d = _convolved
 
 
 def GPU(task=None, *, duration=60):
     if task is None:
         return functools.partial(GPU, duration=duration)
     import gradio
-    import torch
 
-    convolution = torch.nn.functional.conv2d
-
-    def emulated(*arguments, **named):
-        if not _forked:
-            raise RuntimeError("There is no GPU in this process.")
-        return convolution(*arguments, **named)
-
-    torch.nn.functional.conv2d = emulated
-    torch.nn.modules.conv.F.conv2d = emulated
     workers = []
 
     def serve(given, answers):
