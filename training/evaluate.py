@@ -165,13 +165,14 @@ def main(
         check_outside(file, [data, *(Path(labelled(str(folder))[1]) for folder in restored)])
     check_targets(targets, [])
     state = process_state()
+    device = state.device or "cpu"
     index = index_pictures([data])
     people = identities([item.within for item in index.items], identities_by) if identities_by else None
-    judges = choose(lpips, landmarks, identity, detector, regions, rgb, truncate, state.device)
+    judges = choose(lpips, landmarks, identity, detector, regions, rgb, truncate, device)
     trial = settle(model, restored, index, limit, chosen, degradation, size, judges, seed, people, crop)
     check_targets(targets, inputs_of(index, trial, model, [lpips, landmarks, identity, detector, inception]))
     names = [method.name for method in trial.methods]
-    distances = InceptionDistances(names, inception, state.device) if fid or inception else None
+    distances = InceptionDistances(names, inception, device) if fid or inception else None
     scored = index._replace(items=list(trial.items))
     found = evaluate(trial, scored, data.absolute().name, json_file, resume, distances)
     if found is not None:

@@ -11,7 +11,7 @@ import time
 import torch
 
 from training.losses import PIXEL
-from training.networks import build
+from training.networks import build, channels_last
 from training.recipes import Precision, Recipe
 
 TIMED_FACES = 4  # the ratio of the two hardly depends on the batch
@@ -32,13 +32,13 @@ def choose_precision(recipe: Recipe, device: torch.device) -> tuple[Precision, s
     if device.type == "cuda":
         return "bf16", "this GPU computes in it"
     seconds = time_steps(recipe, device)
-    choice = min(seconds, key=seconds.get)
+    choice = min(seconds, key=lambda name: seconds[name])
     return choice, ", ".join(f"{name} takes {value:.2f} s" for name, value in seconds.items()) + " for a small step"
 
 
 def time_steps(recipe: Recipe, device: torch.device) -> dict[Precision, float]:
     """Seconds of the pixel loss and its gradient on a few faces, either way: the best of some rounds taken in turns."""
-    model = build(recipe).to(device, memory_format=torch.channels_last)
+    model = channels_last(build(recipe)).to(device)
     side, loss = recipe.model.size, PIXEL[recipe.loss]
     faces = torch.zeros(min(TIMED_FACES, recipe.batch_size), 3, side, side, device=device)
     faces = faces.contiguous(memory_format=torch.channels_last)
