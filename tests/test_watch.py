@@ -7,12 +7,10 @@ import numpy as np
 import pytest
 import skimage.data
 import torch
-from accelerate.state import AcceleratorState
 from PIL import Image
+from runs import GAN, RECIPE, SMALL, another, job
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from test_data import write_folder
-from test_gan import RECIPE as GAN
-from test_training import RECIPE, SMALL, job
 
 from sparnet import SPARNet, images, load_model
 from sparnet.attention import atlas_figure
@@ -132,7 +130,7 @@ def test_a_resumed_run_draws_the_curves_of_the_whole(faces, tmp_path):
     whole, parted = (job(faces, tmp_path / name, validate=faces, log_every=1) for name in ("whole", "parted"))
     train(RECIPE, whole)
     for task in (replace(parted, max_minutes=0.0), replace(parted, resume=True)):
-        AcceleratorState._reset_state(reset_partial_state=True)
+        another()
         train(RECIPE, task)
     then, now = (load_checkpoint(task.out, pytest.fail)["history"] for task in (whole, parted))
     assert now == then
