@@ -13,7 +13,7 @@ os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # before Gradio is i
 import gradio as gr
 
 from sparnet.errors import UserError
-from viz.tabs import compare, inside, models, programs, restore, serving
+from viz.tabs import compare, hosting, inside, models, programs, restore, serving
 from viz.tabs.door import Page
 from viz.tabs.theme import CSS, theme
 
@@ -66,6 +66,7 @@ def main() -> None:
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
+    hosting.fetch_models()
     models.allow_hub(options.allow_hub or ["*"] * (options.host in models.LOCAL_HOSTS))
     signal.signal(signal.SIGTERM, stop)
     with serving.own_folder() as files:

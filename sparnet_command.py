@@ -1,6 +1,6 @@
 """The command `sparnet` of the installed package: one name for every verb.
 
-    sparnet look | train | evaluate | app ...          ->  python -m viz | training.train | training.evaluate | app ...
+    sparnet look | train | study | evaluate | app ...  ->  python -m viz | training.train | training.study | ...
     sparnet restore | models | convert | publish ...   ->  python -m sparnet ...
 
 It lies above the packages, as app.py does, and imports one only when it knows which: PyTorch reads the environment when
@@ -13,6 +13,7 @@ import sys
 VERBS = {  # name: module, what it does
     "look": ("viz", "Look inside, by one instrument or all; `sparnet look --help` lists them."),
     "train": ("training.train", "Train a recipe of the SPARNet family."),
+    "study": ("training.study", "Train and measure every row of a table of the paper."),
     "evaluate": ("training.evaluate", "Score models and other programs' pictures on the same degraded faces."),
     "app": ("app", "Open the page in the browser."),
 }

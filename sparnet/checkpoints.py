@@ -4,7 +4,7 @@
     folder, Hub repo id -> config.json + model.safetensors (sparnet.hub) +-> SPARNet, eval mode, on the device
     released .pth -> convert_released -> our names, config inferred ----+
 
-The authors' weights are CC BY-NC-SA 4.0 (non-commercial) and are not bundled.
+The authors' weights are CC BY-NC-SA 4.0 (non-commercial) and are not bundled; sparnet.fetch gets them.
 """
 
 import re
@@ -17,6 +17,7 @@ from typing import Any
 from zipfile import BadZipFile, ZipFile, is_zipfile
 
 import torch
+from huggingface_hub import constants
 from torch import Tensor
 
 from sparnet.errors import UserError
@@ -54,8 +55,13 @@ class ModelEntry:
 
     @property
     def path(self) -> Path:
-        """A folder of our format if bundled, otherwise the released .pth, which has to be put there."""
-        return BUNDLED / self.name if self.bundled else BUNDLED / "released" / self.source.rsplit("/", 1)[-1]
+        """A folder of our format if bundled, otherwise the released .pth: put there by hand, or where `fetch` does."""
+        if self.bundled:
+            return BUNDLED / self.name
+        by_hand = BUNDLED / "released" / self.source.rsplit("/", 1)[-1]
+        return (
+            by_hand if by_hand.is_file() else Path(constants.HF_HUB_CACHE).with_name("sparnet-released") / by_hand.name
+        )
 
     @property
     def weights(self) -> Path:
@@ -127,13 +133,12 @@ def load_model(source: str | Path, device: str | torch.device = "cpu", revision:
     commit hash: a branch may change under you. Every key must fit; nothing is read by running code.
     """
     device, name, path = _device(device), str(source), Path(source)
-    is_repo = name not in MODELS and not path.exists() and re.fullmatch(r"[\w.-]+/[\w.-]+(?<!\.pth)", name)
-    if is_repo:
+    if is_repo_id(name):
         return SPARNet.from_pretrained(name, revision=revision, map_location=device)
     if revision is not None:
         raise UserError(f"{name} is not a Hub repo and has no revision {revision!r}: leave revision out.")
     if name in MODELS:
-        return _load_entry(MODELS[name], device)
+        return load_entry(MODELS[name], _present(MODELS[name]), device)
     if name and path.is_dir():
         return SPARNet.from_pretrained(path, map_location=device)
     if path.suffix == ".pth" and path.is_file():
@@ -142,7 +147,17 @@ def load_model(source: str | Path, device: str | torch.device = "cpu", revision:
         raise UserError(
             f"{name} is not a released .pth file. For {WEIGHTS} give its folder, which has config.json too."
         )
-    raise UserError(
+    raise unknown_model(name)
+
+
+def is_repo_id(name: str) -> bool:
+    """Whether `load_model` takes it for owner/name on the Hub."""
+    known = name in MODELS or Path(name).exists()
+    return not known and re.fullmatch(r"[\w.-]+/[\w.-]+(?<!\.pth)", name) is not None
+
+
+def unknown_model(name: str) -> UserError:
+    return UserError(
         f"There is no model {name!r}. Known are {', '.join(MODELS)}; a folder, a .pth file or a Hub repo id "
         "(owner/name) would do as well."
     )
@@ -158,15 +173,20 @@ def weights_file(source: str, revision: str | None = None) -> Path:
     return fetch_model(source, revision, local_files_only=True) / WEIGHTS
 
 
-def _load_entry(entry: ModelEntry, device: torch.device) -> SPARNet:
-    weights = entry.weights
-    if not weights.is_file():
-        if entry.bundled:
-            raise UserError(f"{weights}, a part of this project, is not there: {REMEDY}.")
-        raise UserError(
-            f"{entry.name} is the authors' model and is not bundled (licence: {entry.licence}). If that suits you, "
-            f"download {entry.source} and save it as {entry.path}."
-        )
+def _present(entry: ModelEntry) -> Path:
+    """The entry's weights file; `UserError` says how to get it if it is not here."""
+    if entry.weights.is_file():
+        return entry.weights
+    if entry.bundled:
+        raise UserError(f"{entry.weights}, a part of this project, is not there: {REMEDY}.")
+    raise UserError(
+        f"{entry.name} is the authors' model and is not bundled (licence: {entry.licence}). If that suits you, "
+        f"`python -m sparnet fetch {entry.name}` downloads it; or save {entry.source} as {entry.path}."
+    )
+
+
+def load_entry(entry: ModelEntry, weights: Path, device: str | torch.device = "cpu") -> SPARNet:
+    """The table's model from that file, in eval mode; `UserError` unless it is whole, of the known hash and shape."""
     if entry.sha256:
         actual = sha256_of(weights)
         if actual != entry.sha256:

@@ -2,6 +2,7 @@
 
     python -m sparnet restore IN OUT    photo -> PNG with its faces restored; folder -> folder
     python -m sparnet models            what there is, what it is worth, where it is from
+    python -m sparnet fetch MODEL       the authors' weights, or a Hub repo's, after showing their licence
     python -m sparnet convert | publish released .pth -> our format -> the Hub
 
 Exit 0 when done, 2 after one line on stderr when the user can put something right.
@@ -25,6 +26,7 @@ from huggingface_hub.errors import HFValidationError
 from tqdm import tqdm
 
 from sparnet import command, images
+from sparnet import fetch as fetching
 from sparnet.checkpoints import DEFAULT_MODEL, MODELS, REMEDY, load_model
 from sparnet.errors import UserError
 from sparnet.faces import find_detector
@@ -35,6 +37,7 @@ from sparnet.files import (
     make_folder,
     plain_name,
     save_bytes,
+    sha256_of,
     unique_names,
 )
 from sparnet.folders import pictures_in
@@ -148,13 +151,32 @@ def models() -> None:
         millions = f"{params / 1e6:.2f} M"
         print(f"{entry.name:<{wide}}{size:<10}{config.attention:<11}{len(config.units()):<7}{millions:<9}{kind}")
         present = entry.weights.is_file()
-        weights = str(entry.path) if present else f"not here; download {entry.source} and save it as {entry.path}"
+        weights = str(entry.path) if present else f"not here; `python -m sparnet fetch {entry.name}` downloads them"
         if entry.bundled and not present:
             weights = f"{entry.path} is missing; {REMEDY}"
         lines = {"score": entry.scores, "licence": entry.licence, "weights": weights, "note": entry.note}
         for label, text in lines.items():
             if text:
                 print(f"    {label + ':':<10}{text}")
+
+
+@app.command()
+def fetch(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="A name of `models`, or a Hub repo, owner/name.")],
+    revision: Annotated[str | None, typer.Option(help="Commit, tag or branch of a Hub repo.")] = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Accept the licence and do not ask.")] = False,
+) -> None:
+    """Download weights that are not bundled, after showing their licence; resumes what was interrupted."""
+    print(f"{plain(model)}")
+    for label, text in fetching.terms(model, revision).items():
+        print(f"    {label + ':':<10}{plain(text)}")
+    entry = MODELS.get(model)
+    here = entry is not None and (entry.bundled or entry.weights.is_file())
+    if not here and not yes and not typer.confirm("Accept this licence and download?"):
+        raise UserError("Nothing was downloaded.")
+    file = fetching.fetch(model, revision)
+    print(f"    file:     {plain(str(file))}\n    sha256:   {sha256_of(file)}")
+    print(f"`--model {plain(model)}` uses it, without a network too.")
 
 
 @app.command()

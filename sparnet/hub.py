@@ -20,6 +20,7 @@ from typing import Any, Self
 import httpx2
 import torch
 from huggingface_hub import (
+    HfApi,
     PyTorchModelHubMixin,
     get_hf_file_metadata,
     hf_hub_download,
@@ -284,6 +285,19 @@ def _in_time(seconds: float, command: str, *arguments, **settings) -> str:
             f"{arguments[1]} of {arguments[0]} took more than {seconds:.0f} seconds and is not here yet. "
             f"Try again, or fetch it by `{command}`."
         ) from error
+
+
+def stated_licence(repo_id: str, revision: str | None = None) -> str | None:
+    """The licence that the card of a Hub repo states; None: none. `UserError` says why the Hub does not answer."""
+    try:
+        with _explained(repo_id, revision, f"python -m sparnet fetch {repo_id}"):
+            card = HfApi().model_info(repo_id, revision=revision, timeout=TIMEOUT).card_data
+    except OfflineModeIsEnabled as error:
+        raise UserError(
+            f"The licence of {repo_id} is on the Hub, and the offline mode is on: unset HF_HUB_OFFLINE."
+        ) from error
+    licence = (card.get("license_name") or card.get("license")) if card else None
+    return " or ".join(licence) if isinstance(licence, list) else licence
 
 
 def fetch_file(repo_id: str, name: str) -> str:

@@ -8,8 +8,9 @@ The paper's protocol is on Y; scikit-image computes, and the tests compare with 
 SciPy. The bootstrap is that of Efron and Tibshirani 1993, chapter 13.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 from numpy import ndarray
@@ -109,6 +110,10 @@ class Estimate:
     high: float | None
     n: int  # faces that have a value
 
+    def side(self, at: float = 0) -> int:
+        """1 or -1: the interval lies above or below `at`; 0: it holds it, or there is none."""
+        return 0 if self.low is None or self.high is None else int(self.low > at) - int(self.high < at)
+
 
 def estimates(values: ndarray, seed: int) -> ndarray:
     """(N faces, ...) -> (...) of Estimate, by `mean_interval`."""
@@ -119,6 +124,20 @@ def estimates(values: ndarray, seed: int) -> ndarray:
         mean, low, high = (None if np.isnan(end) else float(end) for end in ends[:, *place])
         found[place] = Estimate(mean, low, high, int(counts[place]))
     return found
+
+
+def labelled(values: Any, *labels: Sequence[str]) -> Any:
+    """Values (a, b, ...) -> {label of a: {label of b: value}}, for JSON.
+
+    An Estimate becomes its fields, what is not finite None.
+    """
+    if labels:
+        return {label: labelled(part, *labels[1:]) for label, part in zip(labels[0], values, strict=True)}
+    if isinstance(values, Estimate):
+        return {name: labelled(value) for name, value in asdict(values).items()}
+    if values is None or not np.isfinite(values):
+        return None
+    return values.item() if isinstance(values, np.generic) else values
 
 
 def _structural(sharp: ndarray, restored: ndarray, channel_axis: int | None = None) -> float:

@@ -3,7 +3,8 @@
     with LocalHub() as hub: hub.commit(repo, {file: bytes}) -> commit hash <- the client: resolve, download, push
 
 It speaks what huggingface_hub 2.4 asks: model info, tree, resolve with ETag and X-Repo-Commit, ranges, large files on
-another origin under their SHA-256, and uploads (create, preupload, LFS batch, commit). Faults can be switched on.
+another origin under their SHA-256, and uploads (create, preupload, LFS batch, commit); and release pages, which send
+plain files from another origin. Faults can be switched on.
 """
 
 import base64
@@ -22,6 +23,7 @@ from types import SimpleNamespace
 from urllib.parse import unquote
 
 import pytest
+import yaml
 from huggingface_hub import constants
 
 
@@ -40,7 +42,8 @@ class LocalHub:
     def __init__(self):
         self.repos: dict[str, Repo] = {}
         self.blobs: dict[str, bytes] = {}  # large files by SHA-256
-        self.requests: list[str] = []  # "METHOD /path"
+        self.releases: dict[str, bytes] = {}  # plain files by name, at url/releases/NAME
+        self.requests: list[str] = []  # "METHOD /path", and " RANGE" where a part was asked for
         self.tokens: set[str] = set()  # every Authorization that was sent
         self.announced: dict[str, int] = {}  # file name -> the size that is stated in place of its own
         self.drips: set[str] = set()  # file names whose downloads come at some 10 kB/s
@@ -148,7 +151,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _route(self):
         path = unquote(self.path.split("?")[0])
-        self.hub.requests.append(f"{self.command} {path}")
+        self.hub.requests.append(f"{self.command} {path} {self.headers.get('Range', '')}".rstrip())
         self.hub.tokens |= {self.headers["Authorization"]} - {None}
         self.body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
         if "chunked" in self.headers.get("Transfer-Encoding", ""):
@@ -174,12 +177,15 @@ class _Handler(BaseHTTPRequestHandler):
         self.rfile.readline()
         return body
 
-    def _send(self, status: int, data: bytes = b"", **headers: str):
+    def _begin(self, status: int, length: int, headers: dict[str, str]):
         self.send_response(status)
         for name, value in headers.items():
             self.send_header(name.replace("_", "-"), value)
-        self.send_header("Content-Length", str(len(data)))
+        self.send_header("Content-Length", str(length))
         self.end_headers()
+
+    def _send(self, status: int, data: bytes = b"", **headers: str):
+        self._begin(status, len(data), headers)
         if self.command != "HEAD":
             self.wfile.write(data)
 
@@ -206,7 +212,9 @@ class _Handler(BaseHTTPRequestHandler):
     def _info(self, repo_id: str, revision: str = "main"):
         if found := self._files(repo_id, revision):
             commit, files = found
-            self._json({"id": repo_id, "sha": commit, "siblings": [{"rfilename": name} for name in files]})
+            info = {"id": repo_id, "sha": commit, "siblings": [{"rfilename": name} for name in files]}
+            card = files.get("README.md", b"").decode()
+            self._json(info | {"cardData": yaml.safe_load(card.split("---")[1]) if card.startswith("---") else None})
 
     def _tree(self, repo_id: str, revision: str):
         if found := self._files(repo_id, revision):
@@ -239,28 +247,32 @@ class _Handler(BaseHTTPRequestHandler):
             )
         self._download(name, data, ETag=f'"{etag(name, data)}"', X_Repo_Commit=commit)
 
+    def _release(self, name: str):
+        if (data := self.hub.releases.get(name)) is None:
+            return self._send(404, b"Not Found")
+        oid = sha256(data).hexdigest()
+        self.hub.blobs[oid] = data
+        self._send(302, Location=f"http://localhost:{self.hub.port}/large/{oid}/{name}")
+
     def _large(self, oid: str, name: str):
-        self._download(name, self.hub.blobs[oid])
+        self._download(name, self.hub.blobs[oid], ETag=f'"{oid}"')
 
     def _download(self, name: str, data: bytes, **headers: str):
-        data, total, status = self.hub.tampered.get(name, data), len(data), 200
-        if self.hub.ranges and (match := re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range", ""))):
-            start, status = int(match[1]), 206
-            headers["Content_Range"] = f"bytes {start}-{total - 1}/{total}"
-            data = data[start:]
+        data, status = self.hub.tampered.get(name, data), 200
+        same = self.headers.get("If-Range", headers["ETag"]) == headers["ETag"]
+        if self.hub.ranges and same and (match := re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", ""))):
+            start, end, status = int(match[1]), min(int(match[2] or len(data)) + 1, len(data)), 206
+            headers["Content_Range"] = f"bytes {start}-{end - 1}/{len(data)}"
+            data = data[start:end]
         if self.command == "GET" and name in self.hub.vanish:
             self.close_connection = True
-        elif self.command == "GET" and self.hub.cuts.get(name, 0) > 0:
+        elif self.command == "GET" and self.hub.cuts.get(name, 0) > 0 and len(data) > 1:
             self.hub.cuts[name] -= 1
-            self.send_response(status)
-            self.send_header("Content-Length", str(len(data)))
-            self.end_headers()
+            self._begin(status, len(data), headers)
             self.wfile.write(data[: len(data) // 2])
             self.close_connection = True
         elif self.command == "GET" and name in self.hub.drips:
-            self.send_response(status)
-            self.send_header("Content-Length", str(len(data)))
-            self.end_headers()
+            self._begin(status, len(data), headers)
             with suppress(OSError):  # whoever asked has had enough
                 for start in range(0, len(data), 100):
                     self.wfile.write(data[start : start + 100])
@@ -329,6 +341,7 @@ class _Handler(BaseHTTPRequestHandler):
         ("GET", "/api/models/([^/]+/[^/]+)/revision/(.+)", _info),
         ("GET", "/api/models/([^/]+/[^/]+)/tree/([^/]+)", _tree),
         ("GET", "/api/models/([^/]+/[^/]+)", _info),
+        ("GET HEAD", "/releases/(.+)", _release),
         ("GET HEAD", "/large/([0-9a-f]{64})/(.+)", _large),
         ("GET HEAD", "/([^/]+/[^/]+)/resolve/([^/]+)/(.+)", _resolve),
     )

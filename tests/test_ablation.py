@@ -112,8 +112,8 @@ def test_the_one_unit_that_does_anything_is_ranked_first_and_the_others_do_nothi
     assert {row["unit"] for row in ranking[:4]} == {"body.0"}
     assert min(row["rms"] for row in ranking[:4]) > 0.05
     assert max(row["rms"] for row in ranking[4:]) < 1e-3
-    bars = finding.figure.findobj(lambda artist: getattr(artist, "get_ylabel", None) is not None)[0]
-    assert bars.get_yticklabels()[0].get_text() == "body.0"
+    (bars,) = (axes for axes in finding.figure.axes if axes.get_ylabel())
+    assert bars.get_xticklabels()[0].get_text() == "body.0"
 
 
 def test_rms_is_in_levels_of_the_clamped_face():
@@ -163,13 +163,15 @@ def test_many_faces_give_the_mean_of_each_with_its_interval():
         assert (many.arrays[f"{name}_high"] >= each.mean(0) - 1e-4).all()
     assert many.numbers["faces"] == 3
     json.dumps(many.numbers, allow_nan=False)
-    alone = study_many(faces[:1], **some).numbers["ranking"][0]
-    assert {"rms", "psnr_change"} < set(alone)
-    assert "rms_low" not in alone  # one face has no interval
+    first = many.numbers["ranking"][0]
+    assert first["rms"]["low"] < first["rms"]["mean"] == many.arrays["rms"].max() < first["rms"]["high"]
+    alone = study_many(faces[:1], **some).numbers["ranking"][0]["psnr_change"]
+    assert (alone["low"], alone["n"]) == (None, 1)  # one face has no interval
     assert "psnr_change" not in study_many([faces[0], subject(model)], **some).arrays
-    for wrong in ([], [subject(), subject()]):
-        with pytest.raises(ValueError, match="one network"):
-            study_many(wrong)
+    with pytest.raises(UserError, match="at least one face"):
+        study_many([])
+    with pytest.raises(UserError, match="two models"):
+        study_many([subject(), replace(subject(), name="other")])
 
 
 @pytest.mark.parametrize("mode", ["zero", "shuffle"])

@@ -194,7 +194,7 @@ def test_over_faces_the_mean_is_that_of_the_single_faces_and_lies_in_its_interva
 def test_what_cannot_be_compared_is_told():
     with pytest.raises(UserError, match="no attention"):
         study(subject(), subject(attention="none", bottleneck=None))
-    with pytest.raises(UserError, match="no face"):
+    with pytest.raises(UserError, match="at least one face"):
         study_many([], [])
     with pytest.raises(UserError, match="Not all faces are of a and b"):
         study_many([subject()] * 2, [subject(name=name) for name in "bc"])

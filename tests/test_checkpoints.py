@@ -165,7 +165,8 @@ def test_an_authors_model_that_is_not_there_says_where_to_get_it(monkeypatch, tm
     for part in (
         "https://github.com/chaofengc/Face-SPARNet/releases/download/v0.1.0/SPARNetHD_V4_Attn2D_net_H-epoch10.pth",
         "CC BY-NC-SA 4.0",
-        str(tmp_path / "released" / "SPARNetHD_V4_Attn2D_net_H-epoch10.pth"),
+        "`python -m sparnet fetch sparnet-hd` downloads it",
+        f"as {MODELS['sparnet-hd'].path}",
     ):
         assert part in str(error.value)
 
@@ -173,11 +174,11 @@ def test_an_authors_model_that_is_not_there_says_where_to_get_it(monkeypatch, tm
 def test_an_authors_model_that_was_put_there_loads_by_its_name(monkeypatch, tmp_path):
     monkeypatch.setattr(checkpoints, "BUNDLED", tmp_path)
     state = released.random_state(released.LIGHT_3D)
-    file = MODELS["sparnet-light-3d"].path
+    file = tmp_path / "released" / "SPARNetLight_Attn3D-epoch20.pth"
     file.parent.mkdir()
     torch.save(state, file)
     assert load_model("sparnet-light-3d").config == MODELS["sparnet-light-3d"].config
-    file.rename(MODELS["sparnet"].path)
+    file.rename(file.with_name("SPARNet-V16-S4-epoch20.pth"))
     with pytest.raises(UserError, match="holds another model than sparnet"):
         load_model("sparnet")
 

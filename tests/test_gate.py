@@ -104,11 +104,11 @@ def test_the_finding_holds_every_unit_and_shows_the_one_asked_for():
     assert np.array_equal(finding.arrays["restored"], to_image(one.model(one.degraded)))
     assert told == [(i, len(names)) for i in range(len(names) + 1)]
     shown = [axes.images[0] for axes in finding.figure.axes if axes.images]
-    expected = ["degraded", *(f"decoder.0/{key}" for key in ("x_in", "shortcut", "x_out")),
-                "restored", *(f"decoder.0/{key}" for key in ("f", "alpha", "gated"))]  # fmt: skip
+    expected = ["degraded", "restored"]
+    expected += [f"decoder.0/{key}" for key in ("x_in", "shortcut", "x_out", "f", "gated", "alpha")]
     assert all(np.array_equal(i.get_array(), finding.arrays[key]) for i, key in zip(shown, expected, strict=True))
-    assert shown[5].get_clim() == shown[7].get_clim()  # so that what alpha takes away is seen
-    assert shown[6].get_clim() == (0, 1)
+    assert shown[5].get_clim() == shown[6].get_clim()  # so that what alpha takes away is seen
+    assert shown[7].get_clim() == (0, 1)
 
 
 def test_without_a_wish_the_map_of_the_most_contrast_is_shown():

@@ -94,6 +94,16 @@ def test_pixel_losses_are_means_over_every_value(name, formula):
     assert PIXEL[name](restored, sharp).item() == pytest.approx(formula(restored.numpy() - sharp.numpy()).mean())
 
 
+def test_amplitudes_are_those_of_numpy_and_do_not_tell_where_a_detail_is():
+    restored, sharp = torch.rand(2, 2, 3, 8, 8, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    faces = restored.numpy(), sharp.numpy()
+    mine, theirs = (np.abs(np.fft.fft2(face)) / 8 for face in faces)
+    expected = np.abs(np.subtract(*faces)).mean() + np.abs(mine - theirs).mean()
+    assert PIXEL["l1+amplitude"](restored, sharp).item() == pytest.approx(expected)
+    misplaced = sharp.roll((1, 3), (2, 3))
+    assert PIXEL["l1+amplitude"](misplaced, sharp).item() == pytest.approx(PIXEL["l1"](misplaced, sharp).item())
+
+
 @pytest.mark.parametrize("loss", [hinge_discriminator, feature_matching])
 def test_another_number_of_scales_is_an_error(loss):
     with pytest.raises(ValueError, match="zip"):

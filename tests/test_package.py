@@ -87,7 +87,8 @@ def test_every_file_of_the_packages_and_no_other_is_in_the_wheel(wheel):
 def test_the_files_of_requirements_say_what_the_package_requires():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     assert requirements("requirements.txt") == set(project["dependencies"])
-    assert set(project["optional-dependencies"]["train"]) <= requirements("requirements-dev.txt")
+    for extra in project["optional-dependencies"].values():
+        assert set(extra) <= requirements("requirements-dev.txt")
     extra = {re.split("[<>=]", line)[0] for line in project["optional-dependencies"]["train"]}
     assert set(training.NEEDS) == extra
 

@@ -1,19 +1,14 @@
-"""Means over faces against numpy; films read back with Pillow."""
+"""Means over faces against numpy."""
 
 import json
 from dataclasses import replace
-from io import BytesIO
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from made_up import small_network, small_subject
 
-from sparnet.attention import colorize
 from sparnet.errors import UserError
-from sparnet.model import SPARNet, SPARNetConfig
-from viz.film import coarse_to_fine, gif
-from viz.instruments import training
 from viz.instruments.population import (
     FLOOR,
     Moments,
@@ -25,28 +20,12 @@ from viz.instruments.population import (
     study_many,
     z_scores,
 )
-from viz.instruments.training import of_checkpoints, of_run
-from viz.subject import Subject
-
-TINY = SPARNetConfig(
-    size=32, smallest=8, min_channels=8, max_channels=16, hourglass_channels=8, body_depth=0, bottleneck=16
-)
-
-
-def network(seed: int = 0, **changes) -> SPARNet:
-    torch.manual_seed(seed)
-    return SPARNet(replace(TINY, **changes)).eval()
-
-
-def subject(face: int = 0, model: SPARNet | None = None, name: str = "tiny") -> Subject:
-    noise = torch.rand(1, 3, 32, 32, generator=torch.Generator().manual_seed(face)) * 2 - 1
-    return Subject(model or network(), name, noise)
 
 
 @pytest.fixture(scope="module")
 def faces():
-    model = network()
-    return [subject(i, model) for i in range(5)]
+    model = small_network(body_depth=0)
+    return [small_subject(i, model) for i in range(5)]
 
 
 @pytest.fixture(scope="module")
@@ -109,61 +88,16 @@ def test_what_makes_no_population_is_refused(faces):
     with pytest.raises(UserError, match="two models"):
         gather([faces[0], replace(faces[1], name="other")])
     with pytest.raises(UserError, match="units differ"):
-        study(subject(model=network(body_depth=1)), gather(faces))
+        study(small_subject(body_depth=1), gather(faces))
     with pytest.raises(UserError, match="channels, not places"):
-        gather([subject(model=network(attention="channel"))])
-
-
-def test_maps_over_a_training_are_those_of_each_checkpoint_in_order():
-    checkpoints = [subject(model=network(seed), name=f"step {seed}") for seed in (2, 1, 0)]
-    finding = training.study(of_checkpoints(iter(checkpoints)))
-    assert finding.numbers["checkpoints"] == ["step 2", "step 1", "step 0"]
-    for i, checkpoint in enumerate(checkpoints):
-        for unit, alpha in checkpoint.model.trace(checkpoint.degraded).alphas.items():
-            alpha = alpha[0, 0].detach().numpy()
-            stack = finding.arrays[f"{unit}/over_time"]
-            assert np.array_equal(stack[i], alpha)
-            r = finding.numbers["units"][unit]["r_with_last"][i]
-            assert r == pytest.approx(np.corrcoef(alpha.ravel(), stack[-1].ravel())[0, 1], abs=1e-5)
-    assert finding.numbers["units"]["encoder.0"]["r_with_last"][-1] == pytest.approx(1)
-
-
-def test_checkpoints_of_another_network_or_face_are_refused():
-    with pytest.raises(UserError, match=r"units of b are not those of a"):
-        of_checkpoints([subject(name="a"), subject(model=network(body_depth=1), name="b")])
-    with pytest.raises(UserError, match="b was given another face than a"):
-        of_checkpoints([subject(name="a"), subject(1, name="b")])
-    with pytest.raises(UserError, match="at least one"):
-        of_checkpoints([])
-
-
-def read_back(film):
-    """Frames (H,W,3) uint8 of a GIF, and how long each is shown in ms."""
-    frames, times = [], []
-    with Image.open(BytesIO(film)) as picture:
-        assert picture.format == "GIF"
-        assert picture.info["loop"] == 0
-        for i in range(picture.n_frames):
-            picture.seek(i)
-            frames.append(np.array(picture.convert("RGB")))
-            times.append(picture.info["duration"])
-    return frames, times
-
-
-def test_a_film_has_its_frames_in_their_order():
-    frames = [np.full((20, 30, 3), color, np.uint8) for color in ((255, 0, 0), (0, 0, 255), (9, 200, 40), (0, 0, 0))]
-    shown, times = read_back(gif(frames, seconds=0.5))
-    assert np.array_equal(shown, frames)
-    assert times == [500, 500, 500, 1500]
-    with pytest.raises(ValueError, match="one size"):
-        gif([frames[0], frames[1][:10]])
+        gather([small_subject(attention="channel")])
 
 
 def test_a_population_is_kept_beside_the_weights_it_was_gathered_with(tmp_path):
-    model = network()
+    model = small_network()
     model.save_pretrained(tmp_path)
     weights = tmp_path / "model.safetensors"
-    gathered = gather([subject(model=model, face=i) for i in range(4)])
+    gathered = gather([small_subject(i, model) for i in range(4)])
     with pytest.raises(UserError, match="was gathered yet"):
         kept("tiny", weights)
     path = keep(gathered, weights, "made-up faces")
@@ -178,41 +112,3 @@ def test_a_population_is_kept_beside_the_weights_it_was_gathered_with(tmp_path):
     path.write_bytes(path.read_bytes()[:-100])
     with pytest.raises(UserError, match="damaged"):
         kept("tiny", weights)
-
-
-def test_a_run_is_read_in_the_order_of_its_steps_and_its_maps_settle_on_the_last(tmp_path):
-    folder = tmp_path / "attention"
-    folder.mkdir()
-    last = np.random.default_rng(0).random((4, 4))
-    maps = {500: 1 - last, 1000: last[::-1], 20000: last}
-    for step, alpha in maps.items():
-        face = np.full((8, 8, 3), step // 100, np.uint8)
-        np.savez(folder / f"step-{step:07d}.npz", degraded=face, restored=face, **{"body.0": alpha})
-    found = training.study(of_run(tmp_path))
-    assert found.numbers["checkpoints"] == ["step 500", "step 1,000", "step 20,000"]
-    r = found.numbers["units"]["body.0"]["r_with_last"]
-    assert r == pytest.approx([-1, np.corrcoef(last[::-1].ravel(), last.ravel())[0, 1], 1])
-    assert found.arrays["restored/over_time"][:, 0, 0, 0].tolist() == [5, 10, 200]
-    view = training.view(found)
-    assert view.ordered
-    assert [len(panels) for panels in view.groups.values()] == [2, 2, 2]
-    np.savez(folder / "step-0030000.npz", degraded=face, restored=face, **{"body.0": np.zeros((8, 8))})
-    with pytest.raises(UserError, match="different networks"):
-        of_run(tmp_path)
-    (folder / "step-0030000.npz").write_bytes(b"PK")
-    with pytest.raises(UserError, match="Take it away"):
-        of_run(tmp_path)
-    with pytest.raises(UserError, match="training run"):
-        of_run(folder)
-
-
-def test_the_film_of_a_face_has_a_frame_for_each_unit():
-    one = subject(model=network(0))
-    forward = coarse_to_fine(one)
-    shown, _ = read_back(gif(forward))
-    assert len(shown) == len(TINY.units())
-    for frame, alpha in zip(forward, one.model.trace(one.degraded).alphas.values(), strict=True):
-        alpha = alpha[0, 0].detach().numpy()
-        cell = len(alpha) // 2  # of the map alone, which fills the right half
-        x, y = np.array((311.1, 43.6)) + 286.7 * (cell + 0.5) / len(alpha)
-        assert np.allclose(frame[int(y), int(x)], colorize(alpha)[cell, cell], atol=2)

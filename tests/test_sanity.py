@@ -23,6 +23,7 @@ from viz.instruments.sanity import (
     similarity,
     study,
     study_many,
+    surrogate,
     unlearned,
     verdict,
 )
@@ -200,8 +201,21 @@ def test_a_study_tells_the_same_numbers_again(tmp_path):
     assert [unit["learning"]["correlation"] for unit in told["units"].values()] == pytest.approx(expected)
     assert told["badge"]["learning"]["correlation"] == pytest.approx(np.median(expected))
     words = " ".join(text.get_text() for text in found.figure.texts)
-    for name, said in (("learning", "depends on learning"), ("face", "depends on the face")):
-        assert f"{said}: {told['badge'][name]['verdict']}" in words
+    for name, claim in (("learning", "depends on learning"), ("face", "depends on the face")):
+        assert f"{claim}: {told['badge'][name]['verdict']}" in words
+
+
+def test_a_surrogate_is_as_smooth_and_unrelated():
+    generator = np.random.default_rng(0)
+    smooth = np.cumsum(np.cumsum(generator.standard_normal((32, 32)), 0), 1)
+    drawn = [surrogate(smooth, generator) for _ in range(40)]
+    for alpha in drawn[:3]:
+        np.testing.assert_allclose(np.abs(np.fft.fft2(alpha)), np.abs(np.fft.fft2(smooth)), rtol=1e-6)
+    correlations = [spearmanr(smooth.ravel(), alpha.ravel()).statistic for alpha in drawn]
+    assert abs(np.mean(correlations)) < 3 * np.std(correlations) / 40**0.5
+    assert np.mean(np.abs(correlations)) > 0.1  # what smooth maps have in common by chance, and rough ones have not
+    rough = [spearmanr(*generator.standard_normal((2, 1024))).statistic for _ in range(40)]
+    assert np.mean(np.abs(rough)) < 0.05
 
 
 def test_over_a_folder_each_face_meets_those_before_it():
@@ -214,9 +228,9 @@ def test_over_a_folder_each_face_meets_those_before_it():
 
     expected = [alike(1, 0), (alike(2, 0) + alike(2, 1)) / 2]
     assert found.arrays["face"][:, 0] == pytest.approx(expected, abs=1e-6)
-    assert found.numbers["badge"]["face"]["correlation"] == pytest.approx(np.mean(expected), abs=1e-6)
+    assert found.numbers["badge"]["face"]["correlation"]["mean"] == pytest.approx(np.mean(expected), abs=1e-6)
     assert verdicts(found) == {"learning": "no", "face": "yes"}
-    assert found.numbers["badge"]["learning"]["low"] == pytest.approx(1)
+    assert found.numbers["badge"]["learning"]["correlation"]["low"] == pytest.approx(1)
 
 
 def test_what_cannot_be_checked_is_refused_with_what_to_do():

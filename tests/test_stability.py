@@ -174,16 +174,18 @@ def test_over_faces_the_scores_are_means_of_the_single_faces_with_an_interval():
     finding = study_many(iter(subjects), noises=1)
     singles = np.array([Stability.of(one, [0]).table("change") for one in subjects])
     assert np.array_equal(finding.arrays["change"], singles)
-    mean, low, high = (finding.numbers[key]["body.0"]["flip"]["change"] for key in ("rows", "low", "high"))
-    assert mean == pytest.approx(singles[:, list(finding.numbers["rows"]).index("body.0"), KINDS.index("flip")].mean())
-    assert low < mean < high
+    change = finding.numbers["rows"]["body.0"]["flip"]["change"]
+    expected = singles[:, list(finding.numbers["rows"]).index("body.0"), KINDS.index("flip")].mean()
+    assert change["mean"] == pytest.approx(expected)
+    assert change["low"] < expected < change["high"]
+    assert change["n"] == 3
     assert json.dumps(finding.numbers, allow_nan=False)
 
 
 def test_what_cannot_be_studied_is_told():
     with pytest.raises(UserError, match="no attention"):
         study(Subject(network(attention="none", bottleneck=None), "a", face()))
-    with pytest.raises(UserError, match="no face"):
+    with pytest.raises(UserError, match="at least one face"):
         study_many([])
     with pytest.raises(UserError, match="two models"):
         study_many([Subject(network(), name, face()) for name in "ab"], noises=1)

@@ -49,8 +49,9 @@ def subject(flat: bool = False, seed: int = 0, points: np.ndarray | None = TEMPL
     return Subject(model, "tiny", face, points=points)
 
 
-def rings(figure, marker="o"):
-    return [line for axes in figure.axes for line in axes.lines if line.get_marker() == marker]
+def marked(figure, mark="○"):
+    """The cells with this mark."""
+    return [text for axes in figure.axes for text in axes.texts if mark in text.get_text()]
 
 
 class Seeing(SPARNet):
@@ -110,7 +111,7 @@ def test_flat_attention_prefers_nothing_in_any_unit():
     finding = study(subject(flat=True))
     assert np.allclose(finding.arrays["ratios"], 1, atol=1e-6)
     assert list(finding.numbers["ratios"]) == [plan.name for plan in TINY.units()]
-    assert {text.get_text() for axes in finding.figure.axes for text in axes.texts} == {"1.00"}
+    assert {words for axes in finding.figure.axes for text in axes.texts if (words := text.get_text())} == {"1.00"}
 
 
 def test_regions_partition_the_face_whatever_they_are_drawn_from():
@@ -131,7 +132,7 @@ def test_many_faces_have_the_mean_of_the_single_ones_and_intervals_around_it():
     low, high = finding.arrays["low"], finding.arrays["high"]
     assert (low <= finding.arrays["mean"]).all()
     assert (finding.arrays["mean"] <= high).all()
-    assert 0 < ((low <= 1) & (high >= 1)).sum() == len(rings(finding.figure)) < low.size
+    assert 0 < ((low <= 1) & (high >= 1)).sum() == len(marked(finding.figure)) < low.size
     assert finding.numbers["regions_from"] == {"5 points": 6}
     assert np.array_equal((low, high), mean_interval(single, seed=3)[1:])
     assert not np.array_equal(low, mean_interval(single, seed=4)[1])
@@ -179,14 +180,8 @@ def test_when_the_face_is_moved_a_map_of_the_picture_goes_along_and_a_stencil_st
     assert flat[STRENGTH]["mean"] == pytest.approx(0, abs=1e-5)
 
 
-def test_another_faces_map_prefers_as_much_only_where_faces_are_alike():
+def test_another_faces_map_is_as_near_only_where_faces_are_alike():
     alike = study_many([planted(Seeing, seed) for seed in range(5)])
     apart = study_many([planted(Seeing, seed, aside=4 * (seed % 2)) for seed in range(6)])
-    assert not rings(alike.figure, "^")
-    cells = {name: found.numbers["ratios"]["body.0"] for name, found in (("alike", alike), ("apart", apart))}
-    assert cells["alike"]["of_another_face"]["eyes"] == pytest.approx(cells["alike"]["mean"]["eyes"], rel=0.05)
-    assert cells["apart"]["of_another_face"]["eyes"] < 0.8 * cells["apart"]["mean"]["eyes"]
-    assert cells["apart"]["own_minus_another_low"]["eyes"] > 0
-    assert rings(apart.figure, "^")
     alike, apart = (found.numbers["controls"]["body.0"][OTHER]["mean"] for found in (alike, apart))
     assert alike < 0.5 * apart

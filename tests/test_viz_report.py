@@ -2,7 +2,6 @@
 
 import json
 import re
-from base64 import b64decode
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +11,7 @@ import torch
 from PIL import Image
 
 from sparnet import SPARNet, SPARNetConfig, images
-from viz import cli, report, views
+from viz import cli, report
 
 FACE = np.ascontiguousarray(skimage.data.astronaut()[8:216, 120:328])
 HOSTILE = "<img src=x onerror=alert(1)>&'.png"  # a slash cannot be in a file's name
@@ -118,7 +117,7 @@ def test_units_can_be_chosen_and_charts_have_the_files_numbers(opened, folder):
         for i, mode in enumerate(arrays["modes"]):
             page.locator("#ablation .js-plotly-plot").first.wait_for()
             bars = page.evaluate(f"document.querySelector('#ablation .chart > div').data[{i}]")
-            assert bars["name"] == mode
+            assert {"zero": "0", "one": "1", "mean": "mean", "shuffle": "shuffled"}[mode] in bars["name"]
             shown = dict(zip(bars["x"], bars["y"], strict=True))
             assert [shown[unit] for unit in arrays["units"]] == pytest.approx(arrays["rms"][:, i])
         strongest = dict(zip(arrays["units"].tolist(), arrays["rms"].max(axis=1), strict=True))
@@ -167,21 +166,3 @@ def test_the_other_instruments_can_be_shown(folder, tmp_path, browser):
     assert page.locator("#training canvas[role=img]").get_attribute("aria-label").endswith("from 0.25 to 0.25")
     assert problems == []
     page.close()
-
-
-def test_a_large_map_is_averaged_for_the_page_and_quantised_finely():
-    values = np.random.default_rng(0).normal(size=(256, 256))
-    panel = views.panel("map", values, (-1, 1), "PuOr_r")
-    assert panel["side"] == 128
-    levels = np.frombuffer(b64decode(panel["values"]), "<u2").reshape(128, 128)
-    low, high = panel["range"]
-    expected = values.reshape(128, 2, 128, 2).mean((1, 3))
-    np.testing.assert_allclose(low + (high - low) * levels / 65534, expected, atol=(high - low) / 65534)
-    values[:2, :2] = np.nan
-    levels = np.frombuffer(b64decode(views.panel("map", values)["values"]), "<u2").reshape(128, 128)
-    assert np.argwhere(levels == 65535).tolist() == [[0, 0]]
-
-
-def test_what_has_no_value_has_no_bar():
-    (bar,) = views.bars(["a", "b", "c"], {"correlation": [0.5, None, np.nan]}, "").data
-    assert bar.y == (0.5, None, None)

@@ -33,7 +33,7 @@ from training.evaluation.judges import Judges, choose, known_file
 from training.evaluation.ledger import SHARP
 from training.evaluation.methods import Bicubic, Model, Pictures, labelled, load_network
 from training.evaluation.protocols import PROTOCOLS, Protocol, factor_of, find_protocol
-from training.evaluation.report import evaluate, process_state
+from training.evaluation.report import device_of, evaluate, process_state
 
 
 def degradation_for(networks: Sequence[Model]) -> str:
@@ -165,7 +165,7 @@ def main(
         check_outside(file, [data, *(Path(labelled(str(folder))[1]) for folder in restored)])
     check_targets(targets, [])
     state = process_state()
-    device = state.device or "cpu"
+    device = device_of(state)
     index = index_pictures([data])
     people = identities([item.within for item in index.items], identities_by) if identities_by else None
     judges = choose(lpips, landmarks, identity, detector, regions, rgb, truncate, device)

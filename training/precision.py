@@ -7,6 +7,7 @@ still be faster in float32. Weights, their averages and the optimiser are float3
 """
 
 import time
+from collections.abc import Callable
 
 import torch
 
@@ -38,16 +39,28 @@ def choose_precision(recipe: Recipe, device: torch.device) -> tuple[Precision, s
 
 def time_steps(recipe: Recipe, device: torch.device) -> dict[Precision, float]:
     """Seconds of the pixel loss and its gradient on a few faces, either way: the best of some rounds taken in turns."""
-    model = channels_last(build(recipe)).to(device)
-    side, loss = recipe.model.size, PIXEL[recipe.loss]
-    faces = torch.zeros(min(TIMED_FACES, recipe.batch_size), 3, side, side, device=device)
-    faces = faces.contiguous(memory_format=torch.channels_last)
+    timer = step_timer(recipe, device, TIMED_FACES)
     seconds: dict[Precision, list[float]] = {"bf16": [], "fp32": []}
     for _ in range(1 + ROUNDS):
         for name, spent in seconds.items():
-            start = time.perf_counter()
-            with torch.autocast(device.type, torch.bfloat16, enabled=name == "bf16"):
-                restored = model(faces)
-            loss(restored.float(), faces).backward()
-            spent.append(time.perf_counter() - start)
+            spent.append(timer(name))
     return {name: min(spent[1:]) for name, spent in seconds.items()}
+
+
+def step_timer(recipe: Recipe, device: torch.device, faces: int) -> Callable[[Precision], float]:
+    """-> a function that takes the recipe's loss and gradient on at most so many faces, and tells the seconds."""
+    model = channels_last(build(recipe)).to(device)
+    side, loss = recipe.model.size, PIXEL[recipe.loss]
+    batch = torch.zeros(min(faces, recipe.batch_size), 3, side, side, device=device)
+    batch = batch.contiguous(memory_format=torch.channels_last)
+
+    def seconds(precision: Precision) -> float:
+        start = time.perf_counter()
+        with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
+            restored = model(batch)
+        loss(restored.float(), batch).backward()
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        return time.perf_counter() - start
+
+    return seconds

@@ -5,7 +5,7 @@ Finding: meaning, numbers, arrays, figure -> save -> NAME.json, NAME.npz, NAME.p
 """
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from io import BytesIO
 from pathlib import Path
 
@@ -16,6 +16,7 @@ from matplotlib.figure import Figure
 from sparnet.attention import figure_png
 from sparnet.files import make_folder, save_bytes
 from sparnet.restorer import Progress
+from viz.views import View
 
 _PRINT = {"pdf.fonttype": 42, "savefig.dpi": 300}  # text as text in TrueType, which journals ask for
 
@@ -29,6 +30,7 @@ class Finding:
     numbers: dict  # values that JSON knows, settings and seed among them
     arrays: dict[str, np.ndarray]  # everything the figure was drawn from
     figure: Figure
+    view: View = field(default_factory=View)  # what the figure shows, for a page
 
     def save(self, folder: Path, provenance: dict | None = None, pdf: bool = False) -> list[Path]:
         """Write NAME.json, NAME.npz, NAME.png and, if asked for, NAME.pdf into the folder, made if needed; -> paths.

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from inspect import Parameter, signature
+from operator import attrgetter
 from types import UnionType
 from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
@@ -123,7 +124,7 @@ class Instrument:
     about: str  # what is done, in a sentence
     study: Callable[..., Finding]  # of one face
     over_faces: Callable[..., Finding] | None = None  # of many: its first parameter is the faces
-    view: Callable[[Finding], View] = lambda finding: View()
+    view: Callable[[Finding], View] = attrgetter("view")
     slow: bool = False  # seconds rather than moments: only when asked for, and in a lane of its own
     label: str = ""  # of its tab, where not as the name
     pick: str | None = None  # the picture on which a part can be marked, its PATCH

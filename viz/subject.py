@@ -1,9 +1,10 @@
 """One face before one network: what every instrument is given.
 
 photo -> Restorer -> Subject: network, degraded face, sharp face if known, points -> attending, spatial_maps
+a folder of them -> over_faces: what is measured of each, stacked
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from operator import length_hint
 
@@ -77,13 +78,28 @@ def spatial_maps(subject: Subject) -> dict[str, ndarray]:
     return maps
 
 
-def each_face(subjects: Iterable[Subject], progress: Progress, doing: str) -> Iterator[Subject]:
-    """The faces of a folder, one in memory at a time, each told; `UserError` if they are of several models."""
-    total, model, count = length_hint(subjects), None, 0
-    for count, subject in enumerate(subjects, 1):
-        progress(count - 1, total, f"{doing} face {count}")
-        if model not in (None, subject.name):
+def over_faces(
+    subjects: Iterable[Subject],
+    measure: Callable[[int, Subject], dict[str, ndarray]],
+    progress: Progress,
+    doing: str,
+    least: int = 2,
+) -> tuple[str, dict[str, ndarray]]:
+    """The model's name, and what `measure(i, subject)` gives of every face of a folder, stacked: (faces, ...) each.
+
+    One face is in memory at a time; what not every face has is left out. `UserError` for faces of several models, or
+    fewer than `least`.
+    """
+    total, model, found = length_hint(subjects), "", []
+    for i, subject in enumerate(subjects):
+        progress(i, total, f"{doing} face {i + 1}")
+        if model not in ("", subject.name):
             raise UserError(f"The faces are of two models, {model} and {subject.name}. Study one model at a time.")
         model = subject.name
-        yield subject
-    progress(count, count, "Done")
+        found.append(measure(i, subject))
+    if len(found) < least:
+        wanted = ("no face", "one face", "two faces", "three faces")[least]
+        raise UserError(f"Over a folder this needs at least {wanted}. Give a folder with more of them.")
+    progress(len(found), len(found), "Done")
+    common = [name for name in found[0] if all(name in face for face in found)]
+    return model, {name: np.array([face[name] for face in found]) for name in common}

@@ -130,10 +130,8 @@ def best(report: dict, metric: str) -> float | None:
 
 def sign(difference: Estimate, metric: str) -> str:
     """Whether the whole interval lies on one side of zero, and whether that side is the good one."""
-    better, low, high = METRICS[metric].better, difference.low, difference.high
-    if not better or low is None or high is None or low <= 0 <= high:
-        return "unsure"
-    return "better" if (low > 0) == (better == "higher") else "worse"
+    good = {"higher": 1, "lower": -1}.get(METRICS[metric].better, 0)
+    return {1: "better", -1: "worse", 0: "unsure"}[good * difference.side()]
 
 
 def _decibels(psnr: float, sign: str = "") -> str:

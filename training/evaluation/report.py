@@ -8,13 +8,14 @@ import platform
 import resource
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from datetime import timedelta
 from importlib.metadata import version
 from itertools import groupby
 from pathlib import Path, PurePosixPath
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import numpy as np
 import torch
@@ -46,11 +47,10 @@ def evaluate(
     """
     state, started = process_state(), time.monotonic()
     with ExitStack() as scratch:
-        record, place = {}, json_file
-        if state.is_main_process:  # which reads every picture; without a file the rows have to be somewhere
-            record = record_of(trial, data, data_name)
-            place = json_file or Path(scratch.enter_context(TemporaryDirectory()), "scores.json")
-        record, place = broadcast_object_list([record, place])
+        record = agreed(lambda: record_of(trial, data, data_name), state)
+        place = json_file
+        if place is None:  # the rows have to be somewhere
+            place = agreed(lambda: Path(scratch.enter_context(TemporaryDirectory()), "scores.json"), state)
         ledger = Ledger(place, record, (len(trial.protocol.conditions), len(trial.items)), resume, state.process_index)
         state.wait_for_everyone()  # before the first row is written, all have read what there was
         ledger.begin()
@@ -69,7 +69,7 @@ def evaluate(
             "seconds": time.monotonic() - started,
             "seconds_per_face": {name: clock[name] / 1e9 / clock["faces"] for name in names if clock["faces"]},
             "faces_timed": clock["faces"],
-            "peak_memory_gb": peak_memory(torch.device(state.device or "cpu")),
+            "peak_memory_gb": peak_memory(device_of(state)),
             "processes": state.num_processes,
             "device": str(state.device),
             "threads": torch.get_num_threads(),
@@ -84,6 +84,15 @@ def evaluate(
 def process_state() -> PartialState:
     """Which of the processes this is; the others wait while the main one hashes the pictures and writes the report."""
     return PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU"), timeout=timedelta(hours=2))
+
+
+def device_of(state: PartialState) -> torch.device:
+    return torch.device(state.device or "cpu")
+
+
+def agreed(make: Callable[[], Any], state: PartialState) -> Any:
+    """What the main process makes, in every process."""
+    return broadcast_object_list([make() if state.is_main_process else None])[0]
 
 
 def record_of(trial: Trial, data: Index, data_name: str) -> dict:

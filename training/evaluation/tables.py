@@ -69,10 +69,9 @@ def measured(score: Score | None, metric: str, scored: int) -> str:
     return value(score.mean, metric) + interval(score, metric) + (f" ({', '.join(fewer)})" if fewer else "")
 
 
-def gain(score: Score | None, metric: str, without: str) -> str:
-    """The mean difference to bicubic with its interval, or `without`."""
-    difference = score and score.difference
-    return value(difference.mean, metric, "+") + interval(difference, metric, "+") if difference else without
+def signed(difference: Estimate | None, metric: str, without: str = "-") -> str:
+    """A mean difference with its interval, or `without`."""
+    return without if difference is None else value(difference.mean, metric, "+") + interval(difference, metric, "+")
 
 
 def terminal(report: dict) -> str:
@@ -83,12 +82,12 @@ def terminal(report: dict) -> str:
         scores = [report["scores"][method].get(metric) for method in methods]
         body.append([title(metric), *(measured(score, metric, scored) for score in scores)])
         if any(score and score.difference for score in scores):
-            body.append(["  minus bicubic", *(gain(score, metric, "") for score in scores)])
+            body.append(["  minus bicubic", *(signed(score and score.difference, metric, "") for score in scores)])
     seconds = report["run"]["seconds_per_face"]
     if seconds:
         body.append(["ms a face", *(f"{1000 * seconds[method]:.1f}" for method in methods)])
-    parts = [headline(report), _aligned(["mean [95 % interval]", *map(plain, methods)], body)]
-    parts += [_aligned(*table) for table in sweeps(report)]
+    parts = [headline(report), aligned(["mean [95 % interval]", *map(plain, methods)], body)]
+    parts += [aligned(*table) for table in sweeps(report)]
     parts += [_identity(report)] if report["identity"] else []
     parts += [landmark_line(report), published_lines(report), fault_lines(report), _run(report)]
     return "\n\n".join(part for part in parts if part)
@@ -124,9 +123,10 @@ def methods_table(report: dict, text: Text = plain) -> tuple[list[str], list[lis
         size = f"{entry['parameters'] / 1e6:.2f} M" if "parameters" in entry else "-"
         cells = [text(method), size, *([str(entry.get("attention_units", "-"))] if units else [])]
         for metric in metrics:
-            cells.append(measured(scores.get(metric), metric, report["faces"]["scored"]))
+            score = scores.get(metric)
+            cells.append(measured(score, metric, report["faces"]["scored"]))
             if metric == "psnr":
-                cells.append(gain(scores.get(metric), metric, "-"))
+                cells.append(signed(score and score.difference, metric))
         rows.append(cells)
     return head, rows
 
@@ -165,7 +165,7 @@ def published_table(report: dict) -> tuple[list[str], list[list[str]]] | None:
 def published_lines(report: dict) -> str:
     table = published_table(report)
     where = find_protocol(report["protocol"]["name"]).published_on
-    return f"{_aligned(*table)}\nnot measured here: {where}" if table else ""
+    return f"{aligned(*table)}\nnot measured here: {where}" if table else ""
 
 
 def landmark_line(report: dict) -> str:
@@ -224,14 +224,14 @@ def markdown(report: dict) -> str:
     """Tables for a README or a model card."""
     parts = [
         f"{headline(report, for_markdown)}. In brackets: 95 % bootstrap intervals over the faces.",
-        _pipes(*methods_table(report, for_markdown)),
+        pipes(*methods_table(report, for_markdown)),
     ]
-    parts += [_pipes(*table) for table in sweeps(report, for_markdown)]
+    parts += [pipes(*table) for table in sweeps(report, for_markdown)]
     if line := landmark_line(report):
         parts.append(line[0].upper() + line[1:] + ".")
     if table := published_table(report):
         where = find_protocol(report["protocol"]["name"]).published_on
-        parts.append(f"Published, not measured here ({where}):\n\n{_pipes(*table)}")
+        parts.append(f"Published, not measured here ({where}):\n\n{pipes(*table)}")
     if lines := fault_lines(report, for_markdown):
         parts.append("\n".join(f"- {line}" for line in lines.splitlines()))
     return "\n\n".join(parts) + "\n"
@@ -256,12 +256,12 @@ def latex(report: dict) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _pipes(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+def pipes(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     lines = [head, ["---"] * len(head), *rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def _aligned(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+def aligned(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
     return "\n".join(
         "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()

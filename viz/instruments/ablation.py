@@ -12,21 +12,19 @@ from typing import Annotated, Literal, get_args
 
 import numpy as np
 import torch
-from matplotlib.figure import Figure
+from numpy import ndarray
 from torch import Tensor
 
-from sparnet.attention import color_table
 from sparnet.errors import UserError
 from sparnet.images import to_image
-from sparnet.metrics import RESAMPLES, mean_interval, psnr, ssim
+from sparnet.metrics import RESAMPLES, estimates, labelled, mean_interval, psnr, ssim
 from sparnet.model import SPARNet
 from sparnet.restorer import Progress
-from viz.figures import BLUE, GREEN, ORANGE, PINK, bare, canvas
 from viz.finding import Finding, silent
 from viz.instrument import MATTERS, Instrument, Option, Seed, Units
 from viz.instruments.gate import resume, steps, steps_after
-from viz.subject import Subject, attending, each_face
-from viz.views import View, bars, matrix, panel, picture, pictures
+from viz.subject import Subject, attending, over_faces
+from viz.views import DIVERGING, Bars, Matrix, Panel, View, numerals, pictures
 
 Mode = Literal["zero", "one", "mean", "shuffle"]
 MODES: tuple[Mode, ...] = get_args(Mode)
@@ -45,7 +43,13 @@ PAIRS_MEANING = (
 )
 
 _SAYS = {"zero": "0: closed", "one": "1: open", "mean": "its mean", "shuffle": "its places shuffled"}
-_COLORS = {"zero": BLUE, "one": ORANGE, "mean": GREEN, "shuffle": PINK}
+_CAPTIONS = {
+    "rms": (
+        "How much the face changes, by unit and by what replaces its alpha; the strongest change first:",
+        "RMS, 8-bit levels",
+    ),
+    "psnr_change": ("How much nearer to the sharp face, or, below 0, farther from it:", "PSNR change, dB"),
+}
 _BYTES = 10**9  # memory at most, for a batch
 
 
@@ -55,8 +59,8 @@ class Example:
 
     unit: str
     rms: float  # of the change, in 8-bit levels
-    picture: np.ndarray  # (S,S,3) uint8
-    difference: np.ndarray  # (S,S) float32, RMS over the colours, in 8-bit levels
+    picture: ndarray  # (S,S,3) uint8
+    difference: ndarray  # (S,S) float32, RMS over the colours, in 8-bit levels
 
     @classmethod
     def of(cls, unit: str, before: Tensor, after: Tensor) -> "Example":
@@ -101,12 +105,12 @@ def replaced(
             yield step.name, torch.cat(parts)
 
 
-def levels(restored: Tensor) -> np.ndarray:
+def levels(restored: Tensor) -> ndarray:
     """(B,3,S,S) in [-1,1], as on a screen: -> (B,S,S,3) float32 in 0..255, clamped like a picture but not rounded."""
     return ((restored.float().clamp(-1, 1) + 1) * 127.5).permute(0, 2, 3, 1).cpu().numpy()
 
 
-def rms(difference: np.ndarray) -> np.ndarray:
+def rms(difference: ndarray) -> ndarray:
     """(...,S,S,3) -> (...): the square root of the mean square over places and colours, in the same 8-bit levels."""
     return np.sqrt(np.square(difference, dtype=np.float64).mean((-3, -2, -1)))
 
@@ -149,8 +153,18 @@ def study(
     if subject.sharp is not None:
         restored_face = to_image(before)
         numbers |= {"psnr": psnr(restored_face, subject.sharp), "ssim": ssim(restored_face, subject.sharp)}
-    numbers["ranking"] = _ranking(units, modes, table)
-    return Finding("ablation", MEANING, numbers, arrays, ablation_figure(units, modes, table, strongest))
+    numbers["ranking"] = _ranking(units, modes, table["rms"], table)
+    top = max(float(example.difference.max()) for example in strongest.values())
+    groups = {
+        f"strongest of {mode}": [
+            Panel(f"{example.unit}, alpha = {_SAYS[mode]}", example.picture),
+            Panel(f"change, RMS {example.rms:.1f}", example.difference, (0, top), "inferno"),
+        ]
+        for mode, example in strongest.items()
+    }
+    view = View(pictures(arrays), groups, _diagrams(units, modes, table["rms"], table))
+    title = "What replacing one unit's attention does to this face"
+    return Finding("ablation", MEANING, numbers, arrays, view.figure(title), view)
 
 
 @torch.no_grad()
@@ -163,36 +177,38 @@ def study_many(
 ) -> Finding:
     """The same over faces in front of one network: means with 95 % bootstrap intervals; arrays `NAME_of_faces`.
 
-    PSNR and SSIM change only if every face was sharp once. `ValueError` without a face or for several networks.
+    PSNR and SSIM change only if every face was sharp once. `UserError` without a face or for several networks.
     """
-    subjects, modes = list(subjects), modes or MODES
-    if len({id(subject.model) for subject in subjects}) != 1:
-        raise ValueError("subjects are one or more faces in front of one network")
-    units = attending(subjects[0], units)
-    measures = set.intersection(*(set(_measures(subject)) for subject in subjects))
-    faces = {name: np.zeros((len(subjects), len(units), len(modes))) for name in MEASURES if name in measures}
-    for k, subject in enumerate(each_face(subjects, progress, "Replacing attention in")):
-        before = subject.model(subject.degraded)
-        for i, (_, restored) in enumerate(replaced(subject.model, subject.degraded, units, modes, seed)):
-            effects = _effects(subject, before, restored)
-            for name, values in faces.items():
-                values[k, i] = effects[name]
+    modes, names = list(modes or MODES), []
 
-    table = {}
+    def measure(_: int, subject: Subject) -> dict[str, ndarray]:
+        nonlocal names
+        names = attending(subject, units)
+        before = subject.model(subject.degraded)
+        rows = [
+            _effects(subject, before, restored)
+            for _, restored in replaced(subject.model, subject.degraded, names, modes, seed)
+        ]
+        return {name: np.array([row[name] for row in rows]) for name in _measures(subject)}
+
+    model, faces = over_faces(subjects, measure, progress, "Replacing attention in", least=1)
+    table, means = {}, {name: estimates(values, seed) for name, values in faces.items()}
     for name, values in faces.items():
         table |= zip((name, f"{name}_low", f"{name}_high"), mean_interval(values, seed), strict=True)
+    count = len(faces["rms"])
     numbers = {
-        "model": subjects[0].name,
+        "model": model,
         "seed": seed,
         "unit_of_rms": "8-bit levels",
-        "faces": len(subjects),
+        "faces": count,
         "interval": f"95 %, percentile bootstrap over the faces, {RESAMPLES} samples",
-        "ranking": _ranking(units, modes, table),
+        "ranking": _ranking(names, modes, table["rms"], means),
     }
     arrays = {f"{name}_of_faces": values for name, values in faces.items()}
-    arrays |= {"units": np.array(units), "modes": np.array(modes), **table}
-    title = f"Mean of {len(subjects)} faces; lines: its 95 % interval"
-    return Finding("ablation", MEANING, numbers, arrays, ablation_figure(units, modes, table, title=title))
+    arrays |= {"units": np.array(names), "modes": np.array(modes), **table}
+    view = View(diagrams=_diagrams(names, modes, table["rms"], means))
+    title = f"What replacing one unit's attention does: mean of {count} faces"
+    return Finding("ablation", MEANING, numbers, arrays, view.figure(title), view)
 
 
 @torch.no_grad()
@@ -241,106 +257,44 @@ def study_pairs(
     ranking = sorted(ranking, key=lambda row: -row["rest"])
     numbers = {"model": subject.name, "mode": mode, "seed": seed, "unit_of_rms": "8-bit levels", "ranking": ranking}
     arrays = {"units": np.array(units), "effect": effect, "interaction": interaction, "rest": rest}
-    return Finding(PAIRS, PAIRS_MEANING, numbers, arrays, pairs_figure(units, mode, effect, interaction, rest))
+    top, widest = float(effect.max()), max(float(np.abs(interaction).max()), 1e-6)
+    captions = {
+        "How much the face changes when both units are replaced (on the diagonal: the one alone), levels:": (
+            Matrix(effect, units, units, "cividis_r", (0, top), numerals(effect, 1))
+        ),
+        "How far that is from the sum of the two changes: 0 if they simply add, levels:": (
+            Matrix(rest, units, units, "cividis_r", (0, top), numerals(rest, 1))
+        ),
+        "Effect minus both alone, levels:": (
+            Matrix(interaction, units, units, DIVERGING, (-widest, widest), numerals(interaction, 1))
+        ),
+    }
+    view = View(diagrams=captions)
+    figure = view.figure(f"Two units replaced at once, alpha = {_SAYS[mode]}; RMS in 8-bit levels")
+    return Finding(PAIRS, PAIRS_MEANING, numbers, arrays, figure, view)
 
 
-def ablation_figure(
-    units: Sequence[str],
-    modes: Sequence[Mode],
-    table: dict[str, np.ndarray],
-    examples: dict[Mode, Example] | None = None,
-    title: str = "What replacing one unit's attention does to this face",
-) -> Figure:
-    """Bars of `table`'s rms and, if it has one, psnr_change, (units,modes); beneath, the examples.
-
-    Units are ranked by the rms of alpha = its mean, which tells what the places matter, or else of the first mode.
-    With rms_low and rms_high (the same for PSNR) a line over each bar goes from one to the other.
-    """
-    by = "mean" if "mean" in modes else modes[0]
-    order = table["rms"][:, modes.index(by)].argsort()[::-1]
-    bars_high, pictures_high = 1.1 + 0.115 * len(order) * (len(modes) + 1), 5.1 if examples else 0
-    figure = canvas(10.5, bars_high + pictures_high, "constrained")
-    parts = figure.subfigures(2, 1, height_ratios=(bars_high, pictures_high)) if examples else [figure]
-    shown = [name for name in ("rms", "psnr_change") if name in table]
-    labels = {"rms": "change of the restored face, RMS in 8-bit levels",
-              "psnr_change": "change of PSNR (Y) in dB: left of 0 is worse"}  # fmt: skip
-    all_axes = parts[0].subplots(1, len(shown), sharey=True, squeeze=False)[0]
-    title += f"; ranked by alpha = {_SAYS[by]}"
-    parts[0].suptitle(title, x=0.01, ha="left", size=11)
-    for ax, name in zip(all_axes, shown, strict=True):
-        for j, mode in enumerate(modes):
-            y = np.arange(len(order)) + (j - (len(modes) - 1) / 2) * 0.8 / len(modes)
-            values = table[name][order, j]
-            spread = None
-            if f"{name}_low" in table:
-                spread = np.abs([values - table[f"{name}_low"][order, j], table[f"{name}_high"][order, j] - values])
-            ax.barh(
-                y, values, 0.8 / len(modes), color=_COLORS[mode], label=f"alpha = {_SAYS[mode]}",
-                xerr=spread, error_kw={"elinewidth": 0.8, "ecolor": "0.2"},
-            )  # fmt: skip
-        ax.axvline(0, color="0.3", linewidth=0.8)
-        ax.set_xlabel(labels[name], fontsize=9)
-        ax.set_yticks(range(len(order)), [units[i] for i in order])
-        ax.tick_params(labelsize=8)
-        ax.tick_params(axis="y", length=0)
-        ax.margins(y=0.01)
-        ax.grid(axis="x", color="0.9")
-        ax.set_axisbelow(True)
-        ax.spines[["top", "right", "left"]].set_visible(False)
-    all_axes[0].invert_yaxis()
-    parts[0].legend(*ax.get_legend_handles_labels(), fontsize=8, loc="outside lower left", ncols=4, frameon=False)
-    if examples:
-        _draw_examples(parts[1], examples)
-    return figure
-
-
-def pairs_figure(
-    units: Sequence[str], mode: Mode, effect: np.ndarray, interaction: np.ndarray, rest: np.ndarray
-) -> Figure:
-    """Three heat maps (n,n), units in forward order: effect, interaction (white 0), rest; in 8-bit levels."""
-    figure = canvas(11, 4.4, "compressed")
-    figure.suptitle(
-        f"Two units replaced at once, alpha = {_SAYS[mode]}; RMS in 8-bit levels", x=0.01, ha="left", size=11
-    )
-    top, widest = effect.max(), max(np.abs(interaction).max(), 1e-6)
-    panels = (
-        ("effect; diagonal: the unit alone", effect, "viridis", 0, top),
-        ("interaction: effect minus both alone", interaction, "PuOr", -widest, widest),
-        ("rest: what does not simply add", rest, "viridis", 0, top),
-    )
-    for ax, (title, values, colors, low, high) in zip(figure.subplots(1, 3, sharey=True), panels, strict=True):
-        image = ax.imshow(values, cmap=colors, vmin=low, vmax=high)
-        ax.set_title(title, fontsize=9, loc="left")
-        ax.set_xticks(range(len(units)), units, rotation=90, fontsize=7)
-        ax.set_yticks(range(len(units)), units, fontsize=7)
-        ax.tick_params(length=0)
-        figure.colorbar(image, ax=ax, shrink=0.6, pad=0.02).ax.tick_params(labelsize=7)
-    return figure
-
-
-def _draw_examples(figure, examples: dict[Mode, Example]) -> None:
-    figure.suptitle(
-        "Of each way the strongest: the face then, and how far it is from the face before", x=0.01, ha="left", size=10
-    )
-    axes = figure.subplots(2, len(examples), squeeze=False)
-    strongest = max(example.difference.max() for example in examples.values())
-    for column, (mode, example) in zip(axes.T, examples.items(), strict=True):
-        column[0].imshow(example.picture, interpolation="nearest")
-        column[0].set_title(f"{example.unit}, {mode}", fontsize=9, loc="left")
-        image = column[1].imshow(example.difference, cmap="inferno", vmin=0, vmax=strongest, interpolation="nearest")
-        column[1].set_title(f"RMS {example.rms:.1f}", fontsize=8, loc="left")
-        for ax in column:
-            bare(ax)
-    bar = figure.colorbar(image, ax=axes, shrink=0.5, pad=0.01)
-    bar.set_label("8-bit levels, black: unchanged", fontsize=8)
-    bar.ax.tick_params(labelsize=7)
+def _diagrams(
+    units: Sequence[str], modes: Sequence[Mode], rms_change: ndarray, table: dict[str, ndarray]
+) -> dict[str, Bars]:
+    """Bars of a table's rms and, if known, psnr_change (units,modes), numbers or Estimates; the strongest first."""
+    order = np.argsort(-rms_change.max(axis=1), kind="stable")
+    return {
+        caption: Bars(
+            [units[i] for i in order],
+            {f"alpha = {_SAYS[mode]}": table[name][order, j] for j, mode in enumerate(modes)},
+            unit,
+        )
+        for name, (caption, unit) in _CAPTIONS.items()
+        if name in table
+    }
 
 
 def _measures(subject: Subject) -> tuple[str, ...]:
     return MEASURES if subject.sharp is not None else MEASURES[:1]
 
 
-def _effects(subject: Subject, before: Tensor, after: Tensor) -> dict[str, np.ndarray]:
+def _effects(subject: Subject, before: Tensor, after: Tensor) -> dict[str, ndarray]:
     """Restored (1,3,S,S) and (m,3,S,S) -> each measure of the m, (m,)."""
     effects = {"rms": rms(levels(after) - levels(before))}
     if subject.sharp is not None:
@@ -351,13 +305,12 @@ def _effects(subject: Subject, before: Tensor, after: Tensor) -> dict[str, np.nd
     return effects
 
 
-def _ranking(units: Sequence[str], modes: Sequence[Mode], table: dict[str, np.ndarray]) -> list[dict]:
-    """Rows of the table by falling RMS change, for JSON; without what is no number, as the interval of one face."""
-    order = np.argsort(-table["rms"], axis=None, kind="stable")
-    places = zip(*np.unravel_index(order, table["rms"].shape), strict=True)
+def _ranking(units: Sequence[str], modes: Sequence[Mode], rms_change: ndarray, table: dict[str, ndarray]) -> list[dict]:
+    """Rows of a table (units,modes) of numbers or Estimates, the largest RMS change first, for JSON."""
+    order = np.argsort(-rms_change, axis=None, kind="stable")
+    places = zip(*np.unravel_index(order, rms_change.shape), strict=True)
     return [
-        {"unit": units[i], "mode": modes[j]}
-        | {name: float(values[i, j]) for name, values in table.items() if np.isfinite(values[i, j])}
+        {"unit": units[i], "mode": modes[j]} | {name: labelled(values[i, j]) for name, values in table.items()}
         for i, j in places
     ]
 
@@ -368,51 +321,6 @@ def _rows(model: SPARNet) -> int:
     return max(1, _BYTES // (4 * 4 * largest))
 
 
-def view(finding: Finding) -> View:
-    arrays = finding.arrays
-    if finding.instrument == PAIRS:
-        return _view_of_pairs(finding)
-    units, modes = arrays["units"].tolist(), arrays["modes"].tolist()
-    top = max(float(arrays[f"{mode}/difference"].max()) for mode in modes)
-    groups = {
-        f"strongest of {mode}": [
-            picture("after", arrays[f"{mode}/picture"]),
-            panel("change, RMS", arrays[f"{mode}/difference"], (0, top), "inferno"),
-        ]
-        for mode in modes
-    }
-    order = np.argsort(-arrays["rms"].max(axis=1), kind="stable")
-    captions = {
-        "rms": (
-            "How much the face changes, by unit and by what replaces its alpha; the strongest change first:",
-            "RMS, 8-bit levels",
-        ),
-        "psnr_change": ("How much nearer to the sharp face, or, below 0, farther from it:", "PSNR change, dB"),
-    }
-    charts = {
-        caption: bars([units[i] for i in order], dict(zip(modes, arrays[name][order].T, strict=True)), unit)
-        for name, (caption, unit) in captions.items()
-        if name in arrays
-    }
-    return View(pictures(arrays), groups, charts)
-
-
-def _view_of_pairs(finding: Finding) -> View:
-    arrays = finding.arrays
-    units = arrays["units"].tolist()
-    captions = {
-        "effect": "How much the face changes when both units are replaced (on the diagonal: the one alone), levels:",
-        "rest": "How far that is from the sum of the two changes: 0 if they simply add, levels:",
-    }
-    colors = color_table("cividis")[::-17]  # dark the highest
-    return View(
-        charts={
-            caption: matrix(arrays[name], units, units, colors, (0, None), arrays[name], digits=1)
-            for name, caption in captions.items()
-        }
-    )
-
-
 INSTRUMENT = Instrument(
     "ablation",
     MATTERS,
@@ -420,7 +328,6 @@ INSTRUMENT = Instrument(
     "Its attention is replaced by 0, 1, its mean, or its own values in other places, and every later unit reacts.",
     study,
     over_faces=study_many,
-    view=view,
     slow=True,
     more_files=(PAIRS,),
 )

@@ -8,26 +8,22 @@ many such couples of faces -> MapAgreement of each -> mean and 95 % interval ove
 
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, fields
-from operator import length_hint
 from typing import Annotated
 
 import cv2
 import numpy as np
 import torch
-from matplotlib.cm import ScalarMappable
-from matplotlib.colors import Normalize
-from matplotlib.figure import Figure
+from scipy.stats import rankdata
 
 from sparnet.errors import UserError
 from sparnet.images import to_image
-from sparnet.metrics import estimates
+from sparnet.metrics import estimates, labelled
 from sparnet.restorer import Progress
-from sparnet.text import for_figure
-from viz.figures import BLUE, GREEN, RED, bare, canvas, in_inches, quiet
+from viz.figures import sheet
 from viz.finding import Finding, silent
 from viz.instrument import OTHER, REAL, Instrument, Option, Seed
-from viz.subject import Subject, spatial_maps
-from viz.views import DIVERGING, View, bars, panel, picture
+from viz.subject import Subject, over_faces, spatial_maps
+from viz.views import DIVERGING, Bars, Panel, View
 
 MEANING = (
     "Each unit's map beside its partner's and their signed difference: high correlation and overlap say that both look "
@@ -38,7 +34,7 @@ Share = Annotated[float, Option("Of the places: those that count as looked at.",
 
 _ROUNDING = 1e-6  # of a map's largest value: a spread below this is float32's, not the map's
 _DIFFERENCE = 0.5  # end of the difference's colours, in units of alpha
-_MAP, _GAP, _BETWEEN, _ROW, _HEAD, _MARGIN = 1.42, 0.08, 0.42, 2.08, 2.75, 0.3  # inches
+_SIDES = ("first", "other")
 
 
 @dataclass(frozen=True)
@@ -83,15 +79,14 @@ def correlation(first: np.ndarray, other: np.ndarray) -> float | None:
     """Pearson's r of the values at the same places, -1..1; None if either is constant, as r is not defined then."""
     if is_constant(first) or is_constant(other):
         return None
-    a, b = (values.astype(np.float64).ravel() - values.mean(dtype=np.float64) for values in (first, other))
-    return float(a @ b / np.sqrt((a @ a) * (b @ b)))
+    return float(np.corrcoef(first.ravel(), other.ravel(), dtype=np.float64)[0, 1])
 
 
 def rank_correlation(first: np.ndarray, other: np.ndarray) -> float | None:
     """Spearman's rho, -1..1: Pearson's r of the ranks, equal values sharing their mean rank; None as `correlation`."""
     if is_constant(first) or is_constant(other):
         return None
-    return correlation(_ranks(first), _ranks(other))
+    return correlation(rankdata(first), rankdata(other))
 
 
 def is_constant(values: np.ndarray) -> bool:
@@ -152,27 +147,47 @@ def study(
     `UserError` for a network without attention that has places.
     """
     names = _names(subject, other)
-    maps, pictures = [], []
-    for i, one in enumerate((subject, other)):
+    maps, arrays = [], {}
+    for i, (side, looked) in enumerate(zip(_SIDES, (subject, other), strict=True)):
         progress(i, 2, f"Looking at {names[i]}")
-        maps.append(spatial_maps(one))
-        pictures.append((to_image(one.degraded), to_image(one.model(one.degraded))))
+        maps.append(spatial_maps(looked))
+        arrays |= {
+            f"degraded/{side}": to_image(looked.degraded),
+            f"restored/{side}": to_image(looked.model(looked.degraded)),
+        }
     progress(2, 2, "Done")
     aligned = _aligned(*maps)
-    numbers = {pair: MapAgreement.of(*two, share) for pair, two in aligned.items()}
-    arrays = {}
-    for i, side in enumerate(("first", "other")):
-        arrays |= {f"degraded/{side}": pictures[i][0], f"restored/{side}": pictures[i][1]}
-        arrays |= {f"{pair.name}/{side}": two[i] for pair, two in aligned.items()}
-    rows = [
-        {**asdict(pair), "by": pair.by, "side": len(aligned[pair][0]), **asdict(of)} for pair, of in numbers.items()
+    found = {pair: MapAgreement.of(*two, share) for pair, two in aligned.items()}
+    arrays |= {f"{pair.name}/{side}": two[i] for i, side in enumerate(_SIDES) for pair, two in aligned.items()}
+    rows = [{**_row(pair), "side": len(aligned[pair][0]), **asdict(measured)} for pair, measured in found.items()]
+    faces = [
+        Panel(f"{what}: {name}", arrays[f"{what}/{side}"])
+        for what in ("degraded", "restored")
+        for side, name in zip(_SIDES, names, strict=True)
     ]
+    groups = {
+        pair.name: [
+            *(Panel(f"alpha: {name}", values) for name, values in zip(names, two, strict=True)),
+            Panel("first - other", two[0] - two[1], (-_DIFFERENCE, _DIFFERENCE), DIVERGING),
+        ]
+        for pair, two in aligned.items()
+    }
+    series = {
+        "correlation": [measured.pearson for measured in found.values()],
+        "IoU of the top": [measured.iou for measured in found.values()],
+    }
+    view = View(faces, groups, {"How alike the two maps of each pair are:": Bars(groups, series, "1 is the same")})
+    headed = {
+        f"{pair.name}   r {_shown(of.pearson)}   rank {_shown(of.spearman)}   IoU {of.iou:.2f}": groups[pair.name]
+        for pair, of in found.items()
+    }
     return Finding(
         "agreement",
         MEANING,
-        {"first": names[0], "other": names[1], "share": share, "chance_iou": share / (2 - share), "pairs": rows},
+        _settings(names, share) | {"pairs": rows},
         arrays,
-        agreement_figure(aligned, numbers, names, pictures, share),
+        sheet(_title(names), {"faces": faces, **headed}, view.diagrams, f"IoU: of the top {share:.0%} of the places."),
+        view,
     )
 
 
@@ -188,126 +203,52 @@ def study_many(
     Arrays: `pairs`, and of each measure (couples, pairs), NaN where a map is constant. `UserError` without a couple, of
     several models, or for a network without attention that has places.
     """
-    found: list[dict[Pair, MapAgreement]] = []
-    names, total = None, length_hint(subjects)
-    for subject, beside in zip(subjects, other, strict=True):
-        progress(len(found), total, f"Comparing face {len(found) + 1}")
-        if names not in (None, _names(subject, beside)):
+    others, pairs, names = iter(other), [], ("", "")
+    measures = [field.name for field in fields(MapAgreement)]
+
+    def measure(i: int, subject: Subject) -> dict[str, np.ndarray]:
+        nonlocal pairs, names
+        beside = next(others)
+        if i and names != _names(subject, beside):
             raise UserError(f"Not all faces are of {names[0]} and {names[1]}. Compare one couple of models at a time.")
         names = _names(subject, beside)
         aligned = _aligned(spatial_maps(subject), spatial_maps(beside))
-        found.append({pair: MapAgreement.of(*two, share) for pair, two in aligned.items()})
-    if not found:
-        raise UserError("There is no face to compare. Give a folder with at least one.")
-    progress(len(found), len(found), "Done")
-    pairs = list(found[0])
-    measures = [field.name for field in fields(MapAgreement)]
-    columns = {
-        name: np.array([[getattr(one[pair], name) for pair in pairs] for one in found], float) for name in measures
-    }
+        pairs = list(aligned)
+        found = [asdict(MapAgreement.of(*two, share)) for two in aligned.values()]
+        return {name: np.array([pair[name] for pair in found], float) for name in measures}
+
+    _, columns = over_faces(subjects, measure, progress, "Comparing", least=1)
+    couples = len(columns["iou"])
     means = {name: estimates(values, seed) for name, values in columns.items()}
-    rows = [
-        {**asdict(pair), "by": pair.by} | {name: asdict(each[i]) for name, each in means.items()}
-        for i, pair in enumerate(pairs)
-    ]
-    settings = {"first": names[0], "other": names[1], "share": share, "chance_iou": share / (2 - share)}
+    rows = [_row(pair) | {name: labelled(each[i]) for name, each in means.items()} for i, pair in enumerate(pairs)]
+    series = {
+        "correlation r": means["pearson"],
+        "rank correlation": means["spearman"],
+        f"IoU of the top {share:.0%}": means["iou"],
+    }
+    chance = {share / (2 - share): "IoU by chance"}
+    chart = Bars([pair.name for pair in pairs], series, "1 is the same", chance, (-1, 1.05))
+    view = View(diagrams={f"Mean of {couples} faces with its 95 % interval:": chart})
     return Finding(
         "agreement",
         MEANING,
-        {**settings, "couples": len(found), "seed": seed, "pairs": rows},
+        _settings(names, share) | {"couples": couples, "seed": seed, "pairs": rows},
         {"pairs": np.array([pair.name for pair in pairs]), **columns},
-        population_figure(pairs, means, names, len(found), share),
+        view.figure(_title(names)),
+        view,
     )
 
 
-def agreement_figure(
-    maps: dict[Pair, tuple[np.ndarray, np.ndarray]],
-    numbers: dict[Pair, MapAgreement],
-    names: tuple[str, str],
-    pictures: list[tuple[np.ndarray, np.ndarray]],
-    share: float = SHARE,
-) -> Figure:
-    """Both faces, degraded and restored; then of each pair the two maps, 0..1, and first - other, centred at 0."""
-    columns, rows = 2, -(-len(maps) // 2)
-    block = 3 * _MAP + 2 * _GAP
-    width = 2 * _MARGIN + columns * block + (columns - 1) * _BETWEEN
-    height = _HEAD + rows * _ROW
-    figure = canvas(width, height)
-    figure.suptitle(
-        for_figure(f"Where they look: {names[0]} (first) and {names[1]} (other)"),
-        x=_MARGIN / width, y=1 - 0.15 / height, ha="left", va="top", size=12,
-    )  # fmt: skip
-
-    def axes_at(x: float, y: float, w: float, h: float):
-        """Axes in inches from the top left."""
-        axes = in_inches(figure, x, y, w, h)
-        bare(axes)
-        return axes
-
-    for i, (side, two) in enumerate(zip(("first", "other"), pictures, strict=True)):
-        for j, (caption, image) in enumerate(zip(("network input", "restored"), two, strict=True)):
-            axes = axes_at(_MARGIN + (2 * i + j) * (_MAP + _GAP), 0.8, _MAP, _MAP)
-            axes.imshow(image, interpolation="nearest")
-            axes.set_title(f"{side}: {caption}", fontsize=8, loc="left", pad=3)
-    bar_x = _MARGIN + block + _BETWEEN + _MAP + _GAP + 0.2
-    for y, label, colors, scale in (
-        (0.85, r"attention $\alpha$ of first and other", "viridis", Normalize(0, 1)),
-        (1.6, "first \N{MINUS SIGN} other; red: first attends more", "RdBu_r", Normalize(-_DIFFERENCE, _DIFFERENCE)),
-    ):
-        bar = figure.colorbar(
-            ScalarMappable(scale, colors), cax=axes_at(bar_x, y, 2.3, 0.12), orientation="horizontal",
-            extend="neither" if colors == "viridis" else "both",
-        )  # fmt: skip
-        quiet(bar)
-        bar.set_label(label, fontsize=8, labelpad=2)
-
-    for i, (pair, two) in enumerate(maps.items()):
-        row, column = divmod(i, columns)
-        x, y = _MARGIN + column * (block + _BETWEEN), _HEAD + row * _ROW
-        shown = (*two, two[0].astype(np.float64) - two[1])
-        for j, values in enumerate(shown):
-            axes = axes_at(x + j * (_MAP + _GAP), y, _MAP, _MAP)
-            colors, low, high = ("viridis", 0, 1) if j < 2 else ("RdBu_r", -_DIFFERENCE, _DIFFERENCE)
-            axes.imshow(values, cmap=colors, vmin=low, vmax=high, interpolation="nearest")
-            axes.set_xlabel(("first", "other", "first \N{MINUS SIGN} other")[j], fontsize=6.5, labelpad=2, color="0.3")
-            if j == 0:
-                of = numbers[pair]
-                axes.set_title(pair.name, fontsize=9, loc="left", pad=14, weight="bold")
-                facts = f"r {_shown(of.pearson)}   rank {_shown(of.spearman)}   IoU of the top {share:.0%} {of.iou:.2f}"
-                facts += f"   mean difference {of.difference:+.2f}"
-                axes.text(0, 1.035, facts, transform=axes.transAxes, fontsize=7, color="0.3")
-    return figure
+def _title(names: tuple[str, str]) -> str:
+    return f"Where they look: {names[0]} (first) and {names[1]} (other)"
 
 
-def population_figure(
-    pairs: list[Pair], means: dict[str, np.ndarray], names: tuple[str, str], couples: int, share: float = SHARE
-) -> Figure:
-    """Of every pair of units the measures' Estimate (pairs,) over the couples of faces."""
-    figure = canvas(10, 4.4, "constrained")
-    axes = figure.subplots()
-    x = np.arange(len(pairs))
-    series = (
-        ("pearson", "correlation r", "o", BLUE),
-        ("spearman", "rank correlation", "s", RED),
-        ("iou", f"IoU of the top {share:.0%}", "^", GREEN),
-    )
-    for shift, (key, label, marker, color) in zip((-0.2, 0, 0.2), series, strict=True):
-        mean, low, high = (
-            np.array([getattr(each, end) for each in means[key]], float) for end in ("mean", "low", "high")
-        )
-        ends = np.maximum((mean - low, high - mean), 0)  # equal but for rounding where all faces are alike
-        axes.errorbar(x + shift, mean, ends, fmt=marker, color=color, label=label, markersize=5)
-    axes.axhline(0, color="0.6", linewidth=0.8)
-    axes.axhline(share / (2 - share), color=GREEN, linewidth=0.8, linestyle=":", label="IoU by chance")
-    axes.set_xticks(x, [pair.name for pair in pairs], rotation=45, ha="right", fontsize=8)
-    axes.set_ylim(-1, 1.05)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.set_title(
-        f"{names[0]} and {names[1]}: agreement of their maps, mean of {couples} faces with 95 % interval",
-        fontsize=10, loc="left",
-    )  # fmt: skip
-    axes.legend(fontsize=8, frameon=False, ncols=4, loc="lower right")
-    return figure
+def _settings(names: tuple[str, str], share: float) -> dict:
+    return {**dict(zip(_SIDES, names, strict=True)), "share": share, "chance_iou": share / (2 - share)}
+
+
+def _row(pair: Pair) -> dict:
+    return {**asdict(pair), "by": pair.by}
 
 
 def _names(subject: Subject, other: Subject) -> tuple[str, str]:
@@ -327,36 +268,8 @@ def _same_depth(name: str, own: list[str], others: list[str]) -> str:
     return there[int((here.index(name) + 0.5) / len(here) * len(there))]
 
 
-def _ranks(values: np.ndarray) -> np.ndarray:
-    """1 for the smallest; equal values share the mean of their ranks."""
-    _, place, count = np.unique(values, return_inverse=True, return_counts=True)
-    return (count.cumsum() - (count - 1) / 2)[place]
-
-
 def _shown(value: float | None) -> str:
     return "none" if value is None else f"{value:.2f}"
-
-
-def view(finding: Finding) -> View:
-    arrays, pairs = finding.arrays, finding.numbers["pairs"]
-    sides = {key: finding.numbers[key] for key in ("first", "other")}
-    faces = [
-        picture(f"{what}: {side}", arrays[f"{what}/{key}"])
-        for what in ("degraded", "restored")
-        for key, side in sides.items()
-    ]
-    names = [name.removesuffix("/first") for name in arrays if name.endswith("/first")]
-    groups = {
-        name: [
-            *(panel(f"alpha: {side}", arrays[f"{name}/{key}"]) for key, side in sides.items()),
-            panel("first - other", arrays[f"{name}/first"] - arrays[f"{name}/other"], (-0.5, 0.5), DIVERGING),
-        ]
-        for name in names
-        if name not in ("degraded", "restored")
-    }
-    series = {"correlation": [one["pearson"] for one in pairs], "IoU of the top": [one["iou"] for one in pairs]}
-    chart = bars(groups, series, "1 is the same")
-    return View(faces, groups, {"How alike the two maps of each pair are:": chart})
 
 
 INSTRUMENT = Instrument(
@@ -366,6 +279,5 @@ INSTRUMENT = Instrument(
     "Maps on one grid: correlation, overlap of the top fifth, and the difference.",
     study,
     over_faces=study_many,
-    view=view,
     slow=True,
 )

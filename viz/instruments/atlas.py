@@ -15,7 +15,7 @@ from sparnet.restorer import Progress
 from viz.finding import Finding, silent
 from viz.instrument import WHERE, Instrument, Option
 from viz.subject import Subject, attending
-from viz.views import View, bars, panel, pictures
+from viz.views import Bars, Panel, View, pictures
 
 MEANING = (
     "How open each unit's gate is at every place: at 0 the unit's features are held back, at 1 all are let through; a "
@@ -34,38 +34,28 @@ def study(
     progress(0, 1, "Restoring the face")
     attending(subject)
     trace = subject.model.trace(subject.degraded)
-    pictures = {"degraded": to_image(subject.degraded), "restored": to_image(trace.restored)}
+    faces = {"degraded": to_image(subject.degraded), "restored": to_image(trace.restored)}
     if subject.sharp is not None:
-        pictures["sharp"] = subject.sharp
-    numbers = {
+        faces["sharp"] = subject.sharp
+    units = {
         name: {"side": alpha.shape[-1], "channels": alpha.shape[-3], **asdict(MapNumbers.of(mean_map(alpha)))}
         for name, alpha in trace.alphas.items()
     }
-    title = f"Attention of {subject.name} in forward order"
     progress(1, 1, "Done")
+    maps = {name: Panel(name, mean_map(alpha)) for name, alpha in trace.alphas.items()}
+    groups = {group: [maps[name] for name in names] for group, names in group_units(list(maps)).items()}
+    series = {
+        "mean": [unit["mean"] for unit in units.values()],
+        "spread over the places (SD)": [unit["std"] for unit in units.values()],
+    }
+    caption = "How open each unit is, and how much that varies from place to place:"
     return Finding(
         "atlas",
         MEANING,
-        {"model": subject.name, "stretch": stretch, "units": numbers},
-        {name: alpha[0].float().cpu().numpy() for name, alpha in trace.alphas.items()} | pictures,
-        atlas_figure(trace.alphas, stretch, title, colormap, pictures),
-    )
-
-
-def view(finding: Finding) -> View:
-    of = finding.numbers["units"]
-    maps = {name: panel(name, finding.arrays[name].mean(0)) for name in of}
-    shown = {"all": list(maps), **group_units(list(maps))}
-    groups = {group: [maps[name] for name in names] for group, names in shown.items()}
-    series = {
-        "mean": [one["mean"] for one in of.values()],
-        "spread over the places (SD)": [one["std"] for one in of.values()],
-    }
-    chart = bars(of, series, "alpha")
-    return View(
-        pictures(finding.arrays),
-        groups,
-        {"How open each unit is, and how much that varies from place to place:": chart},
+        {"model": subject.name, "stretch": stretch, "units": units},
+        {name: alpha[0].float().cpu().numpy() for name, alpha in trace.alphas.items()} | faces,
+        atlas_figure(trace.alphas, stretch, f"Attention of {subject.name} in forward order", colormap, faces),
+        View(pictures(faces), {"all": list(maps.values()), **groups}, {caption: Bars(maps, series, "alpha")}),
     )
 
 
@@ -75,5 +65,4 @@ INSTRUMENT = Instrument(
     "How open is each unit's gate at every place?",
     "Every attention map in forward order, from the encoder to the decoder, on one scale from 0 to 1.",
     study,
-    view=view,
 )

@@ -6,26 +6,22 @@ alpha (C,h,w) -> channel_maps: mean, max, spread, channels in use (h,w)
 edit: alpha -> its channel mean -> restored, changed -> RMS: what 3D adds over its mean
 """
 
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Annotated
 
 import cv2
 import numpy as np
 import torch
-from matplotlib.figure import Figure
 from numpy import ndarray
 from torch import Tensor
 
 from sparnet.errors import UserError
 from sparnet.restorer import Progress
-from sparnet.text import for_figure
-from viz.figures import BLUE, ORANGE, PINK, canvas, in_inches
 from viz.finding import Finding, silent
 from viz.instrument import WHERE, Instrument, Option, Seed
 from viz.instruments.ablation import levels, rms
 from viz.subject import Subject
-from viz.views import View, bars, panel
+from viz.views import Bars, Lines, Panel, View
 
 MEANING = (
     "How the maps of one unit's channels differ, and how much the face changes when all of them are given their mean: "
@@ -36,10 +32,13 @@ CHANNEL_MEANING = (
     "How far each channel's gate is open, the same at every place, so it says what is let through and nothing about "
     "where; groups and places do not exist here, the change is that of giving all channels of a unit their mean gate."
 )
-SHARES = {"place": BLUE, "channel": ORANGE, "only_3d": PINK}
+SHARES = {
+    "place": "place: one map would do",
+    "channel": "channel: one number a channel would do",
+    "only_3d": "only 3D",
+}
 _ROUNDING = 1e-6  # a spread below this is float32's, not the map's
 MAPS = {"mean": 1, "max": 1, "spread": 0.5, "in_use": 1}  # over the channels, each with the end of its scale
-_HEAD, _MAP, _PITCH, _MARGIN = 1.45, 0.84, 0.9, 0.25  # inches
 
 
 @dataclass(frozen=True)
@@ -172,96 +171,36 @@ def study(
     if places:
         found |= {"seed": seed, "clusters_asked_for": count}
     progress(len(units) + 1, len(units) + 1, "Done")
-    figure = channels_figure(arrays, numbers, kinds, effects, f"Channels of {subject.name}: one face")
-    return Finding("channels", MEANING if places else CHANNEL_MEANING, found, arrays, figure)
-
-
-def channels_figure(
-    arrays: Mapping[str, ndarray],
-    numbers: Mapping[str, ChannelNumbers],
-    kinds: Mapping[str, list[tuple[int, int, float]]],
-    effects: Mapping[str, float],
-    title: str,
-) -> Figure:
-    """A row a unit: its maps over the channels, the representatives, whose variance it is, what the mean changes.
-
-    `arrays` and `kinds` as `study` makes them; of channel attention, without kinds, the row is its gates in order.
-    """
-    groups = max([len(of) for of in kinds.values()] or [4])
-    right = _MARGIN + (4 + groups) * _PITCH + 0.3
-    tall = _MAP if kinds else 0.4
-    width, height = right + 2.3, _HEAD + (tall + 0.42) * len(numbers) + 0.25
-    figure = canvas(width, height)
-
-    def axes_at(x: float, y: float, w: float, h: float):
-        """Axes placed in inches from the top left."""
-        axes = in_inches(figure, x, y, w, h)
-        axes.axis("off")
-        return axes
-
-    def words(x: float, y: float, text: str, **style) -> None:
-        figure.text(x / width, 1 - y / height, text, **({"fontsize": 8, "va": "bottom", "color": "0.2"} | style))
-
-    words(_MARGIN, 0.42, for_figure(title), fontsize=11)
-    words(_MARGIN, 0.65, "dark: 0, closed; bright: the end of the scale", color="0.35")
-    for i, name in enumerate(MAPS if kinds else ()):
-        words(_MARGIN + i * _PITCH, 1.1, f"{name.replace('_', ' ')}\n0…{MAPS[name]}")
-    if kinds:
-        words(
-            _MARGIN + 4 * _PITCH + 0.1,
-            1.1,
-            "channels that stand for a group:\nits size, its mean correlation with them",
-        )
-    else:
-        words(_MARGIN, 1.1, "the gates of all channels, from the most open to the most closed\n0…1")
-    words(right, 0.92, "shares of alpha's variance")
-    for name, x in zip(SHARES, (0, 0.42, 1.0), strict=True):
-        words(right + x, 1.1, name.replace("_", " "), color=SHARES[name], weight="bold")
-    words(right + 1.62, 1.1, "change,\nRMS of\n255")
-
-    for row, (unit, of) in enumerate(numbers.items()):
-        y = _HEAD + row * (tall + 0.42)
-        size = "{}x{}, ".format(*arrays[f"{unit}/mean"].shape) if kinds else ""
-        words(_MARGIN, y - 0.04, f"{unit}  {size}{of.channels} ch.", weight="bold")
-        if kinds:
-            for i, (name, end) in enumerate(MAPS.items()):
-                _draw(axes_at(_MARGIN + i * _PITCH, y, _MAP, _MAP), arrays[f"{unit}/{name}"], end)
-            pairs = zip(arrays[f"{unit}/representatives"], kinds[unit], strict=True)
-            for i, (map_, (_, members, r)) in enumerate(pairs):
-                axes = axes_at(_MARGIN + (4 + i) * _PITCH + 0.1, y, _MAP, _MAP)
-                _draw(axes, map_)
-                axes.set_title(f"{members} ch., {r:.2f}", fontsize=6.5, loc="left", pad=2, color="0.35")
-        else:
-            gates = np.sort(arrays[f"{unit}/gates"])[None, ::-1]
-            _draw(axes_at(_MARGIN, y, right - _MARGIN - 0.25, tall), gates)
-        axes, start = axes_at(right, y + tall / 2 - 0.13, 1.5, 0.26), 0.0
-        for name, color in SHARES.items():
-            axes.barh(0, getattr(of, name), left=start, color=color)
-            start += getattr(of, name)
-        axes.set_xlim(0, 1)
-        words(right + 1.62, y + tall / 2, f"{effects[unit]:.2f}", fontsize=9, va="center")
-    words(right, height - 0.08, f"all units at once: {effects['all']:.2f}", weight="bold")
-    return figure
-
-
-def _draw(axes, map_: ndarray, end: float = 1) -> None:
-    axes.imshow(map_, cmap="viridis", vmin=0, vmax=end, interpolation="nearest", aspect="auto")
-
-
-def view(finding: Finding) -> View:
-    units = finding.numbers["units"]
+    series = {label: [getattr(shares, name) for shares in numbers.values()] for name, label in SHARES.items()}
+    change = Bars(effects, {"RMS change": list(effects.values())}, "8-bit levels")
+    diagrams: dict[str, Bars | Lines] = {
+        "Whose variance it is:": Bars(units, series, "share", ends=(0, 1), stacked=True),
+        "How much the face changes when all channels of a unit are given their mean:": change,
+    }
+    if not places:
+        most = max(len(alpha) for alpha in alphas.values())
+        gates = {
+            unit: np.pad(np.sort(alpha.ravel())[::-1], (0, most - len(alpha)), constant_values=np.nan)
+            for unit, alpha in alphas.items()
+        }
+        caption = "The gates of all channels, from the most open to the most closed:"
+        diagrams = {caption: Lines(range(1, most + 1), gates, "channel", "alpha")} | diagrams
     groups = {
-        unit: [panel(name.replace("_", " "), finding.arrays[f"{unit}/{name}"], (0, end)) for name, end in MAPS.items()]
-        for unit in units
-        if f"{unit}/mean" in finding.arrays
+        unit: [
+            *(Panel(name.replace("_", " "), arrays[f"{unit}/{name}"], (0, end)) for name, end in MAPS.items()),
+            *(
+                Panel(f"{members} channels, r {r:.2f}", alphas[unit][channel])
+                for channel, members, r in representatives
+            ),
+        ]
+        for unit, representatives in kinds.items()
     }
-    labels = {
-        "place": "place: one map would do",
-        "channel": "channel: one number a channel would do",
-        "only_3d": "only 3D",
-    }
-    chart = bars(units, {label: [one[name] for one in units.values()] for name, label in labels.items()}, "share")
-    return View([], groups, {"Whose variance it is:": chart.update_layout(barmode="stack")})
+    view = View([], groups, diagrams)
+    note = (
+        "After the maps over the channels, of each group that looks alike one: its size, its mean correlation with it."
+    )
+    figure = view.figure(f"Channels of {subject.name}: one face", note if places else "", side=0.9)
+    return Finding("channels", MEANING if places else CHANNEL_MEANING, found, arrays, figure, view)
 
 
 INSTRUMENT = Instrument(
@@ -270,5 +209,4 @@ INSTRUMENT = Instrument(
     "Does attention differ from channel to channel?",
     "For 3D and channel attention: mean, spread and clusters over the channels.",
     study,
-    view=view,
 )

@@ -13,13 +13,13 @@ from dataclasses import dataclass
 from hashlib import sha256
 from io import BytesIO
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import numpy as np
 import torch
 from matplotlib.colors import to_rgb
-from matplotlib.figure import Figure
 from PIL import Image
+from pydantic import BaseModel, Field, ValidationError
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -29,12 +29,12 @@ from sparnet.files import save_bytes
 from sparnet.images import to_image
 from sparnet.model import SPARNet, Trace
 from sparnet.restorer import Progress
-from viz.figures import BLUE, ORANGE, bare, canvas
+from viz.figures import BLUE, ORANGE
 from viz.finding import Finding, silent
 from viz.instrument import EDITS, WHAT_IF, Instrument
 from viz.instruments.ablation import levels, rms
 from viz.subject import Subject, attending
-from viz.views import View, bars, panel, picture
+from viz.views import DIVERGING, Bars, Panel, View
 
 MEANING = (
     "The face as the network restores it with alpha as you painted it, beside the face without: what a unit's "
@@ -42,10 +42,8 @@ MEANING = (
     "not what it normally does."
 )
 SUPPRESS, BOOST = BLUE, ORANGE  # the two brushes
-VERSION = 1
 
 _STEPS = 127  # of a mask on either side of 0
-_FORMAT = "sparnet-attention-edits"
 _MAX_BYTES, _MAX_EDITS, _MAX_SIDE = 8_000_000, 64, 1024  # of a file, in it, of a mask: files come from strangers
 _OTHER_PAINT = 16  # 8-bit levels that a colour may be off a mix of the brushes: rounding where a stroke fades out
 
@@ -135,22 +133,19 @@ def from_json(text: str | bytes, subject: Subject) -> list[Edit]:
     if len(text) > _MAX_BYTES:
         raise UserError(f"The file of edits is larger than {_MAX_BYTES // 1_000_000} MB. Save fewer edits in one.")
     try:
-        data = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"The file is not JSON ({error}). Choose a file of edits that was saved here.") from error
-    if not isinstance(data, dict) or data.get("format") != _FORMAT:
-        raise UserError("The file holds no edits of attention. Choose one that was saved here.")
-    if data.get("version") != VERSION:
-        raise UserError(f"The file has version {data.get('version')!r}; this program reads {VERSION}. Paint it anew.")
-    model = _field(data, "model", dict, "the file")
-    if _field(model, "sha256", str, "the model") != fingerprint(subject.model):
-        name = _field(model, "name", str, "the model")
+        saved = _File.model_validate_json(text)
+    except ValidationError as error:
+        problem = error.errors(include_url=False, include_input=False)[0]
+        where = ".".join(map(str, problem["loc"])) or "all of it"
+        raise UserError(
+            f"The file holds no edits as they are saved here: {where}: {problem['msg']}. Choose another, or save anew."
+        ) from error
+    if saved.model.sha256 != fingerprint(subject.model):
+        name = saved.model.name
         raise UserError(
             f"The edits were painted for other weights than those of {subject.name}: for {name}. Load those."
         )
-    edits = _field(data, "edits", list, "the file")
-    _check_count(edits)
-    return [_edit(one, f"edit {i + 1}", subject) for i, one in enumerate(edits)]
+    return [_edit(edit, f"edit {i + 1}", subject) for i, edit in enumerate(saved.edits)]
 
 
 def save(subject: Subject, edits: Sequence[Edit], path: str | Path) -> None:
@@ -195,41 +190,19 @@ def study(subject: Subject, edits: Annotated[Sequence[Edit], EDITS], progress: P
         "unit_of_rms": "8-bit levels",
         "rms_change_of_alpha": moved,
     }
-    return Finding("edit", MEANING, numbers, arrays, edit_figure(arrays, units, numbers["rms"]))
-
-
-def edit_figure(arrays: dict[str, np.ndarray], units: Sequence[str], change: float) -> Figure:
-    """Arrays as of `study`: the face before, after and its difference; a row for each painted unit, alpha the same."""
-    figure = canvas(9, 2.9 * (1 + len(units)) + 0.3, "constrained")
-    figure.suptitle("The face with attention as painted", x=0.01, ha="left", size=11)
-    axes = figure.subplots(1 + len(units), 3, squeeze=False)
-    top = max(arrays["difference"].max(), 1)
-    axes[0, 0].imshow(arrays["before"], interpolation="nearest")
-    axes[0, 1].imshow(arrays["after"], interpolation="nearest")
-    image = axes[0, 2].imshow(arrays["difference"], cmap="inferno", vmin=0, vmax=top, interpolation="nearest")
-    _colorbar(figure, image, axes[0, 2], "8-bit levels, black: unchanged")
-    _titles(axes[0], ["restored before", "restored after", f"difference, RMS {change:.1f}"])
-    for row, unit in zip(axes[1:], units, strict=True):
-        before, after = arrays[f"{unit}/before"], arrays[f"{unit}/after"]
-        row[0].imshow(before, vmin=0, vmax=1, interpolation="nearest")
-        image = row[1].imshow(after, vmin=0, vmax=1, interpolation="nearest")
-        _colorbar(figure, image, row[1], r"$\alpha$: 0 closed, 1 open")
-        image = row[2].imshow(after - before, cmap="PuOr_r", vmin=-1, vmax=1, interpolation="nearest")
-        _colorbar(figure, image, row[2], "suppressed … boosted")
-        _titles(row, [rf"{unit}: $\alpha$ before", r"$\alpha$ after", "what has changed"])
-    return figure
-
-
-def _colorbar(figure: Figure, image, ax, label: str) -> None:
-    bar = figure.colorbar(image, ax=ax, shrink=0.85, pad=0.02)
-    bar.set_label(label, fontsize=8)
-    bar.ax.tick_params(labelsize=7)
-
-
-def _titles(row, titles: list[str]) -> None:
-    for ax, title in zip(row, titles, strict=True):
-        ax.set_title(title, fontsize=9, loc="left")
-        bare(ax)
+    face = [Panel(f"restored {when}", arrays[when]) for when in ("before", "after")]
+    face.append(Panel("change, RMS", arrays["difference"], (0, max(arrays["difference"].max(), 1)), "inferno"))
+    maps = {
+        unit: [
+            *(Panel(f"alpha {when}", arrays[f"{unit}/{when}"]) for when in ("before", "after")),
+            Panel("suppressed or boosted", arrays[f"{unit}/after"] - arrays[f"{unit}/before"], (-1, 1), DIVERGING),
+        ]
+        for unit in units
+    }
+    chart = Bars(moved, {"RMS change of alpha": list(moved.values())}, "alpha")
+    view = View(face, maps, {"How far every unit's alpha moved:": chart})
+    title = f"The face with attention as painted: RMS change {numbers['rms']:.1f} of 255 levels"
+    return Finding("edit", MEANING, numbers, arrays, view.figure(title), view)
 
 
 def _map_sizes(subject: Subject, units: Sequence[str]) -> dict[str, int]:
@@ -251,28 +224,37 @@ def _signed(rgb: np.ndarray, opacity: np.ndarray) -> np.ndarray:
     return 2 * share - 1
 
 
+class _SavedEdit(BaseModel, strict=True):
+    unit: str
+    map: list[int]  # height, width
+    strength: float = Field(gt=0, le=1)
+    mask: str  # PNG, 8 bits grey: 1 is -1, 128 is 0, 255 is 1
+
+
+class _SavedModel(BaseModel, strict=True):
+    name: str
+    sha256: str
+
+
+class _File(BaseModel, strict=True):
+    """A file of edits."""
+
+    format: Literal["sparnet-attention-edits"]
+    version: Literal[1]
+    model: _SavedModel
+    edits: list[_SavedEdit] = Field(max_length=_MAX_EDITS)
+
+
 def _record(subject: Subject, edits: Sequence[Edit]) -> dict:
     sizes = _map_sizes(subject, [edit.unit for edit in edits])
-    _check_count(edits)
-    return {
-        "format": _FORMAT,
-        "version": VERSION,
-        "model": {"name": subject.name, "sha256": fingerprint(subject.model)},
-        "edits": [
-            {
-                "unit": edit.unit,
-                "map": [sizes[edit.unit]] * 2,  # height, width
-                "strength": edit.strength,
-                "mask": _encode(edit.mask),  # PNG, 8 bits grey: 1 is -1, 128 is 0, 255 is 1
-            }
-            for edit in edits
-        ],
-    }
-
-
-def _check_count(edits: Sequence) -> None:
     if len(edits) > _MAX_EDITS:
         raise UserError(f"A file holds at most {_MAX_EDITS} edits; these are {len(edits)}. Undo some.")
+    saved = [
+        _SavedEdit(unit=edit.unit, map=[sizes[edit.unit]] * 2, strength=edit.strength, mask=_encode(edit.mask))
+        for edit in edits
+    ]
+    model = _SavedModel(name=subject.name, sha256=fingerprint(subject.model))
+    return _File(format="sparnet-attention-edits", version=1, model=model, edits=saved).model_dump()
 
 
 def _encode(mask: np.ndarray) -> str:
@@ -299,35 +281,13 @@ def _decode(text: str, where: str) -> np.ndarray:
     return (values - 128) / _STEPS
 
 
-def _edit(data: object, where: str, subject: Subject) -> Edit:
-    if not isinstance(data, dict):
-        raise UserError(f"{where} is not an object with a unit and a mask. Save the edits again.")
-    unit = _field(data, "unit", str, where)
-    side = _map_sizes(subject, [unit])[unit]
-    if (size := _field(data, "map", list, where)) != [side, side]:
-        raise UserError(f"{where} was painted on a map of {size}; that of {unit} is {[side, side]}. Load its model.")
-    strength = data.get("strength")
-    if type(strength) not in (int, float) or not 0 < strength <= 1:
-        raise UserError(f"The strength of {where} is {strength!r}; it must be above 0, at most 1. Correct it.")
-    return Edit(unit, _decode(_field(data, "mask", str, where), where), strength)
-
-
-def _field(data: dict, key: str, kind: type, where: str):
-    value = data.get(key)
-    if not isinstance(value, kind):
-        raise UserError(f"{where} has no {key}, or not as it was saved. Save the edits again.")
-    return value
-
-
-def view(finding: Finding) -> View:
-    arrays = finding.arrays
-    face = [picture(f"restored {when}", arrays[when]) for when in ("before", "after")]
-    face.append(panel("change, RMS", arrays["difference"], (0, max(arrays["difference"].max(), 1)), "inferno"))
-    units = dict.fromkeys(name.rpartition("/")[0] for name in arrays if "/" in name)
-    maps = {unit: [panel(f"alpha {when}", arrays[f"{unit}/{when}"]) for when in ("before", "after")] for unit in units}
-    moved = finding.numbers["rms_change_of_alpha"]
-    chart = bars(moved, {"RMS change of alpha": list(moved.values())}, "alpha")
-    return View(face, maps, {"How far every unit's alpha moved:": chart})
+def _edit(saved: _SavedEdit, where: str, subject: Subject) -> Edit:
+    side = _map_sizes(subject, [saved.unit])[saved.unit]
+    if saved.map != [side, side]:
+        raise UserError(
+            f"{where} was painted on a map of {saved.map}; that of {saved.unit} is {[side, side]}. Load its model."
+        )
+    return Edit(saved.unit, _decode(saved.mask, where), saved.strength)
 
 
 INSTRUMENT = Instrument(
@@ -336,6 +296,5 @@ INSTRUMENT = Instrument(
     "What if a unit looked elsewhere?",
     "Attention is suppressed or boosted where it was painted on a unit's map, and the network restores the face anew.",
     study,
-    view=view,
     label="Paint",
 )

@@ -12,14 +12,13 @@ So every ranking is watched at the same pixels, and every damaged cell has the s
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from functools import partial
+from dataclasses import dataclass
 from typing import Annotated
 
 import numpy as np
 import torch
-from matplotlib.figure import Figure
 from numpy import ndarray
+from scipy.stats import rankdata
 from skimage.color import rgb2gray
 from skimage.filters import sobel
 from torch import Tensor
@@ -28,27 +27,29 @@ from torch.nn import functional as F
 from sparnet.attention import enlarge
 from sparnet.errors import UserError
 from sparnet.images import to_image
-from sparnet.metrics import estimates
+from sparnet.metrics import Estimate, estimates, labelled
 from sparnet.restorer import Progress
-from sparnet.text import for_figure
-from viz.figures import BLUE, RED, canvas, in_inches
 from viz.finding import Finding, silent
 from viz.instrument import MATTERS, Instrument, Option, Seed
 from viz.instruments.regions import area_weights
-from viz.subject import Subject, attending, each_face, spatial_maps
-from viz.views import View, bars, lines, panel
+from viz.subject import Subject, attending, over_faces, spatial_maps
+from viz.views import Bars, Lines, Panel, View
 
 MEANING = (
     "How much the rest of the restored face changes when the most salient cells of the input are damaged, against the "
     "least salient: 1 is all of the change from the first cells, 0 is no better than chance, below 0 is worse; a high "
-    "score does not say that the network needs its attention there, since a map that merely finds edges scores too."
+    "score does not say that the network needs its attention there, since a map that merely finds edges scores too, "
+    "unless it is high for as much damage of the input as well."
 )
 CELLS = 16  # on a side of the face: what SPARNet's faces of 16x16 pixels had to tell
 LEVELS = 10  # steps of p up to 50 %, where all cells of one colour are damaged
 NOISE = 0.02  # standard deviation, in [-1,1]: 1 % of the range
 PROBES = 4  # of the gradient map: its noise is averaged further over each cell
 MEASURES = ("elsewhere", "anywhere", "input")
+PER_DAMAGE = "elsewhere per damage"
+SCORES = (*MEASURES, PER_DAMAGE)
 ALPHA, GRADIENT, SOBEL, RANDOM = "mean attention", "gradient", "Sobel", "random"
+SCALED = "scaled attention"
 MapsToo = Annotated[
     list[str] | None, Option("These units' own maps too, beside the mean of all.", units=True, shown=True)
 ]
@@ -59,7 +60,11 @@ Draws = Annotated[int, Option("Random maps to compare with.", 1, 1000)]
 _WEIGHTS = ((1 / 12, 1 / 6, 1 / 12), (1 / 6, 0, 1 / 6), (1 / 12, 1 / 6, 1 / 12))  # of the neighbours, ROAD
 _SOLVED = 1e-4  # largest residual of an imputed pixel, in [-1,1]
 _BATCH = 16 * 128 * 128  # pixels at once through the network
-_MOST, _LEAST, _INK = RED, BLUE, "0.35"
+_NOTE = (
+    "Cells of the input are damaged in a map's order, or in the reverse; the rest of the restored face is watched for "
+    "changes. Good: the solid curve rises at once, the dashed only at the end. All orders end alike, with half of the "
+    "input damaged. Where the score of the input's own change is as high, the map may only find what damages easily."
+)
 
 Network = Callable[[Tensor], Tensor]
 """(B,3,S,S) in [-1,1] -> the same shape."""
@@ -77,8 +82,14 @@ class Curves:
     least: ndarray
 
     def scores(self) -> dict[str, float | None]:
-        """The area between the curves of each measure, `area_between`."""
-        return {name: area_between(*pair) for name, *pair in zip(MEASURES, self.most, self.least, strict=True)}
+        """The area between the curves of each measure, `area_between`, and of elsewhere over input.
+
+        The last is what a damage of the same size does: a map that only finds what damages easily has 0 there.
+        """
+        pairs = dict(zip(MEASURES, zip(self.most, self.least, strict=True), strict=True))
+        with np.errstate(invalid="ignore"):  # nothing was done to the input
+            pairs[PER_DAMAGE] = tuple(curves[0] / curves[2] for curves in (self.most, self.least))
+        return {name: area_between(*pair) for name, pair in pairs.items()}
 
 
 def area_between(most: ndarray, least: ndarray) -> float | None:
@@ -202,21 +213,30 @@ def deletions(
                 for i, end, color, level in sets[key]:
                     watched = enlarge(board != color, size)
                     squares[i, end, :, level] += squared[watched].mean(), squared.mean(), done
-    return [Curves(*one) for one in np.sqrt(squares / 2)]
+    return [Curves(*ends) for ends in np.sqrt(squares / 2)]
 
 
 def saliency_maps(subject: Subject, units: Sequence[str], draws: int, seed: int) -> dict[str, ndarray]:
-    """The maps (S,S) that are tested: mean attention, attention of `units`, gradient, Sobel, `draws` random ones."""
+    """The maps (S,S) that are tested: mean attention, attention of `units`, gradient, Sobel, `draws` random ones.
+
+    The mean of the maps as they are is that of the widest open units; brought to one scale, all units count alike.
+    """
     attention, size = spatial_maps(subject), subject.degraded.shape[-1]
     attending(subject, units)
     generator = np.random.default_rng(seed)
     return {
         ALPHA: np.mean([enlarge(alpha, size) for alpha in attention.values()], axis=0),
+        SCALED: np.mean([enlarge(standardised(alpha), size) for alpha in attention.values()], axis=0),
         **{unit: enlarge(attention[unit], size) for unit in units},
         GRADIENT: gradient_map(subject.model, subject.degraded, seed=seed),
         SOBEL: sobel_map(subject.degraded),
         **{f"{RANDOM} {i + 1}": generator.random((size, size)) for i in range(draws)},
     }
+
+
+def standardised(alpha: ndarray) -> ndarray:
+    """The map with mean 0 and standard deviation 1 over its places; a constant one is 0."""
+    return (alpha - alpha.mean()) / (alpha.std() or 1)
 
 
 def study(
@@ -234,28 +254,32 @@ def study(
     for i, (name, saliency) in enumerate(maps.items()):
         progress(i, len(maps), f"Damaging the face by {name}")
         curves[name] = deletion(subject.model, subject.degraded, saliency, cells, levels, seed)
-    shown, chance = _pooled(curves)
-    scores = {name: one.scores() for name, one in shown.items()}
-    pictures = {name: _ranks(area_weights(maps[name], cells)) for name in maps}
-    figure = faithfulness_figure(
-        {name: np.stack((one.most[0], one.least[0])) for name, one in shown.items()},
-        {name: pictures.get(name, pictures[f"{RANDOM} 1"]) for name in shown},
-        {name: (score["elsewhere"], score["input"]) for name, score in scores.items()},
-        f"Does the rest of the face depend on what {subject.name} attends to? One face",
-        spread=[score for score in chance if score is not None], picture=to_image(subject.degraded),
-    )  # fmt: skip
+    progress(len(maps), len(maps), "Done")
+    pooled, chance = _pooled(curves)
+    scores = {name: curve.scores() for name, curve in pooled.items()}
+    ranks = {name: _ranks(area_weights(saliency, cells)) for name, saliency in maps.items()}
     numbers = {
         "model": subject.name,
         **_settings(cells, levels, draws, seed),
         "scores": scores,
         "scores_of_random_draws": chance,
-        "rms_elsewhere_at_50_percent": float(shown[ALPHA].most[0, -1]),
+        "rms_elsewhere_at_50_percent": float(pooled[ALPHA].most[0, -1]),
     }
-    progress(len(maps), len(maps), "Done")
-    arrays = {f"{name}.{end}": getattr(one, end) for name, one in curves.items() for end in ("most", "least")}
-    return Finding(
-        "faithfulness", MEANING, numbers, arrays | {f"{name}.ranks": p for name, p in pictures.items()}, figure
+    arrays = {f"{name}.{end}": getattr(curve, end) for name, curve in curves.items() for end in ("most", "least")}
+    known = [score for score in chance if score is not None]
+    drawn = Estimate(scores[RANDOM]["elsewhere"], min(known, default=None), max(known, default=None), len(known))
+    view = _view(
+        [Panel("network input", to_image(subject.degraded))],
+        ranks,
+        {name: np.stack((curve.most[0], curve.least[0])) for name, curve in pooled.items()},
+        [drawn if name == RANDOM else score["elsewhere"] for name, score in scores.items()],
+        [score["input"] for score in scores.values()],
+        [score[PER_DAMAGE] for score in scores.values()],
+        "; the line is from the lowest to the highest random map",
     )
+    title = f"Does the rest of the face depend on what {subject.name} attends to? One face"
+    arrays |= {f"{name}.ranks": values for name, values in ranks.items()}
+    return Finding("faithfulness", MEANING, numbers, arrays, view.figure(title, _NOTE), view)
 
 
 def study_many(
@@ -269,132 +293,81 @@ def study_many(
 ) -> Finding:
     """The test over faces of one network: mean scores, and attention's lead over each baseline on the same face.
 
-    95 % bootstrap intervals over the faces; a lead is an answer only if its interval leaves 0 out.
+    95 % bootstrap intervals over the faces; a lead is an answer only if its interval leaves 0 out. It is that of the
+    maps brought to one scale, for as much damage of the input.
     """
-    curves, ranks, scores, model = [], 0, [], None
-    for i, subject in enumerate(each_face(subjects, progress, "Damaging")):
-        model = subject.name
+    names, ranks = [], 0.0
+
+    def measure(i: int, subject: Subject) -> dict[str, ndarray]:
+        nonlocal names, ranks
         maps = saliency_maps(subject, units or (), draws, seed + i)  # other random maps for every face
-        done = deletions(subject.model, subject.degraded, list(maps.values()), cells, levels, seed + i)
-        tests = dict(zip(maps, done, strict=True))
-        shown, _ = _pooled(tests)
-        curves.append([[one.most, one.least] for one in shown.values()])
-        scores.append([list(one.scores().values()) for one in shown.values()])
-        ranks = ranks + np.stack([_ranks(area_weights(maps.get(name, maps[f"{RANDOM} 1"]), cells)) for name in shown])
-    if len(scores) < 2:
-        raise UserError("An interval over faces needs at least two faces. Give a folder with more of them.")
-    names, scores, curves = list(shown), np.array(scores, float), np.array(curves)
-    found = dict(zip(names, estimates(scores, seed), strict=True))  # of each the `MEASURES`
-    baselines = (GRADIENT, SOBEL, RANDOM)
-    lead = np.stack([scores[:, 0, 0] - scores[:, names.index(name), 0] for name in baselines], axis=1)
-    figure = faithfulness_figure(
-        dict(zip(names, curves.mean(0)[:, :, 0], strict=True)),
-        dict(zip(names, ranks / len(scores), strict=True)),
-        {name: (score[0].mean, score[2].mean) for name, score in found.items()},
-        f"Does the rest of the face depend on what {model} attends to? Mean of {len(scores)} faces",
-        intervals={name: (score[0].low, score[0].high) for name, score in found.items()},
-    )
+        found = deletions(subject.model, subject.degraded, list(maps.values()), cells, levels, seed + i)
+        pooled, _ = _pooled(dict(zip(maps, found, strict=True)))
+        names = list(pooled)
+        shown = [maps.get(name, maps[f"{RANDOM} 1"]) for name in names]
+        ranks = ranks + np.stack([_ranks(area_weights(saliency, cells)) for saliency in shown])
+        return {
+            "scores": np.array([list(curve.scores().values()) for curve in pooled.values()], float),
+            "curves": np.array([[curve.most, curve.least] for curve in pooled.values()]),
+        }
+
+    model, arrays = over_faces(subjects, measure, progress, "Damaging")
+    scores, faces = arrays["scores"], len(arrays["scores"])
+    found = estimates(scores, seed)  # (maps, SCORES)
+    baselines, controlled = (GRADIENT, SOBEL, RANDOM), scores[..., SCORES.index(PER_DAMAGE)]
+    own = controlled[:, names.index(SCALED)]
+    lead = np.stack([own - controlled[:, names.index(name)] for name in baselines], axis=1)
+    arrays["mean_ranks"] = ranks / faces
     numbers = {
         "model": model,
-        "faces": len(scores),
+        "faces": faces,
         **_settings(cells, levels, draws, seed),
-        "scores": {
-            name: {measure: asdict(estimate) for measure, estimate in zip(MEASURES, score, strict=True)}
-            for name, score in found.items()
-        },
-        "lead_of_attention": dict(zip(baselines, map(asdict, estimates(lead, seed)), strict=True)),
+        "scores": labelled(found, names, SCORES),
+        "lead_of_attention": labelled(estimates(lead, seed), baselines),
     }
-    return Finding(
-        "faithfulness",
-        MEANING,
-        numbers,
-        {"scores": scores, "curves": curves, "mean_ranks": ranks / len(scores)},
-        figure,
+    view = _view(
+        [],
+        dict(zip(names, arrays["mean_ranks"], strict=True)),
+        dict(zip(names, arrays["curves"].mean(0)[:, :, 0], strict=True)),
+        list(found[:, 0]),
+        list(found[:, 2]),
+        list(found[:, 3]),
+        "; lines: 95 % interval over the faces",
     )
+    title = f"Does the rest of the face depend on what {model} attends to? Mean of {faces} faces"
+    return Finding("faithfulness", MEANING, numbers, arrays, view.figure(title, _NOTE), view)
 
 
-def faithfulness_figure(
-    curves: Mapping[str, ndarray],
+def _view(
+    pictures: list[Panel],
     ranks: Mapping[str, ndarray],
-    scores: Mapping[str, tuple[float | None, float | None]],
-    title: str,
-    intervals: Mapping[str, tuple[float, float]] | None = None,
-    spread: Sequence[float] = (),
-    picture: ndarray | None = None,
-) -> Figure:
-    """For each map its ranks (cells,cells), 0..1, its curves (most and least, levels), and below the scores as bars.
-
-    scores: of the restored face elsewhere, and of the input; intervals: of the first; spread: scores of random maps;
-    picture: (S,S,3) uint8, the input. All curves have one scale.
-    """
-    columns = len(curves) + (picture is not None)
-    width, height = max(1.0 + 2.05 * columns, 7.5), 6.15 + 0.3 * len(scores)  # inches
-    figure = canvas(width, height)
-
-    axes_at = partial(in_inches, figure)
-
-    left, side, pitch, top = 0.75, 1.65, 2.05, 1.2
-    figure.suptitle(for_figure(title), x=0.15 / width, y=1 - 0.15 / height, ha="left", va="top", fontsize=11)
-    figure.text(
-        0.15 / width, 1 - 0.45 / height,
-        "Cells of the input are damaged in a map's order, or in the reverse; the rest of the restored face is watched "
-        "for changes.\nGood: orange rises at once, blue only at the end. All orders end alike, with half of the input "
-        "damaged.",
-        fontsize=8, va="top", color=_INK,
-    )  # fmt: skip
-    ceiling = 1.08 * max(float(np.max(pair)) for pair in curves.values())
-    for i, (name, pair) in enumerate(curves.items()):
-        x = left + (i + (picture is not None)) * pitch
-        above = axes_at(x, top, side, side)
-        above.imshow(ranks[name], cmap="viridis", vmin=0, vmax=1, interpolation="nearest")
-        above.set_title(name, fontsize=9, loc="left", weight="bold")
-        below = axes_at(x, top + side + 0.35, side, 1.9)
-        p = np.linspace(0, 50, pair.shape[1] + 1)
-        most, least = (np.concatenate(([0], curve)) for curve in pair)
-        below.fill_between(p, most, least, color="0.9", linewidth=0)
-        below.plot(p, most, color=_MOST, linewidth=1.6, label="most salient first")
-        below.plot(p, least, color=_LEAST, linewidth=1.6, linestyle="--", label="least salient first")
-        below.set(xlim=(0, 50), ylim=(0, ceiling), xticks=(0, 25, 50))
-        below.set_title(f"score {_signed(scores[name][0])}", fontsize=8, loc="left", color=_INK)
-        below.tick_params(labelsize=7, labelleft=i == 0)
-        below.set_xlabel("% of the input damaged", fontsize=7)
-        below.spines[["top", "right"]].set_visible(False)
-        if i == 0:
-            below.set_ylabel("RMS change elsewhere,\nlevels of 0…255", fontsize=7)
-            below.legend(fontsize=6, frameon=False, loc="upper left")
-            above.set_ylabel("yellow: damaged first\nblue: last", fontsize=7)
-        above.set_xticks([])
-        above.set_yticks([])
-    if picture is not None:
-        face = axes_at(left - 0.4, top, side, side)
-        face.imshow(picture, interpolation="nearest")
-        face.set_title("network input", fontsize=9, loc="left", weight="bold")
-        face.axis("off")
-
-    y = top + side + 2.8
-    bars = axes_at(left + 0.5, y, width - left - 0.85, 0.3 * len(scores))
-    places = np.arange(len(scores))
-    values = np.array([[np.nan if value is None else value for value in pair] for pair in scores.values()])
-    bars.barh(places, values[:, 0], height=0.55, color=[_MOST if name == ALPHA else "0.7" for name in scores])
-    bars.plot(values[:, 1], places, "D", color="black", markersize=4, markerfacecolor="none", linestyle="none")
-    if intervals:
-        ends = np.array([intervals[name] for name in scores], float)
-        bars.hlines(places, ends[:, 0], ends[:, 1], color="black", linewidth=1.5)
-    if RANDOM in scores and len(spread):
-        bars.plot(spread, [list(scores).index(RANDOM)] * len(spread), "k|", markersize=8)
-    bars.axvline(0, color="0.3", linewidth=0.8)
-    bars.set_yticks(places, list(scores), fontsize=8)
-    bars.set(xlim=(-1, 1))
-    bars.invert_yaxis()
-    bars.tick_params(labelsize=7, axis="x")
-    bars.spines[["top", "right", "left"]].set_visible(False)
-    whiskers = "line: 95 % interval over faces" if intervals else "ticks: single random maps"
-    bars.set_xlabel(
-        f"score: 1 perfect, 0 chance. Bar: restored face elsewhere; {whiskers}.\nDiamond: the same score of the "
-        "input's own change: where it is as long as the bar, the map may only find what damages easily.",
-        fontsize=7,
-    )  # fmt: skip
-    return figure
+    curves: Mapping[str, ndarray],
+    elsewhere: Sequence[float | Estimate | None],
+    of_input: Sequence[float | Estimate | None],
+    per_damage: Sequence[float | Estimate | None],
+    spread: str,
+) -> View:
+    """Ranks (cells,cells) 0..1 of each map; the scores by name of map; the curves (most and least, levels)."""
+    scores = {
+        "restored face elsewhere": elsewhere,
+        "the input's own change": of_input,
+        "elsewhere, for as much change of the input": per_damage,
+    }
+    damaged = _percents(next(iter(curves.values())).shape[1])
+    ends = enumerate(("most", "least"))
+    lines = {f"{name}, {end} salient": curve[i] for i, end in ends for name, curve in curves.items()}
+    return View(
+        pictures,
+        {"rank of each cell, 1 the most salient": [Panel(name, values) for name, values in ranks.items()]},
+        {
+            f"The share of the change that the most salient cells bring before the least do; 0 is chance{spread}:": (
+                Bars(curves, scores, "score, -1 to 1", ends=(-1, 1))
+            ),
+            "How much the rest of the restored face changes when so many cells are damaged:": (
+                Lines(damaged, lines, "cells damaged, %", "RMS, 8-bit levels", colors=len(curves))
+            ),
+        },
+    )
 
 
 def _enlarge_all(masks: ndarray, size: int) -> ndarray:
@@ -405,53 +378,30 @@ def _enlarge_all(masks: ndarray, size: int) -> ndarray:
 
 def _ranks(values: ndarray) -> ndarray:
     """The share of the other cells that are lower, 0..1; those equal count half."""
-    flat = values.ravel()
-    below, up_to = (np.searchsorted(np.sort(flat), flat, side) for side in ("left", "right"))
-    return ((below + up_to - 1) / 2 / (flat.size - 1)).reshape(values.shape)
+    return (rankdata(values).reshape(values.shape) - 1) / (values.size - 1)
 
 
 def _pooled(curves: Mapping[str, Curves]) -> tuple[dict[str, Curves], list[float | None]]:
     """The curves with those of all random maps as one mean, and the random maps' scores."""
-    draws = [one for name, one in curves.items() if name.startswith(RANDOM)]
-    mean = Curves(*(np.mean([getattr(one, end) for one in draws], axis=0) for end in ("most", "least")))
-    rest = {name: one for name, one in curves.items() if not name.startswith(RANDOM)}
-    return rest | {RANDOM: mean}, [one.scores()["elsewhere"] for one in draws]
+    draws = [curve for name, curve in curves.items() if name.startswith(RANDOM)]
+    mean = Curves(*(np.mean([getattr(curve, end) for curve in draws], axis=0) for end in ("most", "least")))
+    rest = {name: curve for name, curve in curves.items() if not name.startswith(RANDOM)}
+    return rest | {RANDOM: mean}, [curve.scores()["elsewhere"] for curve in draws]
+
+
+def _percents(levels: int) -> list[float]:
+    return [50 * (level + 1) / levels for level in range(levels)]
 
 
 def _settings(cells: int, levels: int, draws: int, seed: int) -> dict:
-    percents = [50 * (level + 1) / levels for level in range(levels)]
     return {
-        "cells": cells, "percent": percents, "random_draws": draws, "noise": NOISE, "gradient_probes": PROBES,
+        "cells": cells,
+        "percent": _percents(levels),
+        "random_draws": draws,
+        "noise": NOISE,
+        "gradient_probes": PROBES,
         "seed": seed,
-    }  # fmt: skip
-
-
-def _signed(value: float | None) -> str:
-    return "none" if value is None or np.isnan(value) else f"{value:+.2f}"
-
-
-def view(finding: Finding) -> View:
-    arrays, scores = finding.arrays, finding.numbers["scores"]
-    names = [name.removesuffix(".ranks") for name in arrays if name.endswith(".ranks")]
-    curves = {
-        f"{name}, {end} salient": arrays[f"{name}.{end}"][0]
-        for name in names
-        if name in scores or name == f"{RANDOM} 1"  # one of its draws is enough to see
-        for end in ("most", "least")
     }
-    damaged = 50 * np.arange(1, len(next(iter(curves.values()))) + 1) / len(next(iter(curves.values())))
-    elsewhere = {"score, -1 to 1": [one["elsewhere"] for one in scores.values()]}
-    return View(
-        groups={"rank of each cell, 1 the most salient": [panel(name, arrays[f"{name}.ranks"]) for name in names]},
-        charts={
-            "The share of the change that the most salient cells bring before the least do; 0 is chance:": bars(
-                scores, elsewhere, "score"
-            ),
-            "How much the rest of the restored face changes when so many cells are damaged:": lines(
-                damaged, curves, "cells damaged, %", "RMS, 8-bit levels"
-            ),
-        },
-    )
 
 
 INSTRUMENT = Instrument(
@@ -462,6 +412,5 @@ INSTRUMENT = Instrument(
     "attention a gradient, an edge filter and chance.",
     study,
     over_faces=study_many,
-    view=view,
     slow=True,
 )

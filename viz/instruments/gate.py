@@ -7,23 +7,21 @@ x_in (C,h,w) -+                                    + -> x_out; of each the lengt
 """
 
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Annotated
 
 import numpy as np
 import torch
-from matplotlib.figure import Figure
 from torch import Tensor
 
 from sparnet.attention import feature_strength, mean_map
 from sparnet.images import to_image
 from sparnet.model import FaceAttentionUnit, SPARNet, check_face
 from sparnet.restorer import Progress
-from viz.figures import BLUE, ORANGE, bare, canvas
 from viz.finding import Finding, silent
 from viz.instrument import WHERE, Instrument, Option
 from viz.subject import Subject, attending
-from viz.views import View, bars, panel, pictures
+from viz.views import Bars, Panel, View, pictures
 
 MEANING = (
     "One unit's equation as pictures: alpha scales the new features f at every place before they are added to what "
@@ -31,8 +29,6 @@ MEANING = (
     "effect on the face: ablation does."
 )
 MAPS = ("x_in", "shortcut", "f", "alpha", "gated", "x_out")  # of each unit, gated being alpha * f
-
-_GREY = "#b5b5b5"
 
 
 @dataclass(frozen=True, eq=False)
@@ -127,68 +123,42 @@ def study(
         numbers[step.name], maps[step.name] = GateNumbers.of(step), gate_maps(step)
     progress(len(names), len(names), "Done")
     unit = unit or max(maps, key=lambda name: maps[name]["alpha"].std())
-    degraded, restored = to_image(subject.degraded), to_image(resume(subject.model, step.name, step.x_out))
-    arrays = {f"{name}/{key}": value for name, of in maps.items() for key, value in of.items()}
+    faces = {
+        "degraded": to_image(subject.degraded),
+        "restored": to_image(resume(subject.model, step.name, step.x_out)),
+    }
+    groups = {name: _equation(of) for name, of in maps.items()}
+    series = {
+        "alpha f beside the shortcut, by norm": [of.norm_share for of in numbers.values()],
+        "share of f that is passed": [of.passed for of in numbers.values()],
+        "mean alpha": [of.mean_alpha for of in numbers.values()],
+    }
+    view = View(
+        pictures(faces), groups, {"Every unit of this face:": Bars(numbers, series, "share", ends=(0, 1))}, shown=unit
+    )
     return Finding(
         "gate",
         MEANING,
         {"model": subject.name, "shown": unit, "units": {name: asdict(of) for name, of in numbers.items()}},
-        arrays | {"degraded": degraded, "restored": restored},
-        gate_figure(unit, maps[unit], numbers, {"network input": degraded, "restored": restored}),
+        {f"{name}/{key}": value for name, of in maps.items() for key, value in of.items()} | faces,
+        replace(view, groups={unit: groups[unit]}).figure(
+            f"{unit}: x_out = shortcut(x_in) + alpha f",
+            "The length of the feature vector at every place, black 0. What the unit is given and gives shares one "
+            "scale of colours, and so do f and alpha f: what alpha takes away is seen.",
+        ),
+        view,
     )
 
 
-def gate_figure(
-    unit: str, maps: dict[str, np.ndarray], numbers: dict[str, GateNumbers], pictures: dict[str, np.ndarray]
-) -> Figure:
-    """One unit's maps as its equation, the two `pictures` of the face before them; beneath, every unit's shares.
-
-    Feature maps start at 0, black, and share the scale of their row, so that what alpha takes away is seen; alpha has
-    the scale 0..1.
-    """
-    figure = canvas(10.5, 8.2, "constrained")
-    figure.suptitle(
-        rf"{unit}:  $x_{{out}} = shortcut(x_{{in}}) + \alpha \cdot f$,  length of the vector at every place, black 0",
-        x=0.01, ha="left", size=11,
-    )  # fmt: skip
-    axes = figure.subplots(3, 4, height_ratios=(1, 1, 0.9))
-    carried, gated = ("x_in", "shortcut", "x_out"), ("f", "alpha", "gated")
-    titles = {"x_in": r"$x_{in}$", "shortcut": r"$shortcut(x_{in})$", "x_out": r"$x_{out}$",
-              "f": r"$f$, new features", "alpha": rf"$\alpha$, mean {numbers[unit].mean_alpha:.2f}",
-              "gated": rf"$\alpha \cdot f$, {numbers[unit].passed:.0%} passed"}  # fmt: skip
-    for row, (caption, picture), names in zip(axes, pictures.items(), (carried, gated), strict=False):
-        row[0].imshow(picture, interpolation="nearest")
-        row[0].set_title(caption, fontsize=9, loc="left")
-        strongest = max(maps[name].max() for name in names if name != "alpha")
-        for ax, name in zip(row[1:], names, strict=True):
-            colors, top = ("viridis", 1) if name == "alpha" else ("inferno", strongest)
-            image = ax.imshow(maps[name], cmap=colors, vmin=0, vmax=top, interpolation="nearest")
-            ax.set_title(titles[name], fontsize=9, loc="left")
-            figure.colorbar(image, ax=ax, shrink=0.85, pad=0.02).ax.tick_params(labelsize=7)
-        for ax in row:
-            bare(ax)
-    _draw_shares(figure, axes[2], unit, numbers)
-    return figure
-
-
-def _draw_shares(figure: Figure, places, unit: str, numbers: dict[str, GateNumbers]) -> None:
-    grid = places[0].get_gridspec()
-    for place in places:
-        place.remove()
-    ax = figure.add_subplot(grid[2, :])
-    x = np.arange(len(numbers))
-    shares = [of.norm_share for of in numbers.values()]
-    ax.bar(x, shares, 0.7, color=[ORANGE if name == unit else _GREY for name in numbers])
-    ax.plot(x, [of.mean_alpha for of in numbers.values()], "o", color=BLUE, markersize=5, label=r"mean of $\alpha$")
-    passed = [of.passed for of in numbers.values()]
-    ax.plot(x, passed, "_", color="black", markersize=13, label=r"share of $f$ that is passed")
-    ax.bar(0, 0, color=_GREY, label=r"share of $x_{out}$'s two terms that is $\alpha f$" + f"; orange: {unit}")
-    ax.set_xticks(x, list(numbers), rotation=45, ha="right", fontsize=8)
-    ax.set_ylim(0, 1)
-    ax.tick_params(axis="y", labelsize=8)
-    ax.spines[["top", "right"]].set_visible(False)
-    ax.set_title("Every unit of this face", fontsize=9, loc="left")
-    ax.legend(fontsize=8, frameon=False, loc="upper center", bbox_to_anchor=(0.55, 1.16), ncols=3)
+def _equation(maps: dict[str, np.ndarray]) -> list[Panel]:
+    """One unit's maps in two groups of one scale each, and alpha from 0 to 1."""
+    carried = (0, float(max(maps[name].max() for name in ("x_in", "shortcut", "x_out"))))
+    new = (0, float(maps["f"].max()))
+    return [
+        *(Panel(name, maps[name], carried, "inferno") for name in ("x_in", "shortcut", "x_out")),
+        *(Panel(label, maps[name], new, "inferno") for name, label in (("f", "f"), ("gated", "alpha f"))),
+        Panel("alpha", maps["alpha"]),
+    ]
 
 
 def _units_after(model: SPARNet, unit: str | None) -> list[tuple[str, FaceAttentionUnit]]:
@@ -201,34 +171,10 @@ def _ratio(part: Tensor, whole: Tensor) -> float:
     return float(part / whole) if whole else 0.0
 
 
-def view(finding: Finding) -> View:
-    units, arrays = finding.numbers["units"], finding.arrays
-    groups = {}
-    for unit in units:
-        maps = {name: arrays[f"{unit}/{name}"] for name in MAPS}
-        carried = max(maps[name].max() for name in ("x_in", "shortcut", "x_out"))
-        tops = dict.fromkeys(MAPS, carried) | dict.fromkeys(("f", "gated"), maps["f"].max())
-        groups[unit] = [
-            *(panel(name, maps[name], (0, tops[name]), "inferno") for name in ("x_in", "shortcut", "f")),
-            panel("alpha", maps["alpha"]),
-            panel("alpha f", maps["gated"], (0, tops["gated"]), "inferno"),
-            panel("x_out", maps["x_out"], (0, tops["x_out"]), "inferno"),
-        ]
-    labels = {
-        "norm_share": "alpha f beside the shortcut, by norm",
-        "passed": "share of f that is passed",
-        "mean_alpha": "mean alpha",
-    }
-    series = {label: [one[name] for one in units.values()] for name, label in labels.items()}
-    charts = {"Every unit of this face:": bars(units, series, "share")}
-    return View(pictures(arrays), groups, charts, finding.numbers["shown"])
-
-
 INSTRUMENT = Instrument(
     "gate",
     WHERE,
     "What does each gate let through?",
     "Unit by unit the terms of x_out = shortcut(x_in) + alpha f: how long the feature vector is at every place.",
     study,
-    view=view,
 )

@@ -9,30 +9,27 @@ attribution -> its sum is the number's change (completeness)
 "Interpreting Super-Resolution Networks with Local Attribution Maps", Gu and Dong, CVPR 2021, arXiv 2011.11036 (LAM).
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Annotated, Literal
 
 import cv2
 import numpy as np
 import torch
-from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
-from numpy import ndarray
-from skimage.color import rgb2gray
 from torch import Tensor
 from torch.nn import functional as F
 
+from sparnet.attention import overlay
 from sparnet.errors import UserError
 from sparnet.images import to_image
 from sparnet.model import SPARNet
 from sparnet.restorer import Progress
-from viz.figures import BLUE, RED, bare, canvas
+from viz.figures import sheet
 from viz.finding import Finding, silent
 from viz.instrument import MATTERS, PATCH, Instrument, Option
 from viz.instruments.agreement import SHARE, correlation, shrink, top_weights
 from viz.subject import Subject, spatial_maps
-from viz.views import DIVERGING, View, bars, panel, pictures
+from viz.views import DIVERGING, Bars, Panel, View
 
 MEANING = (
     "The input pixels whose detail, as it returns from blur, made the marked patch of the restored face what it is; "
@@ -230,7 +227,7 @@ def study(
     with torch.no_grad():
         restored = subject.model(subject.degraded)
     overlaps = {name: Overlap.of(found.pixels, alpha) for name, alpha in alphas.items()}
-    strength = np.abs(found.pixels)
+    strength, tiny = np.abs(found.pixels), np.finfo(float).tiny
     numbers = {
         "model": subject.name,
         "patch": list(patch),
@@ -247,103 +244,47 @@ def study(
         "complete": found.residual <= TOLERANCE,
         "diffusion_index": diffusion_index(found.pixels, small),
         "cells": small,
-        "inside_patch": float(strength[top:bottom, left:right].sum() / max(strength.sum(), np.finfo(float).tiny)),
+        "inside_patch": float(strength[top:bottom, left:right].sum() / max(strength.sum(), tiny)),
         "units": {name: asdict(overlap) for name, overlap in overlaps.items()},
     }
-    pictures = {"degraded": to_image(subject.degraded), "restored": to_image(restored)}
-    arrays = {"attribution": found.pixels, **pictures, **{f"alpha/{name}": alpha for name, alpha in alphas.items()}}
-    return Finding("query", MEANING, numbers, arrays, query_figure(found, patch, overlaps, pictures, numbers))
-
-
-def query_figure(
-    found: Attribution, patch: Patch, overlaps: dict[str, Overlap], pictures: dict[str, np.ndarray], numbers: dict
-) -> Figure:
-    """The patch, what its input gave to it, signed and as strength; beneath, the overlap with every alpha.
-
-    Both maps are scaled by their own strongest place, since a detector's unit has no fixed range.
-    """
-    figure = canvas(10, 6.6, "constrained")
-    top, bottom = figure.subfigures(2, 1, height_ratios=(1, 1.05))
-    size, tiny = len(found.pixels), np.finfo(float).tiny
-    signed = cells(found.pixels, numbers["cells"])
-    strength = np.abs(found.pixels) / max(np.abs(found.pixels).max(), tiny)
-    axes = top.subplots(1, 4)
-    axes[0].imshow(pictures["restored"], interpolation="nearest")
-    axes[0].set_title("restored, with the patch asked for", fontsize=9, loc="left")
-    axes[1].imshow(pictures["degraded"], interpolation="nearest")
-    axes[1].set_title("what the network was given", fontsize=9, loc="left")
-    limit = max(np.abs(signed).max(), tiny)
-    extent = (-0.5, size - 0.5, size - 0.5, -0.5)
-    given = axes[2].imshow(signed, cmap="RdBu_r", vmin=-limit, vmax=limit, interpolation="nearest", extent=extent)
-    axes[2].set_title(f"attribution of its {numbers['cells']}x{numbers['cells']} pixels", fontsize=9, loc="left")
-    axes[3].imshow(rgb2gray(pictures["degraded"]), cmap="gray", vmin=0, vmax=1, interpolation="nearest")
-    shown = axes[3].imshow(
-        strength, cmap="inferno", vmin=0, vmax=1, alpha=np.clip(3 * strength, 0, 1), interpolation="nearest"
-    )
-    axes[3].set_title("where the patch came from", fontsize=9, loc="left")
-    for ax, image, label in (
-        (axes[2], given, f"red raised, blue lowered; sum {found.pixels.sum():+.2f}"),
-        (axes[3], shown, "|attribution| / strongest; grey: the input"),
-    ):
-        bar = top.colorbar(image, ax=ax, orientation="horizontal", shrink=0.9, pad=0.03)
-        bar.ax.tick_params(labelsize=7, length=2)
-        bar.set_label(label, fontsize=7.5)
-        bar.outline.set_visible(False)
-    x, y, right, low = patch
-    for ax in axes:
-        bare(ax)
-        ax.add_patch(Rectangle((x - 0.5, y - 0.5), right - x, low - y, fill=False, color="black", linewidth=2.2))
-        ax.add_patch(Rectangle((x - 0.5, y - 0.5), right - x, low - y, fill=False, color="white", linewidth=1))
-
-    ax = bottom.subplots()
-    place = np.arange(len(overlaps))
-    ax.bar(place, [of.in_top for of in overlaps.values()], 0.6, color=BLUE,
-           label=f"share of |attribution| in the top {SHARE:.0%} of alpha")  # fmt: skip
-    ax.axhline(SHARE, color=BLUE, linewidth=1, linestyle=":", label="share by chance")
-    correlations = np.array([of.correlation for of in overlaps.values()], float)
-    ax.plot(place, correlations, "o", color=RED, markersize=6, label="correlation of |attribution| and alpha")
-    ax.axhline(0, color="0.6", linewidth=0.8)
-    ax.set_xticks(place, list(overlaps), rotation=45, ha="right", fontsize=8)
-    ax.set_ylim(-1, 1)
-    ax.tick_params(axis="y", labelsize=8)
-    ax.spines[["top", "right"]].set_visible(False)
-    ax.set_title("Overlap with every unit's attention", fontsize=9, loc="left")
-    ax.legend(fontsize=8, frameon=False, loc="lower center", ncols=3)
+    faces = {"degraded": to_image(subject.degraded), "restored": to_image(restored)}
+    framed = [Panel(name, _framed(face, patch)) for name, face in faces.items()]
+    signed, end = cells(found.pixels, small), max(float(strength.max()), tiny)
+    limit = max(float(np.abs(signed).max()), tiny)
+    series = {
+        "correlation with alpha": [overlap.correlation for overlap in overlaps.values()],
+        f"share in the top {SHARE:.0%} of alpha": [overlap.in_top for overlap in overlaps.values()],
+    }
+    chart = Bars(overlaps, series, "overlap", {SHARE: "share by chance"}, (-1, 1))
+    diagrams = {"How the attribution lies to every unit's alpha:": chart}
+    maps = [Panel("attribution", found.pixels, (-end, end), DIVERGING)]
+    maps += [Panel(unit, alpha) for unit, alpha in alphas.items()]
+    printed = [
+        *framed,
+        Panel(f"attribution of its {small}x{small} pixels", signed, (-limit, limit), DIVERGING),
+        Panel("|attribution| / strongest, over the input", overlay(faces["degraded"], strength / end, "inferno")),
+    ]
     state = "complete" if numbers["complete"] else "NOT complete: take more steps"
     spread = "undefined" if numbers["diffusion_index"] is None else f"{numbers['diffusion_index']:.1f}"
-    figure.suptitle(
-        f"{numbers['model']}: where a patch came from.  Diffusion index {spread};  {numbers['inside_patch']:.0%} of "
-        f"|attribution| inside the patch\n{numbers['detector']} of the patch {found.blurred:.2f} \N{RIGHTWARDS ARROW} "
-        f"{found.value:.2f} from blur to input;  attributions miss {found.residual:.2%} of the change: {state}",
-        x=0.01, ha="left", size=10.5,
-    )  # fmt: skip
-    return figure
-
-
-def view(finding: Finding) -> View:
-    arrays, numbers = finding.arrays, finding.numbers
-    top = float(np.abs(arrays["attribution"]).max())
-    maps = [panel("attribution", arrays["attribution"], (-top, top), DIVERGING)]
-    maps += [panel(unit, arrays[f"alpha/{unit}"]) for unit in numbers["units"]]
-    units = numbers["units"]
-    series = {
-        "correlation with alpha": [one["correlation"] for one in units.values()],
-        "share in the top fifth of alpha; chance is 0.2": [one["in_top"] for one in units.values()],
-    }
-    chart = bars(units, series, "overlap")
-    return View(
-        _marked(arrays, numbers["patch"]), {"all": maps}, {"How the attribution lies to every unit's alpha:": chart}
+    note = (
+        f"Diffusion index {spread}; {numbers['inside_patch']:.0%} of |attribution| inside the patch. {detector} of the "
+        f"patch {found.blurred:.2f} → {found.value:.2f} from blur to input; attributions miss {found.residual:.2%} of "
+        f"the change: {state}. Orange raised it, violet lowered it."
+    )
+    return Finding(
+        "query",
+        MEANING,
+        numbers,
+        {"attribution": found.pixels, **faces, **{f"alpha/{name}": alpha for name, alpha in alphas.items()}},
+        sheet(f"{subject.name}: where a patch came from", {"the patch": printed}, diagrams, note, side=2.0),
+        View(framed, {"all": maps}, diagrams),
     )
 
 
-def _marked(arrays: dict[str, ndarray], patch: Sequence[int]) -> list[dict]:
-    """The pictures with the patch framed."""
+def _framed(face: np.ndarray, patch: Patch) -> np.ndarray:
+    """The picture with a white frame around the patch."""
     left, top, right, bottom = patch
-    framed = {}
-    for name in ("degraded", "restored"):
-        framed[name] = arrays[name].copy()
-        cv2.rectangle(framed[name], (left - 1, top - 1), (right, bottom), (255, 255, 255), 1)
-    return pictures(framed)
+    return cv2.rectangle(face.copy(), (left - 1, top - 1), (right, bottom), (255, 255, 255), 1)
 
 
 INSTRUMENT = Instrument(
@@ -353,7 +294,6 @@ INSTRUMENT = Instrument(
     "Mark a part of the restored face. Gradients along the way from the blurred to the real input tell which input "
     "pixels made it.",
     study,
-    view=view,
     slow=True,
     pick="restored",
 )

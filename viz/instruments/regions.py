@@ -9,33 +9,26 @@ many faces -> tables (N, units, regions) -> mean_interval -> regions_figure, wha
 """
 
 from collections import deque
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, replace
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from math import nan
 
 import numpy as np
-from matplotlib import colormaps
-from matplotlib.axes import Axes
-from matplotlib.cm import ScalarMappable
-from matplotlib.colors import LogNorm, to_rgb
-from matplotlib.figure import Figure
+from matplotlib.colors import to_rgb
 from numpy import ndarray
 from torch import Tensor
 from torch.nn import functional as F
 
-from sparnet.attention import color_table
-from sparnet.errors import UserError
 from sparnet.faces import TEMPLATE, TEMPLATE_SIDE
 from sparnet.images import to_image
-from sparnet.metrics import CONFIDENCE, RESAMPLES, estimates, mean_interval
+from sparnet.metrics import CONFIDENCE, RESAMPLES, estimates, labelled, mean_interval
 from sparnet.regions import masks_from_five_points, region_masks
 from sparnet.restorer import Progress
-from sparnet.text import for_figure
-from viz.figures import BLUE, GREEN, ORANGE, RED, canvas
+from viz.figures import BLUE, GREEN, ORANGE, RED, sheet
 from viz.finding import Finding, silent
 from viz.instrument import WHERE, Instrument, Seed
-from viz.subject import Subject, each_face, spatial_maps
-from viz.views import DIVERGING, View, matrix, panel, picture, pictures
+from viz.subject import Subject, over_faces, spatial_maps
+from viz.views import DIVERGING, Bars, Matrix, Panel, View, numerals, pictures
 
 MEANING = (
     "How open each unit's gate is inside a part of the face, over its mean over the whole picture: above 1 it lets "
@@ -43,8 +36,8 @@ MEANING = (
     "nor how strong the features are, and on the smallest maps a part covers only a few cells."
 )
 MANY_MEANING = (
-    f"{MEANING} Where the map of another face prefers the part as much, the unit knows the place of such parts in "
-    "aligned pictures, and not this face; moving the face tells the two apart."
+    f"{MEANING} A preference for a part of aligned faces may be one for its place: moving the face tells the two "
+    "apart, the population how much of a map is this face's own."
 )
 COLORS = {
     "brows": ORANGE,
@@ -61,9 +54,16 @@ STRENGTH, OTHER, LEFT, ALONG = "strength", "another face", "masks left", "masks 
 CONTROLS = (STRENGTH, OTHER, LEFT, ALONG)
 
 _NEIGHBOURS = 3  # faces before it whose maps are laid under each face's masks
-_ENDS = ("mean", "low", "high")
 _LEAST = 1e-6  # of a ratio, so that a gate that is shut has a logarithm
-_INK = {STRENGTH: "0.75", OTHER: ORANGE, LEFT: RED, ALONG: BLUE}
+_LABELS = (  # of `CONTROLS`
+    "how strong its preferences are",
+    "off by another face's map",
+    "off after moving the face; parts left behind",
+    "parts moved along",
+)
+_TELLS = {1: "content", 0: "undecided", -1: "place"}  # by the side of "left minus along"
+_NOTE = "%: share of the picture."
+_CAPTION = "Mean attention in the region over the map's own mean: 1 is no preference, orange more, violet less."
 
 
 def face_regions(subject: Subject) -> tuple[dict[str, ndarray], str]:
@@ -150,100 +150,6 @@ def moved_profiles(subject: Subject, maps: Mapping[str, ndarray], masks: Mapping
     return np.mean(found, axis=0)
 
 
-def regions_figure(
-    rows: Mapping[str, str],
-    ratios: ndarray,
-    picture: ndarray,
-    shares: Mapping[str, float],
-    title: str,
-    caption: str,
-    interval: tuple[ndarray, ndarray] | None = None,
-    beyond: ndarray | None = None,
-    controls: Mapping[str, dict] | None = None,
-) -> Figure:
-    """Heat map (units, regions) of ratios beside the picture (S,S,3) uint8 that shows where the regions are.
-
-    rows: unit -> its size in words; shares: region -> its share of the picture; interval: low and high of the ratios,
-    whose cells that hold 1 are marked with a ring; beyond: 1 and -1 in cells that another
-    face's map would make lower and higher, marked with triangles; controls: as `_controls` gives them, drawn beneath.
-    """
-    height = max(1.4 + 0.38 * len(rows), 3.35) + (2.6 if controls else 0)  # inches; the picture needs 2.15
-    figure = canvas(10, height)
-    left = figure.add_axes((0.02, 1 - 3.2 / height, 0.215, 2.15 / height))
-    left.imshow(picture, interpolation="nearest")
-    left.axis("off")
-    left.set_title(caption, fontsize=8, loc="left", color="0.25")
-    axes = figure.add_axes((0.36, 1 - (1.2 + 0.38 * len(rows)) / height, 0.54, 0.38 * len(rows) / height))
-    norm, cmap = LogNorm(*SCALE), colormaps["PuOr_r"].with_extremes(bad="white")
-    axes.imshow(ratios, cmap=cmap, norm=norm, aspect="auto")
-    for i, j in np.ndindex(ratios.shape):
-        ratio = ratios[i, j]
-        if np.isnan(ratio):
-            axes.text(j, i, "none", ha="center", va="center", fontsize=7, color="0.5")
-            continue
-        ink = "white" if np.dot(cmap(norm(ratio))[:3], (0.299, 0.587, 0.114)) < 0.5 else "black"
-        axes.text(j, i, f"{ratio:.2f}", ha="center", va="center" if interval is None else "bottom", size=9, color=ink)
-        if interval is not None and not np.isnan(interval[0][i, j]):
-            low, high = (side[i, j] for side in interval)
-            axes.text(j, i + 0.07, f"{low:.2f}…{high:.2f}", ha="center", va="top", fontsize=6, color=ink)
-            if low <= 1 <= high:
-                axes.plot(j + 0.38, i - 0.18, "o", markersize=5, markerfacecolor="none", markeredgecolor=ink)
-        if beyond is not None and beyond[i, j] in (1, -1):
-            axes.plot(j - 0.38, i - 0.18, "^" if beyond[i, j] > 0 else "v", markersize=4, color=ink)
-    axes.set_yticks(range(len(rows)), [f"{unit}  {size}" for unit, size in rows.items()], fontsize=8)
-    axes.set_xticks(range(len(shares)), [f"{region}\n{share:.1%}" for region, share in shares.items()], fontsize=8)
-    axes.tick_params(length=0, top=False, labeltop=True, labelbottom=False, pad=8)
-    for j, region in enumerate(shares):  # the key to the picture
-        axes.plot([j - 0.4, j + 0.4], [-0.62, -0.62], color=COLORS[region], linewidth=4, clip_on=False)
-    axes.set_xlim(-0.5, len(shares) - 0.5)
-    axes.set_ylim(len(rows) - 0.5, -0.5)
-    axes.spines[:].set_visible(False)
-    bar = figure.colorbar(
-        ScalarMappable(norm, cmap),
-        cax=figure.add_axes((0.925, axes.get_position().y0, 0.013, axes.get_position().height)),
-        extend="both",
-    )
-    bar.set_ticks([1 / 4, 1 / 2, 1, 2, 4], labels=["1/4", "1/2", "1", "2", "4"], fontsize=7)
-    bar.ax.minorticks_off()
-    bar.outline.set_visible(False)
-    bar.ax.set_title("ratio", fontsize=8)
-    figure.suptitle(for_figure(title), x=0.02, y=1 - 0.15 / height, ha="left", va="top", fontsize=11)
-    told = "Mean attention in the region over the map's own mean: 1 is no preference. %: share of the picture."
-    if interval is not None:
-        told += " Small: 95 % interval; ring: it holds 1."
-    if beyond is not None:
-        told += (
-            "\nTriangle: more, or less, than the map of another face has under this face's parts; none: no difference."
-        )
-    figure.text(0.02, 1 - 0.45 / height, told, fontsize=8, va="top", color="0.35")
-    if controls:
-        _draw_controls(figure.add_axes((0.09, 0.75 / height, 0.89, 1.45 / height)), controls)
-    return figure
-
-
-def _draw_controls(axes: Axes, controls: Mapping[str, dict]) -> None:
-    """Bars of every control for each unit, with intervals."""
-    labels = {
-        STRENGTH: "how strong its preferences are",
-        OTHER: "off by another face's map",
-        LEFT: "off after moving the face; parts left behind",
-        ALONG: "parts moved along",
-    }
-    for k, name in enumerate(CONTROLS):
-        x = np.arange(len(controls)) + (k - 1.5) * 0.2
-        mean, low, high = (np.array([of[name][end] for of in controls.values()], float) for end in _ENDS)
-        axes.bar(x, mean, 0.19, color=_INK[name], label=labels[name])
-        axes.vlines(x, low, high, color="0.2", linewidth=0.8)
-    axes.set_xticks(range(len(controls)), list(controls), fontsize=8, rotation=30, ha="right", rotation_mode="anchor")
-    axes.tick_params(labelsize=8)
-    axes.set_ylabel("doublings, RMS over\nthe parts", fontsize=8)
-    axes.set_xlim(-0.6, len(controls) - 0.4)
-    axes.spines[["top", "right"]].set_visible(False)
-    title = "Is it what is shown, or the place in the picture? Blue shorter than red: the map goes with the face."
-    axes.set_title(title, fontsize=9, loc="left", pad=20)
-    axes.legend(fontsize=7.5, frameon=False, ncols=4, loc="lower left", bbox_to_anchor=(-0.01, 0.98), borderaxespad=0)
-
-
 def study(subject: Subject, progress: Progress = silent) -> Finding:
     """Which parts of this one face each unit prefers; of chance only `study_many` knows."""
     progress(0, 1, "Measuring the regions")
@@ -253,20 +159,28 @@ def study(subject: Subject, progress: Progress = silent) -> Finding:
     shares = {region: float(mask.mean()) for region, mask in masks.items()}
     face, stack = to_image(subject.degraded), np.stack(list(masks.values()))
     parts = np.rint(0.5 * face + 0.5 * _tint(stack)).astype(np.uint8)
-    figure = regions_figure(
-        _sizes(maps), table, parts, shares,
-        f"Where each unit of {subject.name} looks: one face", f"regions over the input, by {source}",
-    )  # fmt: skip
     numbers = {
         "model": subject.name,
         "regions_from": source,
         "share_of_picture": shares,
-        "ratios": {unit: _named(row) for unit, row in zip(maps, table, strict=True)},
+        "ratios": labelled(table, list(maps), list(COLORS)),
     }
     progress(1, 1, "Done")
     arrays = {"ratios": table, "masks": stack, "degraded": face, "parts": parts}
-    arrays |= {f"alpha/{unit}": alpha for unit, alpha in maps.items()}
-    return Finding("regions", MEANING, numbers, arrays, figure)
+    chart = {_CAPTION: _table(maps, table, shares, numerals(table))}
+    picture = Panel("its parts", parts)
+    alphas = [Panel(unit, alpha) for unit, alpha in maps.items()]
+    figure = sheet(
+        f"Where each unit of {subject.name} looks: one face", {f"regions, by {source}": [picture]}, chart, _NOTE
+    )
+    return Finding(
+        "regions",
+        MEANING,
+        numbers,
+        arrays | {f"alpha/{unit}": alpha for unit, alpha in maps.items()},
+        figure,
+        View([*pictures(arrays), picture], {"attention": alphas}, chart),
+    )
 
 
 def study_many(subjects: Iterable[Subject], seed: Seed = 0, progress: Progress = silent) -> Finding:
@@ -277,68 +191,81 @@ def study_many(subjects: Iterable[Subject], seed: Seed = 0, progress: Progress =
     ratios to those of the maps of up to three faces before it under this face's masks, and of `moved_profiles`.
     Memory grows only by the ratios, about 2 kB a face.
     """
-    tables, others, distances, coverage, sources, model, maps = [], [], [], 0, {}, None, {}
+    coverage: ndarray | float = 0.0
+    sources: dict[str, int] = {}
+    maps: dict[str, ndarray] = {}
     before: deque[Mapping[str, ndarray]] = deque(maxlen=_NEIGHBOURS)
-    for subject in each_face(subjects, progress, "Measuring the regions of"):
-        model, maps = subject.name, spatial_maps(subject)
+
+    def measure(_: int, subject: Subject) -> dict[str, ndarray]:
+        nonlocal coverage, maps
+        maps = spatial_maps(subject)
         masks, source = face_regions(subject)
         own = np.array([_row(alpha, masks) for alpha in maps.values()])
         swapped = np.array([[_row(alpha, masks) for alpha in other.values()] for other in before])
         strange = profile_distance(swapped, own).mean(0) if before else np.full(len(own), nan)
-        distances.append(np.column_stack((profile_distance(own), strange, moved_profiles(subject, maps, masks))))
-        tables.append(own)
-        others.append(swapped.mean(0) if before else np.full(own.shape, nan))
+        distances = np.column_stack((profile_distance(own), strange, moved_profiles(subject, maps, masks)))
         before.append(maps)
         coverage = coverage + np.stack(list(masks.values()))
         sources[source] = sources.get(source, 0) + 1
-    if len(tables) < 2:
-        raise UserError("An interval over faces needs at least two faces. Give a folder with more of them.")
-    tables, others, distances = np.array(tables), np.array(others), np.array(distances)
+        return {"ratios": own, "distances": distances}
+
+    model, arrays = over_faces(subjects, measure, progress, "Measuring the regions of")
+    tables = arrays["ratios"]
+    faces, units, regions = len(tables), list(maps), list(COLORS)
     mean, low, high = mean_interval(tables, seed)
-    other, _, _ = mean_interval(others, seed)
-    _, below, above = mean_interval(tables - others, seed)
-    shares = {region: float(share) for region, share in zip(COLORS, (coverage / len(tables)).mean((1, 2)), strict=True)}
-    controls = _controls(list(maps), distances, seed)
-    figure = regions_figure(
-        _sizes(maps), mean, _tint(coverage), shares, f"Where each unit of {model} looks: mean of {len(tables)} faces",
-        ", ".join(sources), (low, high), np.sign(below) * (np.sign(below) == np.sign(above)), controls,
-    )  # fmt: skip
-    cells = {"mean": mean, "low": low, "high": high, "of_another_face": other}
-    cells |= {"own_minus_another_low": below, "own_minus_another_high": above}
+    ratios = estimates(tables, seed)
+    covered = coverage / faces
+    shares = dict(zip(regions, map(float, covered.mean((1, 2))), strict=True))
+    controlled, names = _controls(arrays["distances"], seed), [*units, "all units"]
+    controls = labelled(controlled, names, (*CONTROLS, "left minus along"))
+    for unit, measured in zip(names, controlled, strict=True):
+        controls[unit]["tells"] = _TELLS[measured[-1].side()]
     numbers = {
         "model": model,
-        "faces": len(tables),
+        "faces": faces,
         "regions_from": sources,
         "seed": seed,
         "resamples": RESAMPLES,
         "confidence": CONFIDENCE,
         "moved_by": f"1/{MOVE} of the side",
         "share_of_picture": shares,
-        "ratios": {
-            unit: {name: _named(values[i]) for name, values in cells.items()} for i, unit in enumerate(maps)
-        },
+        "ratios": labelled(ratios, units, regions),
         "controls": controls,
-    }  # fmt: skip
-    arrays = {"ratios": tables, "of_another_face": others, "distances": distances}
-    arrays |= {"mean": mean, "low": low, "high": high, "coverage": coverage / len(tables)}
-    return Finding("regions", MANY_MEANING, numbers, arrays, figure)
+    }
+    text = numerals(mean).astype(object)
+    for place, ratio in np.ndenumerate(ratios):
+        if ratio.low is not None:
+            text[place] += f"\n{ratio.low:.2f}…{ratio.high:.2f}{'' if ratio.side(at=1) else ' ○'}"
+    series = {label: controlled[:, i] for i, label in enumerate(_LABELS)}
+    diagrams = {
+        f"{_CAPTION} Small: 95 % interval; ring: it holds 1.": _table(maps, mean, shares, text),
+        "Is it what is shown, or the place in the picture? Where parts moved along are less off than those left "
+        "behind, the map goes with the face.": Bars(names, series, "doublings, RMS"),
+    }
+    view = View([Panel("the parts", _tint(covered))], diagrams=diagrams)
+    arrays |= {"mean": mean, "low": low, "high": high, "coverage": covered}
+    title = f"Where each unit of {model} looks: mean of {faces} faces"
+    figure = sheet(title, {f"regions, by {', '.join(sources)}": view.pictures}, diagrams, _NOTE)
+    return Finding("regions", MANY_MEANING, numbers, arrays, figure, view)
 
 
-def _controls(units: Sequence[str], distances: ndarray, seed: int) -> dict[str, dict]:
-    """(N, units, CONTROLS) -> each control's mean and interval by unit, and of the mean of all; and what they tell.
+def _table(maps: Mapping[str, ndarray], ratios: ndarray, shares: Mapping[str, float], text: ndarray) -> Matrix:
+    """Ratios (units, regions) on a logarithmic scale, so that half and double are equally far from 1."""
+    rows = ["{}  {}x{}".format(unit, *alpha.shape) for unit, alpha in maps.items()]
+    columns = [f"{region} {share:.1%}" for region, share in shares.items()]
+    ends = (float(np.log2(SCALE[0])), float(np.log2(SCALE[1])))
+    return Matrix(np.log2(np.maximum(ratios, _LEAST)), rows, columns, DIVERGING, ends, text, list(COLORS.values()))
 
-    That is "content" if the profile changes more with the masks left than with those moved along, the interval of
-    the difference leaving out 0; "place" if less; else "undecided".
+
+def _controls(distances: ndarray, seed: int) -> ndarray:
+    """(N, units, CONTROLS) -> (units and their mean, CONTROLS and left minus along) of Estimate.
+
+    A map goes with the content if its profile changes more with the masks left than with those moved along, the
+    interval of the difference leaving out 0; with the place if less.
     """
     distances = np.concatenate((distances, distances.mean(1, keepdims=True)), axis=1)
     gap = distances[..., CONTROLS.index(LEFT)] - distances[..., CONTROLS.index(ALONG)]
-    each = np.concatenate((distances, gap[..., None]), axis=2)
-    found = {}
-    for unit, row in zip((*units, "all units"), estimates(each, seed), strict=True):
-        found[unit] = dict(zip((*CONTROLS, "left minus along"), map(asdict, row), strict=True))
-        low, high = np.array((row[-1].low, row[-1].high), float)  # NaN is neither
-        found[unit]["tells"] = "content" if low > 0 else "place" if high < 0 else "undecided"
-    return found
+    return estimates(np.concatenate((distances, gap[..., None]), axis=2), seed)
 
 
 def _row(alpha: ndarray, masks: Mapping[str, ndarray]) -> list[float]:
@@ -351,27 +278,6 @@ def _tint(coverage: ndarray) -> ndarray:
     return np.rint(colors[coverage.argmax(axis=0)] * 255).astype(np.uint8)
 
 
-def _sizes(maps: Mapping[str, ndarray]) -> dict[str, str]:
-    return {unit: "{}x{}".format(*alpha.shape) for unit, alpha in maps.items()}
-
-
-def _named(row: ndarray) -> dict[str, float | None]:
-    """region -> its number, None where it has none: JSON knows no NaN."""
-    return {region: None if np.isnan(value) else float(value) for region, value in zip(COLORS, row, strict=True)}
-
-
-def view(finding: Finding) -> View:
-    arrays, units = finding.arrays, list(finding.numbers["ratios"])
-    ratios = arrays["ratios"]
-    colors, ends = color_table(DIVERGING)[::17], tuple(np.log2(SCALE))
-    chart = matrix(np.log2(ratios), units, list(COLORS), colors, ends, ratios)
-    return View(
-        [*pictures(arrays), picture("its parts", arrays["parts"])],
-        {"attention": [panel(unit, arrays[f"alpha/{unit}"]) for unit in units]},
-        {"Mean attention in the region over the map's own mean: 1 is no preference, orange more, violet less.": chart},
-    )
-
-
 INSTRUMENT = Instrument(
     "regions",
     WHERE,
@@ -379,5 +285,4 @@ INSTRUMENT = Instrument(
     "Mean attention in brows, eyes, nose, mouth and skin, over the map's own mean.",
     study,
     over_faces=study_many,
-    view=view,
 )

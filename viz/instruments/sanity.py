@@ -14,29 +14,22 @@ from collections import deque
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import replace
-from functools import partial
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 import torch
-from matplotlib.cm import ScalarMappable
-from matplotlib.colors import Normalize
-from matplotlib.figure import Figure
 from numpy import ndarray
 from skimage.metrics import structural_similarity
 from torch import nn
 
-from sparnet.errors import UserError
-from sparnet.metrics import mean_interval
+from sparnet.metrics import Estimate, estimates, labelled
 from sparnet.model import SPARNet
 from sparnet.restorer import Progress
-from sparnet.text import for_figure
-from viz.figures import BLUE, GREEN, ORANGE, RED, canvas, in_inches, quiet
 from viz.finding import Finding, silent
 from viz.instrument import OTHER_FACES, REAL, Instrument, Option, Seed
 from viz.instruments.agreement import is_constant, rank_correlation
-from viz.subject import Subject, each_face, spatial_maps
-from viz.views import View, bars
+from viz.subject import Subject, over_faces, spatial_maps
+from viz.views import DIVERGING, Bars, Matrix, View
 
 MEANING = (
     "How much of each map is still there when the network's learned weights are replaced by random ones, and when it "
@@ -52,8 +45,6 @@ HERE, BACK = "at the same place", "turned back"
 
 _APART = 2**31  # from the seeds that people give; the generator takes 32 bits
 _NEIGHBOURS = 3  # faces before it that each face of a folder is compared with
-_LEARNING, _FACE = BLUE, RED
-_SHADE = {"yes": GREEN, "weak": ORANGE, "no": RED, "undefined": "#999999"}
 Draws = Annotated[int, Option("Random networks.", 1, 1000)]
 
 
@@ -123,6 +114,12 @@ def flips(subject: Subject) -> dict[str, list[float]]:
     return found
 
 
+def surrogate(alpha: ndarray, generator: np.random.Generator) -> ndarray:
+    """A map (h,w) of the same spectrum with random phases: as smooth, and of nothing (Theiler et al. 1992)."""
+    noise = np.fft.fft2(generator.standard_normal(alpha.shape))  # of a real picture, so that the map is real
+    return np.fft.ifft2(np.abs(np.fft.fft2(alpha)) * noise / np.abs(noise)).real
+
+
 def verdict(correlation: float) -> str:
     """|rank correlation| with what lacks learning, or the face -> does the map depend on it? "yes", "weak" or "no".
 
@@ -162,141 +159,92 @@ def study(
         face, probe = np.abs(turned[f"{TURNED}, {HERE}"]), f"{TURNED}, {HERE}"
     learning = _mean(np.abs(tables[:, 0, -1]))
     badge = {"learning": _badge(_median(learning)), "face": _badge(_median(face)) | {"against": probe}}
-    figure = sanity_figure(
-        _mean(tables[:, 0]), _mean(tables[:, 2]), units, rows, learning, face, badge, probe,
-        f"Do the maps of {subject.name} depend on learning, and on the face? One face, {draws} random networks",
-    )  # fmt: skip
     numbers = {
         "model": subject.name,
         **_settings(draws, seed),
         "badge": badge,
         "units": _units(units, learning, face),
-        "ssim_all_random": _named(units, _mean(tables[:, 1, -1])),
-        "inputs": {name: _named(units, values) for name, values in turned.items()},
+        "ssim_all_random": labelled(_mean(tables[:, 1, -1]), units),
+        "inputs": {name: labelled(values, units) for name, values in turned.items()},
     }
     progress(draws + 1, draws + 1, "Done")
     names = ("cascade", "cascade_ssim", "independent", "independent_ssim")
     arrays = {name: tables[:, i] for i, name in enumerate(names)}
     arrays |= {name: np.array(values) for name, values in turned.items()}
-    return Finding("sanity", MEANING, numbers, arrays, figure)
+    view = _view(badge, units, rows, learning, face, _mean(tables[:, 0]), _mean(tables[:, 2]))
+    title = f"Do the maps of {subject.name} depend on learning, and on the face? One face, {draws} random networks"
+    return Finding("sanity", MEANING, numbers, arrays, view.figure(title, _note(badge)), view)
 
 
 def study_many(subjects: Iterable[Subject], draws: Draws = 1, seed: Seed = 0, progress: Progress = silent) -> Finding:
     """The checks over faces of one network: means with 95 % bootstrap intervals; every face has its random networks.
 
-    Each face is compared with the three before it. A badge is that of the mean of the faces' medians over units.
+    Each face is compared with the three before it. A badge is that of the mean of the faces' medians over units, and
+    null the same of maps that are unrelated and as smooth.
     """
-    cascades, alones, learning, face, model = [], [], [], [], None
     before: deque[Mapping[str, ndarray]] = deque(maxlen=_NEIGHBOURS)
-    for i, subject in enumerate(each_face(subjects, progress, "Checking")):
-        model, own, rows = subject.name, spatial_maps(subject), list(parts(subject.model))[::-1]
-        seeds = range(seed + i * draws, seed + (i + 1) * draws)
-        tables = np.array([cascade(subject, one)[0] for one in seeds])
-        cascades.append(_mean(tables))
-        alones.append(_mean(np.array([independent(subject, one)[0] for one in seeds])))
-        learning.append(_mean(np.abs(tables[:, -1])))
-        if before:
-            face.append(_mean(np.abs([_correlations(own, other) for other in before])))
+    units, rows, generator = [], [], np.random.default_rng(seed)
+
+    def measure(i: int, subject: Subject) -> dict[str, ndarray]:
+        nonlocal units, rows
+        own, seeds = spatial_maps(subject), range(seed + i * draws, seed + (i + 1) * draws)
+        units, rows = list(own), list(parts(subject.model))[::-1]
+        tables = np.array([cascade(subject, drawn)[0] for drawn in seeds])
+        found = {
+            "cascade": _mean(tables),
+            "independent": _mean(np.array([independent(subject, drawn)[0] for drawn in seeds])),
+            "learning": _mean(np.abs(tables[:, -1])),
+            "face": _mean(np.abs([_correlations(own, other) for other in before or [own]])),
+            "null": np.abs(_correlations(own, {unit: surrogate(alpha, generator) for unit, alpha in own.items()})),
+        }
         before.append(own)
-    if len(learning) < 3:
-        raise UserError("Intervals over faces and pairs of them need at least three. Give a folder with more faces.")
-    units, learning, face = list(own), np.array(learning), np.array(face)
-    badge = {}
-    for name, values in (("learning", learning), ("face", face)):
-        middle = np.array([_median(one) for one in values])
-        mean, low, high = (_known(float(value)) for value in mean_interval(middle, seed))
-        badge[name] = _badge(_median(middle) if mean is None else mean) | {"low": low, "high": high}
+        return found
+
+    model, arrays = over_faces(subjects, measure, progress, "Checking", least=3)
+    arrays["face"] = arrays["face"][1:]  # the first has none before it
+    learning, face = (estimates(arrays[name], seed) for name in ("learning", "face"))
+    medians = {name: np.array([[_median(values)] for values in arrays[name]]) for name in ("learning", "face", "null")}
+    middle = {name: estimates(values, seed)[0] for name, values in medians.items()}
+    badge = {name: _badge(middle[name]) for name in ("learning", "face")}
     badge["face"]["against"] = OTHERS
-    figure = sanity_figure(
-        _mean(np.array(cascades)), _mean(np.array(alones)), units, rows, _mean(learning), _mean(face), badge, OTHERS,
-        f"Do the maps of {model} depend on learning, and on the face? Mean of {len(learning)} faces",
-    )  # fmt: skip
     numbers = {
         "model": model,
-        "faces": len(learning),
+        "faces": len(arrays["learning"]),
         **_settings(draws, seed),
         "badge": badge,
-        "units": _units(units, _mean(learning), _mean(face)),
-        "intervals": {
-            name: _intervals(units, values, seed) for name, values in (("learning", learning), ("face", face))
-        },
+        "null": labelled(middle["null"]),
+        "units": _units(units, learning, face),
     }
-    arrays = {"cascade": np.array(cascades), "independent": np.array(alones), "learning": learning, "face": face}
-    return Finding("sanity", MEANING, numbers, arrays, figure)
+    view = _view(badge, units, rows, learning, face, _mean(arrays["cascade"]), _mean(arrays["independent"]))
+    title = f"Do the maps of {model} depend on learning, and on the face? Mean of {numbers['faces']} faces"
+    return Finding("sanity", MEANING, numbers, arrays, view.figure(title, _note(badge)), view)
 
 
-def sanity_figure(
-    cascading: ndarray,
-    alone: ndarray,
+def _view(
+    badge: Mapping[str, Mapping],
     units: Sequence[str],
     rows: Sequence[str],
     learning: ndarray,
     face: ndarray,
-    badge: Mapping[str, Mapping],
-    probe: str,
-    title: str,
-) -> Figure:
-    """The badge, the two tables (parts, units) of rank correlations, and every unit's two numbers with the limits."""
-    table = 0.21 * len(rows)  # inches
-    width, height = 11, 5.35 + table
-    figure = canvas(width, height)
+    cascading: ndarray,
+    alone: ndarray,
+) -> View:
+    """Every unit's two numbers with the limits, and the two tables (parts, units) of rank correlations."""
+    verdicts = "; ".join(f"on {name}: {badge[name]['verdict']}" for name in ("learning", "face"))
+    caption = f"How much of each map stays; below {YES_BELOW} it depends, from {NO_FROM} not ({verdicts}):"
+    series = {"with every weight random": learning, f"with {badge['face']['against']}": face}
+    limits = {YES_BELOW: "below: depends", NO_FROM: "above: does not"}
+    tables = {"Output to input: this part and all above it random:": cascading, "This part alone random:": alone}
+    diagrams = {words: Matrix(values, rows, units, DIVERGING, (-1, 1)) for words, values in tables.items()}
+    return View(diagrams={caption: Bars(units, series, "|rank correlation|", limits, (0, 1))} | diagrams)
 
-    axes_at = partial(in_inches, figure)
 
-    figure.suptitle(for_figure(title), x=0.2 / width, y=1 - 0.15 / height, ha="left", va="top", fontsize=11)
-    said = {"learning": "depends on learning", "face": "depends on the face"}
-    shown = "its map of other faces" if probe == OTHERS else "its map of the face upside down"
-    against = {"learning": "its map with random weights", "face": shown}
-    for i, (name, words) in enumerate(said.items()):
-        one = badge[name]
-        value = "none" if one["correlation"] is None else f"{one['correlation']:.2f}"
-        figure.text(
-            (0.2 + 5.3 * i) / width, 1 - 0.72 / height, f"{words}: {one['verdict']}", fontsize=11, color="white",
-            weight="bold", va="center",
-            bbox={"boxstyle": "round,pad=0.4", "facecolor": _SHADE[one["verdict"]], "edgecolor": "none"},
-        )  # fmt: skip
-        figure.text(
-            (0.2 + 5.3 * i) / width, 1 - 1.05 / height,
-            f"median |rank correlation| of a map with {against[name]}: {value}", fontsize=8, color="0.35", va="center",
-        )  # fmt: skip
-
-    top = 1.95
-    titles = (
-        ("output to input: this part and all above it random", cascading),
-        ("this part alone random", alone),
+def _note(badge: Mapping[str, Mapping]) -> str:
+    return (
+        f"depends on learning: {badge['learning']['verdict']}; depends on the face: {badge['face']['verdict']}\n"
+        "Tables: rank correlation of each unit's map (columns) with its trained self, parts of the network (rows) "
+        "random: 1 (dark orange) unchanged, 0 (white) unrelated. Grey: a map is constant."
     )
-    for i, (words, values) in enumerate(titles):
-        axes = axes_at(1.0 + 4.75 * i, top, 4.4, table)
-        axes.imshow(np.ma.masked_invalid(values), cmap="PuOr_r", vmin=-1, vmax=1, aspect="auto")
-        axes.set_facecolor("0.8")  # behind the cells that have no correlation
-        axes.set_title(words, fontsize=9, loc="left", pad=6, weight="bold")
-        axes.set_xticks(range(len(units)), units, rotation=90, fontsize=7)
-        axes.set_yticks(range(len(rows)), rows if i == 0 else [], fontsize=7)
-        axes.tick_params(length=0)
-        axes.spines[:].set_visible(False)
-    bar = figure.colorbar(ScalarMappable(Normalize(-1, 1), "PuOr_r"), cax=axes_at(10.25, top, 0.12, table))
-    quiet(bar)
-    figure.text(
-        1.0 / width, 1 - (top - 0.4) / height,
-        "Rank correlation of each unit's map (columns) with its trained self, parts of the network (rows) random: "
-        "1 (dark orange) unchanged, 0 (white) unrelated. Grey: a map is constant.",
-        fontsize=8, color="0.35",
-    )  # fmt: skip
-
-    axes = axes_at(1.0, top + table + 1.05, 9.15, 1.3)
-    places = np.arange(len(units))
-    axes.bar(places - 0.2, learning, 0.36, color=_LEARNING, label=f"with {against['learning']}")
-    axes.bar(places + 0.2, face, 0.36, color=_FACE, label=f"with {shown}")
-    for limit, words in ((YES_BELOW, "below: depends"), (NO_FROM, "above: does not")):
-        axes.axhline(limit, color="0.3", linewidth=0.8, linestyle=":")
-        axes.text(len(units) - 0.45, limit, words, fontsize=6, va="center", color="0.3")
-    axes.set(xlim=(-0.5, len(units) - 0.5), ylim=(0, 1))
-    axes.set_xticks(places, units, rotation=90, fontsize=7)
-    axes.tick_params(labelsize=7)
-    axes.set_ylabel("|rank correlation|", fontsize=7)
-    axes.legend(fontsize=7, frameon=False, ncols=2, loc="lower left", bbox_to_anchor=(0, 1))
-    axes.spines[["top", "right"]].set_visible(False)
-    return figure
 
 
 def _against(subject: Subject, sets: Sequence[Collection[str]], seed: int) -> tuple[ndarray, ndarray]:
@@ -316,57 +264,32 @@ def _correlations(own: Mapping[str, ndarray], other: Mapping[str, ndarray]) -> l
 
 
 def _mean(values: ndarray) -> ndarray:
-    """Over the first axis, of what is there; NaN where nothing is."""
-    there = ~np.isnan(values)
+    """Over the first axis, of what is known; NaN where nothing is."""
+    known = ~np.isnan(values)
     with np.errstate(invalid="ignore"):
-        return np.where(there, values, 0).sum(0) / there.sum(0)
+        return np.where(known, values, 0).sum(0) / known.sum(0)
 
 
 def _median(values: ndarray) -> float:
-    there = values[~np.isnan(values)]
-    return float(np.median(there)) if there.size else np.nan
+    known = values[~np.isnan(values)]
+    return float(np.median(known)) if known.size else np.nan
 
 
-def _badge(correlation: float) -> dict:
-    return {"verdict": verdict(correlation), "correlation": _known(correlation)}
+def _badge(correlation: float | Estimate) -> dict[str, Any]:
+    mean = correlation.mean if isinstance(correlation, Estimate) else correlation
+    return {"verdict": verdict(_number(mean)), "correlation": labelled(correlation)}
 
 
 def _units(units: Sequence[str], learning: ndarray, face: ndarray) -> dict[str, dict]:
     return {unit: {"learning": _badge(a), "face": _badge(b)} for unit, a, b in zip(units, learning, face, strict=True)}
 
 
-def _intervals(units: Sequence[str], values: ndarray, seed: int) -> dict[str, list[float | None]]:
-    _, low, high = mean_interval(values, seed)
-    return {unit: [_known(a), _known(b)] for unit, a, b in zip(units, low, high, strict=True)}
-
-
 def _settings(draws: int, seed: int) -> dict:
     return {"random_networks": draws, "seed": seed, "yes_below": YES_BELOW, "no_from": NO_FROM}
 
 
-def _named(units: Sequence[str], values: Iterable[float]) -> dict[str, float | None]:
-    return {unit: _known(value) for unit, value in zip(units, values, strict=True)}
-
-
 def _number(value: float | None) -> float:
     return np.nan if value is None else value
-
-
-def _known(value: float) -> float | None:
-    return None if np.isnan(value) else float(value)
-
-
-def view(finding: Finding) -> View:
-    units, badge = finding.numbers["units"], finding.numbers["badge"]
-    labels = {"learning": "with every weight random", "face": f"with {badge['face']['against']}"}
-    chart = bars(
-        units,
-        {label: [one[name]["correlation"] for one in units.values()] for name, label in labels.items()},
-        "|rank correlation|",
-    )
-    verdicts = "; ".join(f"on {name}: {badge[name]['verdict']}" for name in labels)
-    caption = f"How much of each map stays; below {YES_BELOW} it depends, from {NO_FROM} not ({verdicts}):"
-    return View(charts={caption: chart})
 
 
 INSTRUMENT = Instrument(
@@ -376,6 +299,5 @@ INSTRUMENT = Instrument(
     "The maps again with learned weights made random, part by part, and with the face turned and mirrored.",
     study,
     over_faces=study_many,
-    view=view,
     slow=True,
 )

@@ -6,29 +6,26 @@ degraded -----------------------------> network -> maps, restored --------------
 many faces -> Score of each -> mean and 95 % interval over the faces
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Annotated
 
 import cv2
 import numpy as np
 import torch
-from matplotlib.figure import Figure
 from torch import Tensor
 
 from sparnet.attention import mean_map
-from sparnet.errors import UserError
 from sparnet.images import to_image, to_tensor
-from sparnet.metrics import mean_interval
+from sparnet.metrics import estimates, labelled, mean_interval
 from sparnet.restorer import Progress
-from sparnet.text import for_figure
-from viz.figures import bare, canvas, quiet
+from viz.figures import sheet
 from viz.finding import Finding, silent
 from viz.instrument import REAL, Instrument, Option, Seed
 from viz.instruments.agreement import correlation, is_constant
 from viz.instruments.regions import shift
-from viz.subject import Subject, each_face, spatial_maps
-from viz.views import View, bars, panel, pictures
+from viz.subject import Subject, over_faces, spatial_maps
+from viz.views import Matrix, Panel, View, numerals, pictures
 
 MEANING = (
     "How much every unit's map, and the restored face, change under a little noise, a JPEG's losses, a shift or a flip "
@@ -36,6 +33,7 @@ MEANING = (
     "that ignores the face holds stillest of all."
 )
 KINDS = ("noise", "jpeg", "shift", "flip")
+MEASURES = ("correlation", "change", "rms")  # of a `Score`
 NOISE = 2  # standard deviation in levels of 0..255
 QUALITY = 75  # of the JPEG
 SHIFT = 2  # pixels of the face
@@ -175,19 +173,11 @@ def study(subject: Subject, noises: Noises = 4, seed: Seed = 0, progress: Progre
     seeds = list(range(seed, seed + noises))
     spatial_maps(subject)
     found = Stability.of(subject, seeds, progress)
-    rows = list(found.scores)
-    tables = {measure: found.table(measure) for measure in ("correlation", "change", "rms")}
-    arrays = {"rows": np.array(rows), "kinds": np.array(KINDS), **tables}
-    arrays |= {f"variance/{row}": values for row, values in found.variance.items()}
-    return Finding(
-        "stability",
-        MEANING,
-        {"model": subject.name, **_settings(seeds), "rows": _rows(rows, tables)},
-        arrays | {"degraded": found.degraded, "restored": found.restored},
-        stability_figure(
-            rows, tables, found.variance, f"{subject.name}: what small changes of the input do", found.restored
-        ),
-    )
+    tables = {measure: found.table(measure) for measure in MEASURES}
+    faces = {"degraded": found.degraded, "restored": found.restored}
+    title = f"{subject.name}: what small changes of the input do"
+    numbers = {"model": subject.name, **_settings(seeds), "rows": _rows(found.scores, tables)}
+    return _finding(numbers, tables, tables, found.variance, title, faces)
 
 
 def study_many(subjects: Iterable[Subject], noises: Noises = 4, seed: Seed = 0, progress: Progress = silent) -> Finding:
@@ -197,85 +187,64 @@ def study_many(subjects: Iterable[Subject], noises: Noises = 4, seed: Seed = 0, 
     models, or for a network without attention that has places.
     """
     seeds = list(range(seed, seed + noises))
-    columns: dict[str, list[np.ndarray]] = {"correlation": [], "change": [], "rms": []}
-    variance, name, count = {}, None, 0
-    for subject in each_face(subjects, progress, "Changing"):
+    variance: dict[str, np.ndarray] = {}
+
+    def measure(_: int, subject: Subject) -> dict[str, np.ndarray]:
         spatial_maps(subject)
-        found, name, count = Stability.of(subject, seeds), subject.name, count + 1
-        for measure, some in columns.items():
-            some.append(found.table(measure))
+        found = Stability.of(subject, seeds)
         for row, values in found.variance.items():
             variance[row] = variance.get(row, 0) + values
-    if not count:
-        raise UserError("There is no face to look at. Give a folder with at least one.")
+        return {measure: found.table(measure) for measure in MEASURES}
+
+    model, measures = over_faces(subjects, measure, progress, "Changing", least=1)
+    count = len(measures["rms"])
+    rows = _rows(variance, {name: estimates(values, seed) for name, values in measures.items()})
+    numbers = {"model": model, "faces": count, "seed": seed, **_settings(seeds), "rows": rows}
+    tables = {name: mean_interval(values, seed)[0] for name, values in measures.items()}
+    title = f"{model}: what small changes of the input do, mean of {count} faces"
+    return _finding(numbers, measures, tables, {row: values / count for row, values in variance.items()}, title, {})
+
+
+def _finding(
+    numbers: dict,
+    measures: Mapping[str, np.ndarray],
+    tables: Mapping[str, np.ndarray],
+    variance: Mapping[str, np.ndarray],
+    title: str,
+    faces: dict[str, np.ndarray],
+) -> Finding:
+    """Tables rows x KINDS of correlation and change, the root of the variance on the inner part."""
     rows = list(variance)
-    variance = {row: values / count for row, values in variance.items()}
-    measures = {measure: np.array(some) for measure, some in columns.items()}
-    intervals = {measure: mean_interval(values, seed) for measure, values in measures.items()}
-    tables = {measure: mean for measure, (mean, _, _) in intervals.items()}
-    numbers = {"model": name, "faces": count, "seed": seed, **_settings(seeds), "rows": _rows(rows, tables)}
-    for i, end in ((1, "low"), (2, "high")):
-        numbers[end] = _rows(rows, {measure: three[i] for measure, three in intervals.items()})
+    captions = {
+        "correlation": "Correlation of each map with itself after the change; 1 holds still:",
+        "change": "RMS change by the spread of the map; 0 holds still:",
+    }
+    colors = {"correlation": "viridis", "change": "viridis_r"}
+    diagrams = {
+        caption: Matrix(tables[name], rows, KINDS, colors[name], text=numerals(tables[name]))
+        for name, caption in captions.items()
+    }
+    spread = {row: np.sqrt(values) for row, values in variance.items()}
+    alphas = max(float(values.max()) for row, values in spread.items() if row not in (INPUT, OUTPUT))
+    ends = {row: float(values.max()) if row in (INPUT, OUTPUT) else alphas for row, values in spread.items()}
+    maps = [Panel(row, values, (0, ends[row]), "magma") for row, values in spread.items()]
+    view = View(pictures(faces), {"RMS change of each place": maps}, diagrams)
+    units = np.sqrt(np.mean([values for row, values in variance.items() if row not in (INPUT, OUTPUT)], axis=0))
+    printed = [
+        Panel("all units: of alpha", units, (0, _UNITS_LIMIT), "inferno"),
+        Panel("restored face: 8-bit levels", spread[OUTPUT] * 127.5, (0, _OUTPUT_LIMIT), "inferno"),
+    ]
+    blocks = {"the face": view.pictures} if faces else {}
     return Finding(
         "stability",
         MEANING,
         numbers,
         {"rows": np.array(rows), "kinds": np.array(KINDS), **measures}
-        | {f"variance/{row}": values for row, values in variance.items()},
-        stability_figure(rows, tables, variance, f"{name}: what small changes of the input do, mean of {count} faces"),
+        | {f"variance/{row}": values for row, values in variance.items()}
+        | faces,
+        sheet(title, blocks | {"RMS change of each place": printed}, diagrams),
+        view,
     )
-
-
-def stability_figure(
-    rows: list[str],
-    tables: dict[str, np.ndarray],
-    variance: dict[str, np.ndarray],
-    title: str,
-    face: np.ndarray | None = None,
-) -> Figure:
-    """Rows x KINDS: correlation, 0..1, and change in spreads, 0..1; then the root of the variance on the inner part."""
-    figure = canvas(10, max(6.2, 1.6 + 0.3 * len(rows)), "constrained")
-    figure.suptitle(for_figure(title), x=0.01, ha="left", size=12)
-    left, right = figure.subfigures(1, 2, width_ratios=(1.75, 1))
-    axes = left.subplots(1, 2, sharey=True)
-    for ax, measure, colors, caption in (
-        (axes[0], "correlation", "viridis", "correlation with the map before (1: the same)"),
-        (axes[1], "change", "viridis_r", "RMS change / spread of the map (0: the same)"),
-    ):
-        values = tables[measure]
-        image = ax.imshow(values, cmap=colors, vmin=0, vmax=1, aspect="auto")
-        ax.set_facecolor("0.85")
-        ax.set_xticks(range(len(KINDS)), KINDS, fontsize=8)
-        ax.set_yticks(range(len(rows)), rows, fontsize=8)
-        ax.tick_params(length=0)
-        ax.spines[:].set_visible(False)
-        ax.set_title(caption, fontsize=8.5, loc="left")
-        for (i, j), value in np.ndenumerate(values):
-            dark = np.isfinite(value) and (value < 0.5) == (measure == "correlation")
-            text = "none" if np.isnan(value) else f"{value:.2f}"
-            ax.text(j, i, text, ha="center", va="center", fontsize=7.5, color="white" if dark else "black")
-        bar = left.colorbar(
-            image, ax=ax, orientation="horizontal", pad=0.02, shrink=0.9, aspect=30,
-            extend="min" if measure == "correlation" else "max",
-        )  # fmt: skip
-        quiet(bar)
-
-    units = np.mean([values for row, values in variance.items() if row not in (INPUT, OUTPUT)], axis=0)
-    panels = (
-        (np.sqrt(units), _UNITS_LIMIT, "all units' maps: RMS change of alpha"),
-        (np.sqrt(variance[OUTPUT]) * 127.5, _OUTPUT_LIMIT, "restored face: RMS change, levels of 0..255"),
-    )
-    axes = right.subplots(len(panels), 1)
-    for ax, (values, limit, caption) in zip(axes, panels, strict=True):
-        if face is not None:
-            ax.imshow(np.moveaxis(inner(np.moveaxis(face, 2, 0)), 0, 2), interpolation="nearest")
-        opacity = 1 if face is None else 0.8
-        image = ax.imshow(values, cmap="inferno", vmin=0, vmax=limit, alpha=opacity, interpolation="nearest")
-        ax.set_title(caption, fontsize=8.5, loc="left")
-        bare(ax)
-        bar = right.colorbar(image, ax=ax, pad=0.02, shrink=0.85, extend="max")
-        quiet(bar)
-    return figure
 
 
 def _same(maps: np.ndarray) -> np.ndarray:
@@ -286,33 +255,9 @@ def _settings(seeds: list[int]) -> dict:
     return {"noise_levels": NOISE, "noise_seeds": seeds, "jpeg_quality": QUALITY, "shift_px": SHIFT}
 
 
-def _rows(rows: list[str], tables: dict[str, np.ndarray]) -> dict:
-    """{row: {kind: {measure: value}}}, None for NaN."""
-    return {
-        row: {
-            kind: {measure: None if np.isnan(table[i, j]) else float(table[i, j]) for measure, table in tables.items()}
-            for j, kind in enumerate(KINDS)
-        }
-        for i, row in enumerate(rows)
-    }
-
-
-def view(finding: Finding) -> View:
-    arrays = finding.arrays
-    rows, kinds = arrays["rows"].tolist(), arrays["kinds"].tolist()
-    spread = {row: np.sqrt(arrays[f"variance/{row}"]) for row in rows if f"variance/{row}" in arrays}
-    ends = {row: float(np.nanmax(values)) for row, values in spread.items()}
-    alphas = max(end for row, end in ends.items() if row not in (INPUT, OUTPUT))
-    maps = [
-        panel(row, values, (0, ends[row] if row in (INPUT, OUTPUT) else alphas), "magma")
-        for row, values in spread.items()
-    ]
-    chart = bars(rows, dict(zip(kinds, arrays["correlation"].T, strict=True)), "correlation")
-    return View(
-        pictures(arrays),
-        {"RMS change of each place": maps},
-        {"Correlation of each map with itself after the change; 1 holds still:": chart},
-    )
+def _rows(rows: Iterable[str], tables: Mapping[str, np.ndarray]) -> dict:
+    """{row: {kind: {measure: value or Estimate}}} for JSON."""
+    return labelled(np.stack([tables[name] for name in MEASURES], axis=-1), list(rows), KINDS, MEASURES)
 
 
 INSTRUMENT = Instrument(
@@ -322,6 +267,5 @@ INSTRUMENT = Instrument(
     "The maps again after a little noise, JPEG, a shift of two pixels, and mirrored.",
     study,
     over_faces=study_many,
-    view=view,
     slow=True,
 )

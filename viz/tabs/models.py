@@ -155,7 +155,7 @@ def _load_here(name: str) -> Loaded:
     if entry and not entry.weights.is_file() and not entry.bundled:
         raise UserError(
             f"{name} is the authors' model and is not bundled (licence: {entry.licence}). Whoever runs this app can "
-            "add its weights: `python -m sparnet models` tells how. Choose another model."
+            f"add its weights by `python -m sparnet fetch {name}`. Choose another model."
         )
     source, revision = name, None
     if name in _offered:
