@@ -34,6 +34,13 @@ def fresh_accelerator():
     torch.set_num_threads(threads)
 
 
+@pytest.fixture
+def quick(monkeypatch):
+    """Small runs take longer to draw (see test_watch.py) and to wait for the disk than to train."""
+    monkeypatch.setattr("training.train.watch", lambda run: None)
+    monkeypatch.setattr(os, "fsync", lambda handle: None)
+
+
 @pytest.fixture(scope="module")
 def browser():
     names = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
