@@ -15,7 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 if "torch" in sys.modules or "gradio" in sys.modules:
     raise RuntimeError("CUDA has been initialized before importing the `spaces` package.")
 
-import torch  # noqa: E402  it is imported and patched here there, too
+import torch
 
 _context = multiprocessing.get_context("fork")
 _forked = False
