@@ -8,13 +8,17 @@ import os
 import signal
 import sys
 from functools import partial
+from importlib import import_module
+from importlib.util import find_spec
 
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # before Gradio is imported, which reads it
+if find_spec("spaces"):
+    import_module("spaces")  # before PyTorch, which it makes ready for ZeroGPU
 
 import gradio as gr
 
 from sparnet.errors import UserError
-from viz.tabs import compare, hosting, inside, live, many, models, programs, restore, serving
+from viz.tabs import compare, hosting, inside, live, many, models, programs, restore, serving, tools, zero
 from viz.tabs.door import Page
 from viz.tabs.serving import explained
 from viz.tabs.theme import CSS, theme
@@ -62,6 +66,7 @@ def build() -> gr.Blocks:
             return made or gr.skip()
 
         page.load(explained(arrive), None, [tabs, *bench.outputs, *looked.opening], show_progress="hidden", **settings)
+    zero.lend(page)
     return page
 
 
@@ -90,6 +95,7 @@ def main() -> None:
         sys.exit(2)
     hosting.fetch_models()
     models.allow_hub(options.allow_hub or ["*"] * (options.host in models.LOCAL_HOSTS))
+    zero.prepare()
     signal.signal(signal.SIGTERM, stop)
     with serving.own_folder() as files:
         os.environ["GRADIO_TEMP_DIR"] = str(files)  # uploads and results of this server alone, gone when it ends
@@ -111,6 +117,7 @@ def serve(host: str, port: int) -> None:
             theme=theme(),
             css_paths=list(CSS),
             footer_links=["api"],
+            mcp_server=tools.offered(),
         )
     except OSError as error:
         if "port" not in str(error):
