@@ -2,7 +2,7 @@
 //
 //   props.face: the picture beneath; props.side: cells of the canvas; props.colors {boost, suppress}
 //   props.value {unit, mask: base64 of a byte a cell, 1: suppress ... 128: leave ... 255: boost}
-//     -> after every stroke props.value, trigger("input")
+//     -> after every stroke props.value, trigger("input"); another unit is to be painted on: trigger("select")
 //
 // By keyboard: arrows move the brush on the canvas, space or Enter puts it down.
 
@@ -12,8 +12,18 @@ const LEAVE = 128, MOST = 127;
 const look = { brush: "boost", size: 18, strength: 100, x: 0.5, y: 0.5 }; // size: percent of the face, a diameter
 let cells, before, from, canvas, ring, undo;
 
-watch(["value", "face"], load);
+watch(["value", "face"], () => {
+  load();
+  if (props.value) document.dispatchEvent(new CustomEvent("unit", { detail: props.value.unit }));
+});
+document.addEventListener("look", turn);
 load();
+turn();
+
+/** Another unit was chosen above: its map. */
+function turn() {
+  if (element.isConnected && props.value && globalThis.look && globalThis.look.unit !== props.value.unit) trigger("select");
+}
 
 function load() {
   element.replaceChildren();

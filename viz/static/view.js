@@ -27,7 +27,7 @@ function load() {
 }
 
 function follow() {
-  if (!props.value) return;
+  if (!element.isConnected || !props.value) return;
   if (globalThis.look.scale !== scale) return load();
   const group = [...element.querySelectorAll(".choice button")].find((button) => button.textContent === globalThis.look.unit);
   if (group && group.ariaPressed !== "true") group.click();

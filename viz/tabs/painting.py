@@ -86,8 +86,8 @@ class Painting(Panel):
         self.canvas.input(self.paint, [*state, self.edits, self.canvas], self.renewable, trigger_mode="always_last",
                           **shown)  # fmt: skip
         self.load.upload(self.replay, [*state, self.load], self.renewable, **shown, **UNOPENED)
-        look.input(explained(self.turn_to), [*state, self.edits, look, self.done], self.canvas,
-                   trigger_mode="always_last", show_progress="hidden", **settings)  # fmt: skip
+        self.canvas.select(explained(self.turn_to), [*state, self.edits, look], self.canvas,
+                           trigger_mode="always_last", show_progress="hidden", **settings)  # fmt: skip
 
     def find(self, now: Opened, look: object, values: tuple) -> tuple[Finding, dict]:
         return edit.study(now.subject, *values, progress=telling(gr.Progress())), {}
@@ -103,10 +103,8 @@ class Painting(Panel):
         unit = chosen_unit(look, now)
         return self.shown(now, []) | {self.canvas: _canvas(now, [], unit)}
 
-    def turn_to(self, now, token, edits, look, done):
+    def turn_to(self, now, token, edits, look):
         """Another unit to paint on; those before it stay as they are painted."""
-        if done != token:
-            return gr.skip()
         now = current(now, token)
         return _canvas(now, edits, chosen_unit(look, now))
 
