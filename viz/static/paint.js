@@ -1,7 +1,7 @@
 // Attention painted by hand: strokes over a unit's map, that let its features through or hold them back.
 //
-//   props.face: the picture beneath; props.side: cells of the canvas; props.colors {boost, suppress}
-//   props.value {unit, mask: base64 of a byte a cell, 1: suppress ... 128: leave ... 255: boost}
+//   props.value {face: the picture beneath, side: cells of the canvas, colors {boost, suppress},
+//                unit, mask: base64 of a byte a cell, 1: suppress ... 128: leave ... 255: boost}
 //     -> after every stroke props.value, trigger("input"); another unit is to be painted on: trigger("select")
 //
 // By keyboard: arrows move the brush on the canvas, space or Enter puts it down.
@@ -12,7 +12,7 @@ const LEAVE = 128, MOST = 127;
 const look = { brush: "boost", size: 18, strength: 100, x: 0.5, y: 0.5 }; // size: percent of the face, a diameter
 let cells, before, from, canvas, ring, undo;
 
-watch(["value", "face"], () => {
+watch("value", () => {
   load();
   if (props.value) document.dispatchEvent(new CustomEvent("unit", { detail: props.value.unit }));
 });
@@ -27,16 +27,16 @@ function turn() {
 
 function load() {
   element.replaceChildren();
-  if (!props.value || !props.face) return;
+  if (!props.value) return;
   const sent = atob(props.value.mask);
   cells = Uint8Array.from(sent, (letter) => letter.charCodeAt(0));
   before = [];
-  canvas = Object.assign(document.createElement("canvas"), { width: props.side, height: props.side, tabIndex: 0 });
+  canvas = Object.assign(document.createElement("canvas"), { width: props.value.side, height: props.value.side, tabIndex: 0 });
   canvas.setAttribute("role", "img");
   canvas.setAttribute("aria-label", `The map of ${props.value.unit} over the face, to paint on. Arrows move the brush, space paints.`);
   ring = Object.assign(document.createElement("span"), { className: "brush" });
   const stage = Object.assign(document.createElement("div"), { className: "stage" });
-  stage.append(Object.assign(new Image(), { src: props.face, alt: "", draggable: false }), canvas, ring);
+  stage.append(Object.assign(new Image(), { src: props.value.face, alt: "", draggable: false }), canvas, ring);
   element.append(tools(), stage);
   listen();
   draw();
@@ -52,7 +52,7 @@ function tools() {
     const radio = Object.assign(document.createElement("input"), { type: "radio", name: "brush", value: name, checked: name === look.brush });
     radio.onchange = () => (look.brush = name);
     const text = Object.assign(document.createElement("span"), { textContent: name });
-    if (props.colors[name]) text.style.setProperty("--brush", props.colors[name]);
+    if (props.value.colors[name]) text.style.setProperty("--brush", props.value.colors[name]);
     label.append(radio, text);
     brushes.append(label);
   }
@@ -118,7 +118,7 @@ function placeIn(event) {
 
 /** The brush from where it was to here: every cell whose middle it passes over. */
 function stroke(to) {
-  const { side } = props, radius = (look.size / 200) * side;
+  const { side } = props.value, radius = (look.size / 200) * side;
   const level = LEAVE + Math.round((MOST * BRUSHES[look.brush] * look.strength) / 100);
   const [x0, y0, x1, y1] = [...from, ...to].map((share) => share * side - 0.5);
   const length = (x1 - x0) ** 2 + (y1 - y0) ** 2;
@@ -133,8 +133,8 @@ function stroke(to) {
 }
 
 function draw() {
-  const pen = canvas.getContext("2d"), image = pen.createImageData(props.side, props.side);
-  const [boost, suppress] = [props.colors.boost, props.colors.suppress].map((hex) => [1, 3, 5].map((i) => parseInt(hex.slice(i, i + 2), 16)));
+  const pen = canvas.getContext("2d"), image = pen.createImageData(props.value.side, props.value.side);
+  const [boost, suppress] = [props.value.colors.boost, props.value.colors.suppress].map((hex) => [1, 3, 5].map((i) => parseInt(hex.slice(i, i + 2), 16)));
   cells.forEach((level, i) => image.data.set([...(level > LEAVE ? boost : suppress), (200 * Math.abs(level - LEAVE)) / MOST], 4 * i));
   pen.putImageData(image, 0, 0);
   undo.disabled = !before.length;

@@ -1,18 +1,18 @@
 // The instruments under their four questions; choosing one opens it.
 //
-//   props.groups [{question, instruments: [{name, label, why}]}], why: it has nothing to say of this face, or null
-//   props.value: the name of the open one -> the visitor's choice -> trigger("select")
+//   props.value {groups [{question, instruments: [{name, label, why}]}], open: the name of one}
+//     why: it has nothing to say of this face, or null -> the visitor's choice is open -> trigger("select")
 //
 // A list of buttons beside the answer, a <select> above it where the page is narrow; app.css shows one of them.
 
-watch("groups", draw);
-watch("value", mark);
+watch("value", draw);
 draw();
 
 function draw() {
+  if (!props.value) return;
   const nav = Object.assign(document.createElement("nav"), { ariaLabel: "Instruments" });
   const select = Object.assign(document.createElement("select"), { ariaLabel: "Instrument" });
-  for (const { question, instruments } of props.groups) {
+  for (const { question, instruments } of props.value.groups) {
     const list = document.createElement("ul");
     const group = Object.assign(document.createElement("optgroup"), { label: question });
     for (const { name, label, why } of instruments) {
@@ -35,12 +35,12 @@ function draw() {
 }
 
 function open(name) {
-  props.value = name;
+  props.value = { ...props.value, open: name };
   mark();
   trigger("select");
 }
 
 function mark() {
-  for (const button of element.querySelectorAll("button")) button.ariaCurrent = button.value === props.value ? "true" : null;
-  element.querySelector("select").value = props.value;
+  for (const button of element.querySelectorAll("button")) button.ariaCurrent = button.value === props.value.open ? "true" : null;
+  element.querySelector("select").value = props.value.open;
 }

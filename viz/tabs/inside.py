@@ -17,7 +17,7 @@ from viz.film import coarse_to_fine, gif
 from viz.instrument import POPULATION, QUESTIONS, Instrument
 from viz.instruments import INSTRUMENTS
 from viz.tabs import restore
-from viz.tabs.bench import Opened, current, first
+from viz.tabs.bench import NO_FACE, Opened, current, first
 from viz.tabs.controls import on_page, reported, written_report
 from viz.tabs.painting import Painting
 from viz.tabs.panel import Panel, chosen_unit
@@ -34,20 +34,21 @@ class Tab:
 
     def __init__(self, bench: restore.Tab, tab: gr.Tab):
         self.bench, now = bench, first()
+        seen = bool(now.faces)
+        face, look, rail = (
+            (_face(now), _look(now, None), _rail(now, "atlas")) if seen else (notice(NO_FACE), None, None)
+        )
         self.seen = gr.Checkbox(visible=False)  # whether the tab is on the screen
         with gr.Row(elem_classes="strip"):
-            self.face = gr.HTML(_face(now), elem_id="inside-face")
+            self.face = gr.HTML(face, elem_id="inside-face")
             self.change = gr.Button("Change", size="sm", scale=0, min_width=90, elem_id="inside-change")
-            self.look = gr.HTML(_look(now, None), html_template="", js_on_load=script("look.js"), elem_id="look")
+            self.look = gr.HTML(look, html_template="", js_on_load=script("look.js"), elem_id="look")
             self.to_report = gr.Button("Report", size="sm", scale=0, min_width=90, elem_id="to-report")
-        with gr.Row(elem_classes="inside") as self.body:
-            self.rail = gr.HTML(
-                next(iter(on_page())), html_template="", js_on_load=script("rail.js"), elem_id="rail",
-                groups=_groups(now),
-            )  # fmt: skip
+        with gr.Row(visible=seen, elem_classes="inside") as self.body:
+            self.rail = gr.HTML(rail, html_template="", js_on_load=script("rail.js"), elem_id="rail")
             with gr.Column(elem_id="answer"):
                 self.panels: dict[str, Panel] = {
-                    name: (Painting if name == "edit" else Panel)(instrument, shown=name == self.rail.value)
+                    name: (Painting if name == "edit" else Panel)(instrument, shown=name == "atlas")
                     for name, instrument in on_page().items()
                 }
                 with self.panels["atlas"].column:
@@ -82,11 +83,11 @@ class Tab:
         )  # fmt: skip
         for event in (tab.select, self.rail.select):
             event(explained(self.open), [*opened, *done], self.opening, trigger_mode="always_last", **settings)
-        self.to_report.click(lambda: self._shown(REPORT) | {self.rail: REPORT}, None, self.opening, **settings)
+        self.to_report.click(explained(self.open_report), self._state, self.opening, **settings)
         for panel in self.panels.values():
             panel.wire(self._state, self.look)
 
-    def renew(self, now, token, name, look, seen) -> dict:
+    def renew(self, now, token, rail, look, seen) -> dict:
         """Another face: nothing of the last one stays; what is open and quick is measured if the tab is seen."""
         try:
             now = current(now, token)
@@ -94,26 +95,29 @@ class Tab:
         except Exception as error:  # told on the page; `sentence` logs what is not the visitor's mistake
             return {self.face: notice(sentence(error)), self.body: gr.update(visible=False)}
         made = {self.face: _face(now), self.body: gr.update(visible=True), self.film: "", self.file: NOT_YET}
-        made |= {self.look: _look(now, look), self.rail: gr.update(groups=_groups(now))}
+        name = _open(rail)
+        made |= {self.look: _look(now, look), self.rail: _rail(now, name)}
         for panel in self.panels.values():
             made |= panel.renewed(now)
-        panel = self.panels.get(name) if isinstance(name, str) else None
-        return made | ({panel.asked: (now.token, token_hex(4))} if seen and panel else {})
+        return made | ({self.panels[name].asked: (now.token, token_hex(4))} if seen and name in self.panels else {})
 
-    def open(self, now, token, name, *done) -> dict:
+    def open(self, now, token, rail, *done) -> dict:
         """The instrument that was chosen in the rail, measured unless it was; done: the token of each one's answer."""
-        now = current(now, token)
-        if not isinstance(name, str) or name not in self._columns:
+        now, name = current(now, token), _open(rail)
+        if name not in self._columns:
             raise UserError("There is no such instrument. Choose one of the list.")
         missing = name in self.panels and dict(zip(self.panels, done, strict=True))[name] != now.token
         return self._shown(name) | ({self.panels[name].asked: (now.token, token_hex(4))} if missing else {})
+
+    def open_report(self, now, token) -> dict:
+        return self._shown(REPORT) | {self.rail: _rail(current(now, token), REPORT)}
 
     def open_at(self, instrument: object, unit: object) -> dict:
         """As a link asks, of the face that the page opens with; what is not here is let be."""
         now, made = first(), {}
         if isinstance(instrument, str) and instrument in self._columns:
-            made = self._shown(instrument) | {self.rail: gr.update(value=instrument, groups=_groups(now))}
-        return made | {self.look: _look(now, {"unit": unit})}
+            made = self._shown(instrument) | {self.rail: _rail(now, instrument)}
+        return made | {self.look: _look(now, {"unit": unit})} if now.faces else {}
 
     def _shown(self, name: str) -> dict:
         return {column: gr.update(visible=other == name) for other, column in self._columns.items()}
@@ -176,12 +180,19 @@ def _look(now: Opened, look: object) -> dict:
     }
 
 
-def _groups(now: Opened) -> list[dict]:
+def _open(rail: object) -> str:
+    """The name that the browser says is open; none if it says none."""
+    name = rail.get("open") if isinstance(rail, dict) else None
+    return name if isinstance(name, str) else ""
+
+
+def _rail(now: Opened, name: str) -> dict:
     """The instruments under their questions for rail.js, with the reason why one has nothing to say of this face."""
     groups = {question: [] for question in QUESTIONS}
     for name, instrument in on_page().items():
         groups[instrument.question].append({"name": name, "label": instrument.tab, "why": _why_not(instrument, now)})
-    return [{"question": question, "instruments": instruments} for question, instruments in groups.items()]
+    listed = [{"question": question, "instruments": instruments} for question, instruments in groups.items()]
+    return {"groups": listed, "open": name}
 
 
 def _why_not(instrument: Instrument, now: Opened) -> str | None:

@@ -22,7 +22,7 @@ from viz.instruments.edit import BOOST, SUPPRESS, Edit
 from viz.tabs.bench import Opened, current
 from viz.tabs.controls import telling
 from viz.tabs.panel import Panel, chosen_unit, is_due
-from viz.tabs.pieces import NOT_YET, notice, script
+from viz.tabs.pieces import NOT_YET, notice, preview, script
 from viz.tabs.serving import QUICK, UNOPENED, download, explained, read_upload, sentence
 
 SIDE = 128  # cells of the canvas: as many as the finest map has
@@ -62,10 +62,7 @@ class Painting(Panel):
     def _ask(self) -> None:
         self.edits = gr.State([])
         with gr.Row(elem_classes="painting"):
-            self.canvas = gr.HTML(
-                None, html_template="", js_on_load=script("paint.js"), elem_id="paint", min_width=280, face=None,
-                side=SIDE, colors={"boost": BOOST, "suppress": SUPPRESS},
-            )  # fmt: skip
+            self.canvas = gr.HTML(None, html_template="", js_on_load=script("paint.js"), elem_id="paint", min_width=280)
             self.after = gr.HTML(elem_id="paint-after", min_width=280)
         with gr.Row(elem_classes="files"):
             self.run = gr.Button("Measure what moved", size="sm", elem_id="run-edit", scale=0)
@@ -154,10 +151,8 @@ def _canvas(now: Opened, edits: list[Edit], unit: str | None) -> dict:
     face = Image.fromarray(to_image(after.restored)).resize((_SHOWN, _SHOWN), Image.Resampling.BICUBIC)
     grey = np.repeat(np.array(face).mean(-1, keepdims=True), 3, axis=-1)  # so that the paint stands out
     picture = overlay(grey, mean_map(after.alphas[unit]), "gray", 0.55)
-    return gr.update(
-        value=canvas_of(unit, edits), face=data_url(encode_png(picture)), side=SIDE,
-        colors={"boost": BOOST, "suppress": SUPPRESS},
-    )  # fmt: skip
+    look = {"face": preview(picture, _SHOWN), "side": SIDE, "colors": {"boost": BOOST, "suppress": SUPPRESS}}
+    return canvas_of(unit, edits) | look
 
 
 def _before_after(before: np.ndarray, after: np.ndarray) -> str:
