@@ -83,6 +83,20 @@ def face():
     return OneFace(skimage.data.astronaut(), FACE, "simulate")
 
 
+def test_what_is_known_of_a_face_is_not_computed_again_and_keeps_its_colour(face, monkeypatch):
+    asked = []
+
+    def failing(name):
+        asked.append(name)
+        raise UserError("No.")
+
+    monkeypatch.setattr(compare, "restorer", failing)
+    known = {"b": Column("b", BLUE, plain(1), seconds=0.1)}
+    *_, (columns, _) = compare._restored(face, ["a", "b", "c"], known)
+    assert (columns[1], asked) == (known["b"], ["a", "c"])
+    assert len({column.color for column in columns}) == 3
+
+
 def plain(value: int, side: int = 128) -> np.ndarray:
     return np.full((side, side, 3), value, np.uint8)
 
@@ -256,6 +270,7 @@ def test_the_client_compares_models_and_a_failed_one_has_its_message(client):
     assert facts["notes"] == ["The faces of the test, always."]
     with Image.open(strip) as picture:
         assert picture.format == "PNG"
+        assert picture.text["Description"].startswith("Restored by model, blind:")
         assert picture.width > 5 * 256
 
 

@@ -149,18 +149,20 @@ def server(tmp_path_factory):
 def test_the_tab_restores_files_and_zips_and_gives_one_zip(server, browser, tmp_path):
     images.save_png(np.ascontiguousarray(skimage.data.astronaut()[:, ::-1]), tmp_path / "mirrored.png")
     (tmp_path / "album.zip").write_bytes(zipped({"in/astronaut.png": PNG, "note.txt": b"nothing to see, just a text"}))
+    (tmp_path / "letter.jpg").write_bytes(b"Dear Sir or Madam, this is no photo." * 1000)
+    sent = [tmp_path / "mirrored.png", tmp_path / "letter.jpg", tmp_path / "album.zip"]
     with watched(browser, server) as page:
         page.get_by_role("tab", name="Many photos").click()
         expect(page.locator("#many-how")).to_contain_text("Restore my photo, with model")
-        page.locator("#many-files input[type=file]").set_input_files(
-            [tmp_path / "mirrored.png", tmp_path / "album.zip"]
-        )
+        page.locator("#many-files input[type=file]").set_input_files(sent)
         expect(page.locator("#many-files")).to_contain_text("album")
         page.locator("#many-run").click()
         expect(page.locator("#many-result")).to_be_enabled(timeout=PATIENCE)
-        expect(page.locator("#many-gallery b")).to_have_text(["mirrored.png", "astronaut.png", "note.txt"])
-        expect(page.locator("#many-gallery .failed")).to_contain_text("not a photo")
-        expect(page.get_by_role("status").filter(has_text="3 of 3")).to_contain_text("2 restored, 1 not")
+        expect(page.locator("#many-gallery b")).to_have_text(
+            ["mirrored.png", "letter.jpg", "astronaut.png", "note.txt"]
+        )
+        expect(page.locator("#many-gallery .failed")).to_contain_text(["is a text, not a photo"] * 2)
+        expect(page.get_by_role("status").filter(has_text="4 of 4")).to_contain_text("2 restored, 2 not")
         with page.expect_download() as download:
             page.locator("#many-result").click()
         assert {name for name, row in rows(download.value.path()).items() if row["faces"] == "1"} == {
@@ -168,11 +170,15 @@ def test_the_tab_restores_files_and_zips_and_gives_one_zip(server, browser, tmp_
         }  # fmt: skip
 
 
-def test_more_files_than_the_table_says_are_refused(server):
+def test_more_files_than_the_table_says_are_refused_and_a_zip_is_no_photo_elsewhere(server):
     attacker = Attacker(server.rstrip("/"))
     sent = {"path": attacker.upload(PNG).json()[0], "meta": {"_type": "gradio.FileData"}}
     data = [[sent] * (serving.MANY_PHOTOS + 1), False, False, {}]
     assert f"names more than {serving.MANY_PHOTOS} files" in attacker.event("many-run", "click", "a", data)
+    two = [("files", ("x.png", PNG)), ("files", ("letter.jpg", b"Dear Sir or Madam, this is no photo."))]
+    assert len(Path(attacker.http.post("upload", files=two).json()[1]).read_bytes()) == 12
+    zip_file = {"path": attacker.upload(zipped({"x.png": PNG})).json()[0]}
+    assert "is a ZIP archive" in attacker.call("restore", zip_file, "model", "as_is", False)
     assert serving.NOT_SENT in attacker.event(
         "many-run", "click", "b", [[sent | {"path": "/etc/passwd"}], False, False, {}]
     )

@@ -12,6 +12,7 @@ import gradio as gr
 
 from sparnet.errors import UserError
 from sparnet.images import data_url, encode_png
+from sparnet.restorer import disclaimer
 from viz.compare import (
     PROTOCOL,
     Column,
@@ -97,11 +98,11 @@ class Tab:
             for restored, notes in _restored(face, names, known):
                 columns = side_by_side(face, restored)
                 yield {self.view: _payload(now, columns, names[len(restored) :], notes)}
-            png = encode_png(comparison_strip(columns, _title(now.index, len(now.faces), face), now.model))
+            title = f"Face {now.index + 1} of {len(now.faces)}"
             kept = {column.name: column for column in restored if column.picture is not None}
             yield {
                 self.done: Compared(now.token, kept),
-                self.strip: gr.update(value=download(png, _file_name(now.photo.name, now.index)), interactive=True),
+                self.strip: gr.update(value=_strip(face, columns, title, now.photo.name, now.model), interactive=True),
             }
         except Exception as error:  # told on the page; `sentence` logs what is not the visitor's mistake
             yield {self.view: {"token": token, "error": sentence(error)}, self.strip: NOT_YET}
@@ -135,8 +136,7 @@ def _endpoint(bench: Bench) -> None:
         if len(failed) == len(names):
             raise UserError(f"No model could restore the face. {failed[0]}")
         columns = side_by_side(one, restored)
-        png = encode_png(comparison_strip(columns, _title(index, len(faces), one)))
-        return download(png, _file_name(photo.name, index)), {
+        return _strip(one, columns, f"Face {index + 1} of {len(faces)}", photo.name), {
             "device": device_name(),
             "mode": mode,
             "detector": detector,
@@ -190,13 +190,12 @@ def _restored(face: OneFace, names: list[str], known: dict[str, Column]) -> Iter
         yield columns, notes
 
 
-def _title(index: int, count: int, face: OneFace) -> str:
+def _strip(face: OneFace, columns: list[Column], title: str, photo: str, model: str | None = None) -> str:
+    """The path of the columns as a PNG, which says that they are guesses; `model`: see `comparison_strip`."""
     done = "reduced to 16x16 pixels" if face.mode == "simulate" else "as it is"
-    return f"Face {index + 1} of {count}, {done}"
-
-
-def _file_name(photo: str, index: int) -> str:
-    return f"{photo}-face-{index + 1}-side-by-side.png"
+    models = ", ".join(column.name for column in columns if column.seconds is not None)
+    png = encode_png(comparison_strip(columns, f"{title}, {done}", model), description=disclaimer(models))
+    return download(png, f"{photo}-{title.partition(' of ')[0].lower().replace(' ', '-')}-side-by-side.png")
 
 
 def _payload(now: Opened, columns: list[Column], waiting: list[str], notes: list[str]) -> dict:

@@ -30,23 +30,28 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from sparnet.errors import UserError
 from sparnet.images import check_first_bytes
+from sparnet.text import plain
 from viz.tabs import serving
 
 log = logging.getLogger(__name__)
 
 API = "/gradio_api"
-UPLOAD, PAINT = f"{API}/upload", f"{API}/component_server"
+UPLOAD, TOOLS = f"{API}/upload", f"{API}/mcp"
 # What may be posted. No cancel: it frees the place in the lane while the thread works on.
-POSTS = (UPLOAD, PAINT, f"{API}/queue/join", f"{API}/call/", f"{API}/run/", f"{API}/reset")
+POSTS = (UPLOAD, TOOLS, *(f"{API}/{route}" for route in ("component_server", "queue/join", "call/", "run/", "reset")))
 CLOSED = (  # would fetch from other hosts, or write to the disk or the log
     f"{API}/custom_component",
     f"{API}/deep_link",
     f"{API}/proxy=",
     f"{API}/stream/",
+    f"{TOOLS}/sse",  # the protocol's older transport, which keeps connections open
+    f"{TOOLS}/messages",
     f"{API}/file/",
     f"{API}/file=http:",
     f"{API}/file=https:",
 )
+# How the tools (tools.py) tell this server, of which they are clients, for whom they ask.
+ON_BEHALF, SECRET = "x-on-behalf-of", secrets.token_hex(16)
 MISUNDERSTOOD = "A value is missing, superfluous or of the wrong type. See “Use via API” at the foot of the page."
 
 
@@ -214,7 +219,11 @@ class Line(queueing.Queue):
 
 def address(scope: Scope) -> str:
     """Where a request comes from; on a Hugging Face Space the proxy in front of it tells, in the last entry."""
-    told = dict(scope["headers"]).get(b"x-forwarded-for") if get_space() else None
+    headers = dict(scope["headers"])
+    secret, _, visitor = headers.get(ON_BEHALF.encode(), b"").decode("latin-1").partition(" ")
+    if secrets.compare_digest(secret.encode(), SECRET.encode()):
+        return visitor
+    told = headers.get(b"x-forwarded-for") if get_space() else None
     if told:
         return told.decode("latin-1").rpartition(",")[2].strip()
     return scope["client"][0] if scope["client"] else ""
@@ -290,7 +299,7 @@ class Door:
                 await self.app(scope, _bounded(scope, receive, serving.MANY_BYTES), send)
                 await asyncio.to_thread(serving.delete_the_oldest)
         else:
-            limit = serving.PAINT_BYTES if path.startswith(PAINT) else serving.JSON_BYTES
+            limit = serving.CALL_BYTES if path.startswith(TOOLS) else serving.JSON_BYTES
             with _a_place(self.bodies, scope, serving.UPLOADS, serving.UPLOADS_OF_ONE):
                 body = await _whole(_bounded(scope, receive, limit))
             await self.app(scope, _replayed(body, receive), send)
@@ -378,19 +387,25 @@ class _Upload(route_utils.GradioUploadFile):
         super().__init__(*args, **settings)
         self.sha.update(secrets.token_bytes(32))
         self.head = b""  # its first bytes, until they are known to be a photo's
+        self.fault: str | None = None  # why the page has no use for it
 
 
-def _check_kind(head: bytes) -> None:
-    """`MultiPartException` in words unless a file that begins so can be a photo, a ZIP or a file of edits."""
-    if not head.startswith(serving.ZIP_START) and not head.lstrip().startswith(b"{"):
-        try:
-            check_first_bytes(head)
-        except UserError as error:
-            raise MultiPartException(str(error)) from error
+def _fault(file: _Upload) -> str | None:
+    """What is wrong with a file that, by its first bytes, can be no photo, no ZIP and no file of edits."""
+    if file.head.startswith(serving.ZIP_START) or file.head.lstrip().startswith(b"{"):
+        return None
+    try:
+        check_first_bytes(file.head)
+    except UserError as error:
+        return f"{plain((file.filename or '')[:80])}: {error}"
 
 
 class _Parser(route_utils.GradioMultiPartParser):
-    """Gradio's, for few files, photos, ZIPs or edits, that leaves nothing on the disk of an upload that failed."""
+    """Gradio's, for few files, photos, ZIPs or edits, that leaves nothing on the disk of an upload that failed.
+
+    A file of another kind is refused. Of several files the others are taken, and it is kept as its first bytes, which
+    tell whoever reads it what it was.
+    """
 
     def __init__(self, headers, stream, **settings):
         limits = {"max_files": serving.MANY_PHOTOS, "max_fields": 2 * serving.MANY_PHOTOS}
@@ -401,21 +416,29 @@ class _Parser(route_utils.GradioMultiPartParser):
         if file is None:
             if len(self._current_part.data) + end - start > serving.FIELD_BYTES:
                 raise MultiPartException("A field is larger than the maximum allowed size.")
+        elif file.fault:
+            return
         elif len(file.head) < 12:
             file.head += data[start:end][:12]
             if len(file.head) >= 12:
-                _check_kind(file.head)
+                file.fault = _fault(file)
+            if file.fault:
+                end = min(end, start + 12)
         super().on_part_data(data, start, end)
 
     def on_part_end(self) -> None:
         file = self._current_part.file
         if file is not None and len(file.head) < 12:
-            _check_kind(file.head)
+            file.fault = _fault(file)
         super().on_part_end()
 
     async def parse(self):
         try:
-            return await super().parse()
+            form = await super().parse()
+            files = [value for _, value in self.items if isinstance(value, _Upload)]
+            if len(files) == 1 and files[0].fault:
+                raise MultiPartException(files[0].fault)
+            return form
         except BaseException:
             for file in self._files_to_close_on_error:
                 file.close()
