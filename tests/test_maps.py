@@ -181,13 +181,13 @@ def test_pointing_at_a_map_tells_the_raw_value_and_its_place(mount, face, maps):
     page = mount(payload(*face[:2], face[2].alphas))
     map_ = page.locator(".atlas [data-unit='encoder.0'] .stage")
     side = map_.bounding_box()["width"]
-    map_.hover(position={"x": side * 3.5 / 16, "y": side * 9.5 / 16})
+    map_.hover(position={"x": side * 3.8 / 16, "y": side * 9.8 / 16})
     said = f"\N{GREEK SMALL LETTER ALPHA} = {maps['encoder.0'][9, 3]:.3f} at (3, 9)"
     expect(page.locator(".beside > output")).to_have_text(f"encoder.0: {said}")
     map_.click()
     map_ = page.locator(".large .stage")
     side = map_.bounding_box()["width"]
-    map_.hover(position={"x": side * 3.5 / 16, "y": side * 9.5 / 16})
+    map_.hover(position={"x": side * 3.8 / 16, "y": side * 9.8 / 16})
     expect(page.locator(".large output")).to_have_text(said)
 
 
