@@ -7,16 +7,23 @@ import argparse
 import os
 import signal
 import sys
+from functools import partial
+from importlib import import_module
+from importlib.util import find_spec
 
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # before Gradio is imported, which reads it
+if find_spec("spaces"):
+    import_module("spaces")  # before PyTorch, which it makes ready for ZeroGPU
 
 import gradio as gr
 
 from sparnet.errors import UserError
-from viz.tabs import compare, hosting, live, many, models, restore, serving
+from viz.tabs import compare, hosting, inside, live, many, models, programs, restore, serving, tools, zero
 from viz.tabs.door import Page
+from viz.tabs.serving import explained
 from viz.tabs.theme import CSS, theme
 
+TABS = ("restore", "inside", "compare", "live", "many")
 TITLE = "Face SPARNet: restore a face, see its attention"
 HEAD = """<h1>See where a face restorer looks</h1>
 <p>Each unit of SPARNet learns where to let its features through: eyes, nose, mouth, without a label.</p>"""
@@ -30,15 +37,36 @@ def build() -> gr.Blocks:
         with gr.Tabs() as tabs:
             with gr.Tab("Restore", id="restore"):
                 bench = restore.Tab()
+            with gr.Tab("Look inside", id="inside") as inside_tab:
+                looked = inside.Tab(bench, inside_tab)
             with gr.Tab("Compare", id="compare"):
                 compare.Tab(bench)
             with gr.Tab("Live", id="live"):
                 camera = live.build()
             with gr.Tab("Many photos", id="many"):
                 many.Tab(bench)
+        programs.build()
+        for button, tab in ((bench.to_inside, "inside"), (looked.change, "restore")):
+            button.click(partial(gr.Tabs, selected=tab), None, tabs, queue=False, show_progress="hidden",
+                         api_visibility="private")  # fmt: skip
         settings = {"api_visibility": "private", **serving.QUICK}
         taken = camera.select(bench.take, bench.remembered, bench.outputs, show_progress_on=bench.stage, **settings)
         taken.then(lambda: gr.Tabs(selected="restore"), None, tabs, show_progress="hidden", api_visibility="private")
+
+        def arrive(request: gr.Request, progress=gr.Progress()):  # noqa: B008  Gradio looks for this default
+            """What a link asks for: ?tab=inside&instrument=ablation&unit=body.3&example=astronaut"""
+            asked = request.query_params
+            made = bench.example_named(asked["example"], progress) if "example" in asked else {}
+            if "instrument" in asked or "unit" in asked:
+                made |= looked.open_at(asked.get("instrument"), asked.get("unit"))
+                value = {"value": made[bench.maps]} if bench.maps in made else {}
+                made[bench.maps] = gr.update(unit=asked.get("unit"), **value)
+            if asked.get("tab") in TABS:
+                made[tabs] = gr.Tabs(selected=asked["tab"])
+            return made or gr.skip()
+
+        page.load(explained(arrive), None, [tabs, *bench.outputs, *looked.opening], show_progress="hidden", **settings)
+    zero.lend(page)
     return page
 
 
@@ -67,6 +95,7 @@ def main() -> None:
         sys.exit(2)
     hosting.fetch_models()
     models.allow_hub(options.allow_hub or ["*"] * (options.host in models.LOCAL_HOSTS))
+    zero.prepare()
     signal.signal(signal.SIGTERM, stop)
     with serving.own_folder() as files:
         os.environ["GRADIO_TEMP_DIR"] = str(files)  # uploads and results of this server alone, gone when it ends
@@ -88,6 +117,7 @@ def serve(host: str, port: int) -> None:
             theme=theme(),
             css_paths=list(CSS),
             footer_links=["api"],
+            mcp_server=tools.offered(),
         )
     except OSError as error:
         if "port" not in str(error):

@@ -20,7 +20,7 @@ from viz.tabs import bench, models, serving
 from viz.tabs.theme import CSS, theme
 
 ROOT = Path(__file__).parents[1]
-PATIENCE = 60_000  # milliseconds of the browser, for a busy machine
+PATIENCE = int(os.environ.get("PATIENCE", 60_000))  # milliseconds of the browser, for a busy machine
 
 
 @contextmanager
@@ -88,4 +88,4 @@ def watched(browser: Browser, address: str) -> Iterator[Page]:
     page.goto(address)
     yield page
     page.close()
-    assert problems == []
+    assert problems == [], problems

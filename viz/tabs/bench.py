@@ -10,7 +10,7 @@ import io
 import math
 import threading
 from dataclasses import dataclass, field, replace
-from functools import cache
+from functools import cache, cached_property
 from hashlib import sha256
 from secrets import token_hex
 from time import perf_counter
@@ -80,7 +80,7 @@ class Opened:
         x, y = points[3:].mean(0) - points[:2].mean(0)  # from the eyes to the mouth
         return round(math.atan2(x, y) / (math.pi / 2)) % 4
 
-    @property
+    @cached_property
     def subject(self) -> Subject:
         """The face before its network, for instruments."""
         return Subject.of(named(self.model).model, self.model, self.face, self.detector)

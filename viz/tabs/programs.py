@@ -8,6 +8,7 @@ from inspect import Parameter, Signature, signature
 
 import gradio as gr
 
+from sparnet.restorer import MODES
 from viz.instrument import Instrument
 from viz.tabs.bench import opened
 from viz.tabs.controls import (
@@ -22,13 +23,17 @@ from viz.tabs.controls import (
     telling,
     written_report,
 )  # fmt: skip
+from viz.tabs.models import first_model, models_here
 from viz.tabs.serving import SLOW, UNOPENED, explained, read_photo
 
 
-def build(given: list[gr.components.Component]) -> None:
-    """Put the endpoints into the Blocks that are open; `given` are photo, model, mode and whole of a tab."""
-    photo, model, mode, whole = given
+def build() -> None:
+    """Put the endpoints into the Blocks that are open."""
+    photo = gr.Image(label="Photo", visible=False)
+    model = gr.Dropdown(models_here(), value=first_model(), label="Model", visible=False)
+    mode = gr.Radio([(mode, mode) for mode in MODES], value=MODES[0], label="Mode", visible=False)
     face = gr.Number(1, precision=0, minimum=1, label="Face, counted from 1", visible=False)
+    whole = gr.Checkbox(label="The picture is already a face", visible=False)
     files = [gr.File(visible=False, label=label) for label in ("Figure, PNG", "Arrays, NPZ", "Numbers, JSON")]
     settings = {"api_visibility": "public", **UNOPENED}
     for name, instrument in on_page().items():

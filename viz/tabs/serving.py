@@ -57,8 +57,7 @@ GRACE = 10  # seconds until a body must come faster than SLOWEST
 SLOWEST = 10_000  # bytes a second
 JSON_BYTES = 200_000  # a request that is no upload
 FIELD_BYTES = 10_000  # a part of an upload that is no file
-PAINT_BYTES = 2_000_000  # a painted layer on its way
-PAINTED_BYTES = 50_000_000  # of all layers that were sent and not yet applied, in memory
+CALL_BYTES = 4_000_000  # a call of a tool, which can hold a photo
 DISK_BYTES = 4_000_000_000  # uploads and results together, the oldest going first
 FILE_SECONDS = 3000  # that uploads and results are kept; looked for every SWEEP_SECONDS
 SWEEP_SECONDS = 600
@@ -68,7 +67,7 @@ WAITING = 100  # requests
 WAITING_OF_ONE = 20  # of these from one address, a lane
 LIVE_SECONDS = 120  # that one visitor is live
 LIVE_IDLE = 5  # seconds without a frame until another one may be
-LIVE_BYTES, LIVE_PIXELS = 200_000, 640 * 640  # of a frame
+LIVE_BYTES, LIVE_PIXELS = 100_000, 640 * 640  # of a frame
 OPTIONS_MOST = {"steps": 200, "draws": 10, "noises": 20, "cells": 64, "levels": 50, "count": 64}  # of instruments
 
 # Two lanes, so that a restoration never waits behind an instrument of minutes; each runs one network at a time.
