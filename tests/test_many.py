@@ -106,7 +106,8 @@ def test_a_restored_photo_is_what_the_first_tab_makes_of_it_and_says_what_it_is(
     result, _ = result_of(send(photo=PNG))
     expected = Restorer(named(DEFAULT_MODEL).model)(skimage.data.astronaut(), faces=[FACE])
     with zipfile.ZipFile(result) as archive, Image.open(archive.open("photo-restored.png")) as picture:
-        assert np.array_equal(np.array(picture), expected.photo)
+        difference = np.abs(np.array(picture).astype(int) - expected.photo)
+        assert difference.max() <= 2  # the page's engine may round otherwise
         assert picture.text["Description"].startswith(f"Restored by {DEFAULT_MODEL}")
     row = rows(result)["photo"]
     assert (row["faces"], row["model"], row["mode"], row["detector"]) == ("1", DEFAULT_MODEL, "simulate", "stand-in")
