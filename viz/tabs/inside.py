@@ -186,13 +186,13 @@ def _open(rail: object) -> str:
     return name if isinstance(name, str) else ""
 
 
-def _rail(now: Opened, name: str) -> dict:
+def _rail(now: Opened, opened: str) -> dict:
     """The instruments under their questions for rail.js, with the reason why one has nothing to say of this face."""
     groups = {question: [] for question in QUESTIONS}
     for name, instrument in on_page().items():
         groups[instrument.question].append({"name": name, "label": instrument.tab, "why": _why_not(instrument, now)})
     listed = [{"question": question, "instruments": instruments} for question, instruments in groups.items()]
-    return {"groups": listed, "open": name}
+    return {"groups": listed, "open": opened}
 
 
 def _why_not(instrument: Instrument, now: Opened) -> str | None:
