@@ -169,11 +169,11 @@ def refine(photo: np.ndarray, box: np.ndarray, net: LandmarkNet) -> np.ndarray |
 def track(photo: np.ndarray, face: Face) -> Face | None:
     """A face of the frame before, where the bundled net sees it in this one; None where it is lost or has no points."""
     net = _landmark_net(LANDMARKS)
-    points = None if net is None or face.landmarks is None else refine(photo, face.box, net)
-    if points is None:
+    before = face.landmarks
+    if net is None or before is None or (points := refine(photo, face.box, net)) is None:
         return None
-    moved = points.mean(0) - face.landmarks.mean(0)
-    scale = np.linalg.norm(np.ptp(points, axis=0)) / np.linalg.norm(np.ptp(face.landmarks, axis=0))
+    moved = points.mean(0) - before.mean(0)
+    scale = np.linalg.norm(np.ptp(points, axis=0)) / np.linalg.norm(np.ptp(before, axis=0))
     centre, half = (face.box[:2] + face.box[2:]) / 2 + moved, (face.box[2:] - face.box[:2]) / 2 * scale
     return Face(np.concatenate((centre - half, centre + half)), points)
 
