@@ -382,14 +382,8 @@ def test_the_report_is_one_file_that_opens_without_the_server(inside, browser, t
     alone.on("request", lambda one: None if one.url.startswith(("file:", "data:")) else outside.append(one.url))
     alone.goto((tmp_path / "report.html").as_uri())
     ids = alone.locator("section").evaluate_all("all => all.map(section => section.id)")
-    assert ids == [
-        "atlas",
-        "gate",
-        "regions",
-        "ablation",
-        "stability",
-        "left-out",
-    ]  # no population was gathered, 2D attention has no channels
+    expected = ["atlas", "gate", "regions", "ablation", "effect", "stability", "left-out"]
+    assert ids == expected  # no population was gathered, 2D attention has no channels
     assert outside == []
     alone.close()
 

@@ -26,7 +26,7 @@ function draw() {
       option.disabled = Boolean(why);
       group.append(option);
     }
-    nav.append(Object.assign(document.createElement("h3"), { textContent: question }), list);
+    nav.append(Object.assign(document.createElement("h2"), { textContent: question }), list);
     select.append(group);
   }
   select.onchange = () => open(select.value);
