@@ -142,8 +142,9 @@ def faithful(numbers: Mapping) -> Claim:
     text = (
         f"**{title}.** Damage changes the rest of the face {words}: score {against(score)}, 1 perfect, 0 chance, by "
         "the mean of the maps brought to one scale; by that of the maps as they are "
-        f"{against(scores[ALPHA][PER_DAMAGE])}. Whatever the damage, the score is {against(scores[SCALED]['elsewhere'])}, but that of the input's own change "
-        f"is {against(scores[SCALED]['input'])}."
+        f"{against(scores[ALPHA][PER_DAMAGE])}. Whatever the damage, the score is "
+        f"{against(scores[SCALED]['elsewhere'])}, but that of the input's own change is "
+        f"{against(scores[SCALED]['input'])}."
     )
     units = [scores[unit][PER_DAMAGE] for unit in scores if "." in unit]
     if units:
