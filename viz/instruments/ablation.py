@@ -20,6 +20,7 @@ from sparnet.images import to_image
 from sparnet.metrics import RESAMPLES, estimates, labelled, mean_interval, psnr, ssim
 from sparnet.model import SPARNet
 from sparnet.restorer import Progress
+from viz.figures import sheet
 from viz.finding import Finding, silent
 from viz.instrument import MATTERS, Instrument, Option, Seed, Units
 from viz.instruments.gate import resume, steps, steps_after
@@ -164,7 +165,7 @@ def study(
     }
     view = View(pictures(arrays), groups, _diagrams(units, modes, table["rms"], table))
     title = "What replacing one unit's attention does to this face"
-    return Finding("ablation", MEANING, numbers, arrays, view.figure(title), view)
+    return Finding("ablation", MEANING, numbers, arrays, sheet(view, title), view)
 
 
 @torch.no_grad()
@@ -208,7 +209,7 @@ def study_many(
     arrays |= {"units": np.array(names), "modes": np.array(modes), **table}
     view = View(diagrams=_diagrams(names, modes, table["rms"], means))
     title = f"What replacing one unit's attention does: mean of {count} faces"
-    return Finding("ablation", MEANING, numbers, arrays, view.figure(title), view)
+    return Finding("ablation", MEANING, numbers, arrays, sheet(view, title), view)
 
 
 @torch.no_grad()
@@ -270,7 +271,7 @@ def study_pairs(
         ),
     }
     view = View(diagrams=captions)
-    figure = view.figure(f"Two units replaced at once, alpha = {_SAYS[mode]}; RMS in 8-bit levels")
+    figure = sheet(view, f"Two units replaced at once, alpha = {_SAYS[mode]}; RMS in 8-bit levels")
     return Finding(PAIRS, PAIRS_MEANING, numbers, arrays, figure, view)
 
 

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from sparnet.errors import UserError
 from sparnet.restorer import Progress
+from viz.figures import sheet
 from viz.finding import Finding, silent
 from viz.instrument import WHERE, Instrument, Option, Seed
 from viz.instruments.ablation import levels, rms
@@ -199,7 +200,7 @@ def study(
     note = (
         "After the maps over the channels, of each group that looks alike one: its size, its mean correlation with it."
     )
-    figure = view.figure(f"Channels of {subject.name}: one face", note if places else "", side=0.9)
+    figure = sheet(view, f"Channels of {subject.name}: one face", note if places else "", side=0.9)
     return Finding("channels", MEANING if places else CHANNEL_MEANING, found, arrays, figure, view)
 
 

@@ -29,6 +29,7 @@ from sparnet.errors import UserError
 from sparnet.images import to_image
 from sparnet.metrics import Estimate, estimates, labelled
 from sparnet.restorer import Progress
+from viz.figures import sheet
 from viz.finding import Finding, silent
 from viz.instrument import MATTERS, Instrument, Option, Seed
 from viz.instruments.regions import area_weights
@@ -259,7 +260,7 @@ def study(
     )
     title = f"Does the rest of the face depend on what {subject.name} attends to? One face"
     arrays |= {f"{name}.ranks": values for name, values in ranks.items()}
-    return Finding("faithfulness", MEANING, numbers, arrays, view.figure(title, _NOTE), view)
+    return Finding("faithfulness", MEANING, numbers, arrays, sheet(view, title, _NOTE), view)
 
 
 def study_many(
@@ -312,7 +313,7 @@ def study_many(
         "; lines: 95 % interval over the faces",
     )
     title = f"Does the rest of the face depend on what {model} attends to? Mean of {faces} faces"
-    return Finding("faithfulness", MEANING, numbers, arrays, view.figure(title, _NOTE), view)
+    return Finding("faithfulness", MEANING, numbers, arrays, sheet(view, title, _NOTE), view)
 
 
 def _view(
