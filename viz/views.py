@@ -60,7 +60,7 @@ class Panel:
             return {"name": self.name, "image": data_url(encode_png(self.values))}
         values = self.values
         if len(values) > _CELLS:
-            values = cv2.resize(np.float32(values), (_CELLS, _CELLS), interpolation=cv2.INTER_AREA)
+            values = cv2.resize(values.astype(np.float32), (_CELLS, _CELLS), interpolation=cv2.INTER_AREA)
         low, high = float(np.nanmin(values)), float(np.nanmax(values))
         share = (values - low) / max(high - low, 1e-12)
         levels = np.where(np.isnan(share), _NONE, np.rint(np.nan_to_num(share) * (_NONE - 1))).astype("<u2")

@@ -134,8 +134,7 @@ def study(
         if modes and len(modes) > 1:
             raise UserError("Pairs of units are replaced in one way: give one mode.")
         return study_pairs(subject, units, modes[0] if modes else "mean", seed, progress)
-    modes = modes or MODES
-    units = attending(subject, units)
+    modes, units = list(modes or MODES), attending(subject, units)
     before = subject.model(subject.degraded)
     table = {name: np.zeros((len(units), len(modes))) for name in _measures(subject)}
     strongest: dict[Mode, Example] = {}
@@ -282,7 +281,7 @@ def _diagrams(
     order = np.argsort(-rms_change.max(axis=1), kind="stable")
     return {
         caption: Bars(
-            [units[i] for i in order],
+            [units[int(i)] for i in order],
             {f"alpha = {_SAYS[mode]}": table[name][order, j] for j, mode in enumerate(modes)},
             unit,
         )

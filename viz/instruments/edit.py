@@ -72,7 +72,7 @@ def edited(alpha: Tensor, edit: Edit) -> Tensor:
     pattern, m = 0 keeps it bit for bit, and boosting acts on 1 - alpha as suppressing does on alpha. Each place of the
     map takes the mean of the mask's pixels that it touches.
     """
-    mask = F.adaptive_avg_pool2d(torch.from_numpy(edit.mask)[None], alpha.shape[-2:])[0]
+    mask = F.adaptive_avg_pool2d(torch.from_numpy(edit.mask)[None], (alpha.shape[-2], alpha.shape[-1]))[0]
     m = (edit.strength * mask).to(alpha)
     return torch.lerp(alpha, (m > 0).to(alpha), m.abs())
 

@@ -276,7 +276,7 @@ def study_many(
 
     95 % bootstrap intervals over the faces; a lead is an answer only if its interval leaves 0 out.
     """
-    names, ranks = [], 0.0
+    names, ranks = [], np.zeros(())
 
     def measure(i: int, subject: Subject) -> dict[str, ndarray]:
         nonlocal names, ranks

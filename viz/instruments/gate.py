@@ -118,15 +118,15 @@ def study(
     names = attending(subject)
     if unit is not None:
         attending(subject, [unit])
-    numbers, maps = {}, {}
+    numbers, maps, x_out = {}, {}, subject.degraded
     for i, step in enumerate(steps(subject.model, subject.degraded)):
         progress(i, len(names), f"Looking into {step.name}")
-        numbers[step.name], maps[step.name] = GateNumbers.of(step), gate_maps(step)
+        numbers[step.name], maps[step.name], x_out = GateNumbers.of(step), gate_maps(step), step.x_out
     progress(len(names), len(names), "Done")
     unit = unit or max(maps, key=lambda name: maps[name]["alpha"].std())
     faces = {
         "degraded": to_image(subject.degraded),
-        "restored": to_image(resume(subject.model, step.name, step.x_out)),
+        "restored": to_image(resume(subject.model, names[-1], x_out)),
     }
     groups = {name: _equation(of) for name, of in maps.items()}
     series = {

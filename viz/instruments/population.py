@@ -170,7 +170,8 @@ def keep(population: Population, weights: Path, data: str) -> Path:
     arrays |= {f"{unit}/std": std.astype(np.float16) for unit, std in population.std.items()}
     file, path = BytesIO(), weights.with_suffix(KEPT)
     levels = population.levels.astype(np.float32)
-    np.savez_compressed(file, about=json.dumps(about), units=list(population.mean), levels=levels, **arrays)
+    arrays |= {"about": np.array(json.dumps(about)), "units": np.array(list(population.mean)), "levels": levels}
+    np.savez_compressed(file, **arrays)  # pyright: ignore[reportArgumentType]  none is called allow_pickle
     save_bytes(file.getvalue(), path)
     return path
 

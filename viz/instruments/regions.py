@@ -191,7 +191,7 @@ def study_many(subjects: Iterable[Subject], seed: Seed = 0, progress: Progress =
     ratios to those of the maps of up to three faces before it under this face's masks, and of `moved_profiles`.
     Memory grows only by the ratios, about 2 kB a face.
     """
-    coverage: ndarray | float = 0.0
+    coverage = np.zeros(())
     sources: dict[str, int] = {}
     maps: dict[str, ndarray] = {}
     before: deque[Mapping[str, ndarray]] = deque(maxlen=_NEIGHBOURS)
@@ -236,9 +236,9 @@ def study_many(subjects: Iterable[Subject], seed: Seed = 0, progress: Progress =
         "controls": controls,
     }
     text = numerals(mean).astype(object)
-    for place, ratio in np.ndenumerate(ratios):
+    for place, ratio, difference in zip(np.ndindex(ratios.shape), ratios.flat, beyond.flat, strict=True):
         if ratio.low is not None:
-            text[place] += _TRIANGLES[beyond[place].side()]
+            text[place] += _TRIANGLES[difference.side()]
             text[place] += f"\n{ratio.low:.2f}…{ratio.high:.2f}{'' if ratio.side(at=1) else ' ○'}"
     series = {label: controlled[:, i] for i, label in enumerate(_LABELS)}
     diagrams = {
@@ -272,8 +272,8 @@ def _controls(distances: ndarray, seed: int) -> ndarray:
     return estimates(np.concatenate((distances, gap[..., None]), axis=2), seed)
 
 
-def _row(alpha: ndarray, masks: Mapping[str, ndarray]) -> list[float]:
-    return list(preference(alpha, masks).values())
+def _row(alpha: ndarray, masks: Mapping[str, ndarray]) -> ndarray:
+    return np.array(list(preference(alpha, masks).values()))
 
 
 def _tint(coverage: ndarray) -> ndarray:

@@ -83,7 +83,10 @@ def similarity(first: ndarray, other: ndarray) -> float | None:
         return None
     first, other = ((alpha - alpha.min()) / np.ptp(alpha) for alpha in (first.astype(float), other.astype(float)))
     window = min(7, len(first) - 1 + len(first) % 2)
-    return float(structural_similarity(first, other, data_range=1, win_size=window)) if window >= 3 else None
+    if window < 3:
+        return None
+    value = structural_similarity(first, other, data_range=1, win_size=window)
+    return float(value)  # pyright: ignore[reportArgumentType]  it is a tuple only where maps or gradients are asked for
 
 
 def cascade(subject: Subject, seed: int) -> tuple[ndarray, ndarray]:

@@ -83,7 +83,7 @@ def add_noise(face: Tensor, seed: int) -> Tensor:
 def jpeg(face: Tensor) -> Tensor:
     """Written as a JPEG of `QUALITY` and read again, by OpenCV with its usual halved colours."""
     _, file = cv2.imencode(".jpg", to_image(face)[..., ::-1], (cv2.IMWRITE_JPEG_QUALITY, QUALITY))  # OpenCV takes BGR
-    return to_tensor(cv2.imdecode(file, cv2.IMREAD_COLOR)[..., ::-1]).to(face)
+    return to_tensor(np.asarray(cv2.imdecode(file, cv2.IMREAD_COLOR))[..., ::-1]).to(face)
 
 
 @dataclass(frozen=True)
