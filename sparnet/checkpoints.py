@@ -10,6 +10,7 @@ The authors' weights are CC BY-NC-SA 4.0 (non-commercial) and are not bundled; s
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from hashlib import sha256
 from pathlib import Path
 from reprlib import repr as brief
 from textwrap import shorten
@@ -171,6 +172,15 @@ def weights_file(source: str, revision: str | None = None) -> Path:
     if path.exists():
         return path / WEIGHTS if path.is_dir() else path
     return fetch_model(source, revision, local_files_only=True) / WEIGHTS
+
+
+def fingerprint(model: SPARNet) -> str:
+    """SHA-256 of the weights: name, type, shape and bytes of every tensor, in the network's order."""
+    digest = sha256()
+    for name, tensor in model.state_dict().items():
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()
 
 
 def _present(entry: ModelEntry) -> Path:

@@ -217,20 +217,33 @@ def paste_face(
     original: np.ndarray | None = None,
     fade: tuple[bool, bool] = (True, True),
 ) -> np.ndarray:
-    """The photo with the restored face (S,S,3) in its place under `soft_mask`, as a new array.
+    """The photo with the restored face in its place, as a new array; as `paste_into`, by default cut from `photo`."""
+    result = photo.copy()
+    paste_into(result, restored, to_crop, crop, photo if original is None else original, fade)
+    return result
 
-    With `crop`, the face as it was cut out: what restoring changed is added to the photo, so that an unchanged face
-    changes nothing and detail too fine for the crop stays. Without: the pixels are replaced, nothing of the photo
-    shows through. `original` is the photo that was cut from, where `photo` has other faces pasted already.
+
+def paste_into(
+    photo: np.ndarray,
+    restored: np.ndarray,
+    to_crop: np.ndarray,
+    crop: np.ndarray | None,
+    original: np.ndarray,
+    fade: tuple[bool, bool] = (True, True),
+) -> None:
+    """Put the restored face (S,S,3) under `soft_mask` in its place in the photo, which may have others pasted already.
+
+    With `crop`, the face as it was cut out of `original`: what restoring changed is added to the photo, so that an
+    unchanged face changes nothing and detail too fine for the crop stays. With None: the pixels are replaced, nothing
+    of the photo shows through.
     """
     size = len(restored)
     (x1, y1), (x2, y2) = _footprint(to_crop, size)
     height, width = photo.shape[:2]
     left, right = np.clip((floor(x1), ceil(x2) + 1), 0, width)
     top, bottom = np.clip((floor(y1), ceil(y2) + 1), 0, height)
-    result = photo.copy()
     if left >= right or top >= bottom:
-        return result
+        return
 
     mask = soft_mask(size, fade)[..., None]
     face = restored.astype(np.float32) if crop is None else restored.astype(np.float32) - crop
@@ -241,10 +254,9 @@ def paste_face(
     )
     face, mask = warped[..., :3], warped[..., 3:]
     if crop is not None:
-        face = face + mask * (photo if original is None else original)[top:bottom, left:right]
+        face = face + mask * original[top:bottom, left:right]
     under = photo[top:bottom, left:right] * (1 - mask) + face
-    result[top:bottom, left:right] = np.rint(under.clip(0, 255))
-    return result
+    photo[top:bottom, left:right] = np.rint(under.clip(0, 255))
 
 
 def soft_mask(size: int, fade: tuple[bool, bool] = (True, True)) -> np.ndarray:

@@ -1,6 +1,6 @@
 """The straight line from a photo to its restored faces and their attention.
 
-photo -> find faces -> crop -> degrade, or as it is -> SPARNet.trace -> restored, alphas -> paste -> Restoration
+photo -> find faces -> crop -> degrade, or as it is -> engine, a batch -> restored, alphas -> paste -> Restoration
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from sparnet.engine import Run, engine_for
 from sparnet.errors import UserError
 from sparnet.faces import (
     Detector,
@@ -21,16 +22,17 @@ from sparnet.faces import (
     crop_transform,
     crop_whole,
     find_detector,
-    paste_face,
+    paste_into,
     whole_transform,
 )
 from sparnet.images import check_image, degrade, is_grey, to_grey, to_image, to_tensor
+from sparnet.limits import cost
 from sparnet.model import SPARNet, Trace
-from sparnet.threads import use_free_cores
 
 Mode = Literal["simulate", "as_is"]
 MODES: tuple[Mode, ...] = ("simulate", "as_is")
 MIN_SIDE = 16  # pixels; the smallest photo that is taken
+BATCH_BYTES = 500_000_000  # for the faces that go through the network at once
 BOX_SIDES = 4  # the photo's shorter ones; a larger box is no face, and the photo mirrored to fill it takes for ever
 Box = Sequence[float]
 Progress = Callable[[int, int, str], None]
@@ -58,17 +60,20 @@ class Restoration:
     detector: str  # who found the faces
     notes: list[str]  # sentences for the user: which detector, what fell back, what was not restored
     failed: int = 0  # faces that were found but could not be restored; each has its note
+    engine: str = ""  # what ran the network, in which precision
 
 
 class Restorer:
-    """Restores every face of a photo; keeps nothing between calls.
+    """Restores every face of a photo; keeps nothing between calls but the model's engine, see `engine_for`.
 
-    Without a detector, `find_detector()` chooses one when a photo has to be searched.
+    Without a detector, `find_detector()` chooses one when a photo has to be searched. While the best engine is being
+    built, PyTorch runs the network.
     """
 
-    def __init__(self, model: SPARNet, detector: Detector | None = None):
+    def __init__(self, model: SPARNet, detector: Detector | None = None, engine: str = "auto"):
         self.model = model
         self.detector = detector
+        self.engine = engine
 
     def __call__(
         self,
@@ -82,52 +87,84 @@ class Restorer:
 
         mode: "simulate" reduces each face to the size the model was trained to enlarge, "as_is" does not; None: the
         first if the model has such a size. faces: None searches; "whole" takes the picture as one face; or faces, or
-        their boxes x1, y1, x2, y2. progress(done, total, text) is called around each face. A face that cannot be
-        restored is left out and noted; `UserError` if the photo or the mode cannot be used.
+        their boxes x1, y1, x2, y2. progress(done, total, text) is called around each batch of faces. A face that cannot
+        be restored is left out and noted; `UserError` if the photo or the mode cannot be used.
         """
         mode = self._mode(mode)
         found, detector, notes = find_faces(photo, faces, self.detector)
-        result, restored = photo.copy(), []
-        for i, face in enumerate(found):
+        run = self.run()
+        notes += [run.note] * (run.note is not None)
+        result, restored, total = photo.copy(), [], len(found)
+        most = max(1, BATCH_BYTES // cost(self.model.config)[1])
+        for first in range(0, total, most):
+            batch = found[first : first + most]
             if progress:
-                progress(i, len(found), f"Restoring face {i + 1} of {len(found)}")
-            try:
-                one = self.restore_face(photo, face, mode, features, whole=faces == "whole")
-            except UserError as error:
-                notes.append(f"Face {i + 1} was not restored. {error}")
-                continue
-            crop = one.crop if mode == "as_is" else None  # else the face's own detail would show through
-            result = paste_face(result, one.restored, one.to_crop, crop, photo, _fade(photo, faces))
-            restored.append(one)
-            if mode == "as_is":
-                notes += self.too_sharp(side_in_photo(one.to_crop, self.model.config.size), i + 1)
+                some = f"face {first + 1}" if len(batch) == 1 else f"faces {first + 1} to {first + len(batch)}"
+                progress(first, total, f"Restoring {some} of {total}")
+            for number, one in enumerate(self._restore(run, photo, batch, mode, features, faces == "whole"), first + 1):
+                if isinstance(one, UserError):
+                    notes.append(f"Face {number} was not restored. {one}")
+                    continue
+                crop = one.crop if mode == "as_is" else None  # else the face's own detail would show through
+                paste_into(result, one.restored, one.to_crop, crop, photo, _fade(photo, faces))
+                restored.append(one)
+                if mode == "as_is":
+                    notes += self.too_sharp(side_in_photo(one.to_crop, self.model.config.size), number)
         if restored and is_grey(photo):
             notes.append("The photo has no colour, so of the colours that the network gave the brightness was kept.")
         if progress:
-            progress(len(found), len(found), "Done")
-        return Restoration(result, restored, detector, notes, failed=len(found) - len(restored))
+            progress(total, total, "Done")
+        return Restoration(result, restored, detector, notes, total - len(restored), str(run))
 
     def restore_face(
         self, photo: np.ndarray, face: Face, mode: Mode, features: bool = False, whole: bool = False
     ) -> RestoredFace:
         """One face of the photo; `UserError` if it cannot be cut out or the network fails on it."""
-        to_crop, crop = cut_face(photo, face, self.model.config.size, whole)
-        small = self.model.config.degraded_size if self._mode(mode) == "simulate" else None
-        degraded = crop if small is None else degrade(crop, small)
-        trace = self.trace(degraded, features)
-        restored = as_coloured(to_image(trace.restored), degraded)
-        maps = None if trace.features is None else _first(trace.features)
-        return RestoredFace(face, to_crop, crop, degraded, restored, _first(trace.alphas), maps)
+        (one,) = self._restore(self.run(), photo, [face], self._mode(mode), features, whole)
+        if isinstance(one, UserError):
+            raise one
+        return one
+
+    def _restore(
+        self, run: Run, photo: np.ndarray, faces: Sequence[Face], mode: Mode, features: bool, whole: bool
+    ) -> list[RestoredFace | UserError]:
+        """Each face of a batch, or why it is not restored."""
+        small = self.model.config.degraded_size if mode == "simulate" else None
+        results: list[RestoredFace | UserError] = []
+        cut = []
+        for face in faces:
+            try:
+                to_crop, crop = cut_face(photo, face, self.model.config.size, whole)
+                cut.append((len(results), face, to_crop, crop, crop if small is None else degrade(crop, small)))
+                results.append(UserError())  # its place
+            except UserError as error:
+                results.append(error)
+        if not cut:
+            return results
+        trace = self._trace(run, [degraded for *_, degraded in cut], features)
+        for i, (place, face, to_crop, crop, degraded) in enumerate(cut):
+            try:
+                restored = picture_of(trace.restored[i : i + 1], degraded)
+            except UserError as error:
+                results[place] = error
+                continue
+            maps = None if trace.features is None else _of_face(trace.features, i)
+            results[place] = RestoredFace(face, to_crop, crop, degraded, restored, _of_face(trace.alphas, i), maps)
+        return results
 
     def trace(self, degraded: np.ndarray, features: bool = False) -> Trace:
-        """What the network makes of a degraded face (S,S,3) uint8, S the model's size; `UserError` if it fails."""
+        """What the network makes of a degraded face (S,S,3) uint8, S the model's size."""
+        return self._trace(self.run(), [degraded], features)
+
+    def run(self) -> Run:
+        """What runs the network now."""
+        return engine_for(self.model, self.engine, background=self.engine == "auto")
+
+    def _trace(self, run: Run, degraded: Sequence[np.ndarray], features: bool) -> Trace:
         weight = next(self.model.parameters())
-        use_free_cores()
-        with torch.no_grad(), evaluating(self.model):
-            trace = self.model.trace(to_tensor(degraded).to(weight), features=features)
-        if not trace.restored.isfinite().all():
-            raise UserError("The network's answer is not a picture: its weights or its number format are not usable.")
-        return trace
+        batch = torch.cat([to_tensor(face) for face in degraded])
+        with evaluating(self.model):
+            return run(batch.to(weight), features)
 
     def too_sharp(self, in_photo: float, number: int) -> list[str]:
         """A note if a model that enlarges small faces is given a large one as it is: it sharpens detail that is sharp.
@@ -211,6 +248,13 @@ def find_faces(
     return found, detector.name, notes
 
 
+def picture_of(restored: Tensor, degraded: np.ndarray) -> np.ndarray:
+    """The network's answer (1,3,S,S) to the degraded face as (S,S,3) uint8; `UserError` if it is not a picture."""
+    if not restored.isfinite().all():
+        raise UserError("The network's answer is not a picture: its weights or its number format are not usable.")
+    return as_coloured(to_image(restored), degraded)
+
+
 def as_coloured(restored: np.ndarray, degraded: np.ndarray) -> np.ndarray:
     """The restored face (S,S,3) uint8, without the colours that the network made up where the degraded had none."""
     return to_grey(restored) if is_grey(degraded) else restored
@@ -239,5 +283,6 @@ def _fade(photo: np.ndarray, faces) -> tuple[bool, bool]:
     return (width > height, height > width) if isinstance(faces, str) else (True, True)
 
 
-def _first(maps: dict[str, Tensor]) -> dict[str, Tensor]:
-    return {name: value[0].float().cpu() for name, value in maps.items()}
+def _of_face(maps: dict[str, Tensor], i: int) -> dict[str, Tensor]:
+    """Of a batch those of one face, which does not keep the others in memory."""
+    return {name: value[i].to("cpu", torch.float32, copy=True) for name, value in maps.items()}

@@ -40,6 +40,11 @@ def use_free_cores() -> None:
     _last = now
 
 
+def most_threads() -> int:
+    """For what cannot follow the free cores: OMP_NUM_THREADS where it is set, else the cores of this process."""
+    return torch.get_num_threads() if "OMP_NUM_THREADS" in os.environ else own_cores()
+
+
 def free_cores(before: Look, now: Look, machine: int, own: int) -> int:
     """Of `machine` cores those that others left idle between two looks: at least 1, at most `own`."""
     others = (now.everybody - before.everybody - (now.ours - before.ours)) / (now.moment - before.moment)

@@ -11,6 +11,8 @@ from playwright.sync_api import sync_playwright
 
 __all__ = ["local_hub"]
 
+os.environ.setdefault("SPARNET_ENGINE", "torch")  # to compile each test's own small network takes longer than to run it
+
 
 @pytest.fixture
 def fresh_accelerator():

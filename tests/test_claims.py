@@ -5,8 +5,11 @@ import re
 import numpy as np
 import pytest
 
+from sparnet.metrics import estimates, labelled
 from viz import claims
-from viz.instruments.faithfulness import ALPHA, GRADIENT, RANDOM, SOBEL
+from viz.instruments.effect import ELSEWHERE, PER_CHANGE, WHOLE
+from viz.instruments.faithfulness import ALPHA, GRADIENT, PER_DAMAGE, RANDOM, SCALED, SCORES, SOBEL
+from viz.instruments.population import LAYOUT, OWN, Shares
 from viz.instruments.regions import ALONG, COLORS, LEFT, OTHER, STRENGTH
 
 WAYS = {1: (0.1, 0.3), 0: (-0.1, 0.3), -1: (-0.3, -0.1)}  # intervals above 0, about it, below
@@ -16,26 +19,52 @@ def value(low, high):
     return {"mean": (low + high) / 2, "low": low, "high": high}
 
 
-def regions(eyes=(0.9, 1.2), tells="content", differ=0):
-    """Two units; of the first the interval at the eyes, of `differ` cells one that leaves out 0."""
-    cells = [(0.1, 0.2)] * differ + [(-0.1, 0.1)] * (2 * len(COLORS) - differ)
-    ratios, differences = {}, {}
-    for i, unit in enumerate(("body.0", "body.1")):
-        ends = dict(zip(COLORS, cells[i * len(COLORS) :], strict=False))
-        ratios[unit] = {part: value(1, 1) for part in COLORS}
-        differences[unit] = {part: value(*interval) for part, interval in ends.items()}
+def regions(eyes=(0.9, 1.2), tells="content"):
+    """Two units; of the first the interval at the eyes."""
+    ratios = {unit: {part: value(1, 1) for part in COLORS} for unit in ("body.0", "body.1")}
     ratios["body.0"]["eyes"] = value(*eyes)
     names = (STRENGTH, OTHER, LEFT, ALONG)
     controls = {"all units": {"tells": tells} | {name: value(0.4, 0.6) for name in names}}
-    return {"ratios": ratios, "own_minus_another": differences, "controls": controls}
+    return {"ratios": ratios, "controls": controls}
 
 
-def faithfulness(score=1, sobel=1, gradient=1, random=1):
+ATTENTION = {"body.0": {"eyes": value(0.2, 0.4), "picture": value(0.1, 0.2)}}
+
+
+def faithfulness(score=1, sobel=1, gradient=1, random=1, raw=1, units=()):
+    """`score` of the maps of one scale for as much damage, `raw` whatever the damage; of units' own maps."""
     leads = {SOBEL: sobel, GRADIENT: gradient, RANDOM: random}
+    maps = {SCALED: score, ALPHA: score} | {f"body.{i}": way for i, way in enumerate(units)}
     return {
-        "scores": {ALPHA: {"elsewhere": value(*WAYS[score])}},
+        "scores": {
+            name: {measure: value(*WAYS[raw]) for measure in SCORES} | {PER_DAMAGE: value(*WAYS[way])}
+            for name, way in maps.items()
+        },
         "lead_of_attention": {name: value(*WAYS[way]) for name, way in leads.items()},
     }
+
+
+def population(kinds, faces=40, seed=0):
+    """What is found over made-up maps of 16x16: "layout" the same for all faces, "content" that of a random picture.
+
+    "content" moves with its picture, "noise" is another map at every look.
+    """
+    generator = np.random.default_rng(seed)
+    shares, rows = Shares(), []
+    layouts = {unit: generator.random((16, 16)) for unit in (*kinds, "edges")}
+    for _ in range(faces):
+        picture = generator.random((20, 20))
+        looks = [  # at the face, and at the face moved right and down by two cells of its map
+            {
+                unit: {"layout": layouts[unit], "content": window, "noise": generator.random((16, 16)),
+                       "both": layouts[unit] + window}[kind]
+                for unit, kind in (kinds | {"edges": "content"}).items()
+            }
+            for window in (picture[2:18, 2:18], picture[:16, :16])
+        ]  # fmt: skip
+        rows.append(shares.add(*looks))
+    *units, edges = labelled(estimates(np.array(rows), seed), [*kinds, "edges"], (LAYOUT, OWN)).values()
+    return {"units": dict(zip(kinds, units, strict=True)), "edges": edges}
 
 
 def ablation(changes, psnr=True):
@@ -61,12 +90,12 @@ def test_the_side_of_an_interval(low, high, way):
 
 @pytest.mark.parametrize(
     ("eyes", "words", "shows"),
-    [((2, 3), r"`body.0` is 2.50 \[2.00, 3.00\] times as open at the eyes", True),
+    [((2, 3), r"`body.0` is 2.50 \[2.00, 3.00\] times as open at the eyes .+ 0.30 \[0.20, 0.40\] of 1 where", True),
      ((1.05, 1.09), "No part of the face", False), ((0.9, 3), "No part of the face", False),
      ((0.1, 0.2), "No part of the face", False)],
 )  # fmt: skip
 def test_a_part_is_preferred_if_the_interval_lies_well_above_the_mean(eyes, words, shows):
-    claim = claims.parts(regions(eyes))
+    claim = claims.parts(regions(eyes), ATTENTION)
     assert claim.shows == shows
     assert re.search(words, claim.text)
 
@@ -87,27 +116,81 @@ def test_what_moving_the_face_tells(tells, words, shows):
     assert claim.shows == shows
 
 
-@pytest.mark.parametrize(("differ", "shows"), [(0, False), (1, False), (2, True), (12, True)])
-def test_another_faces_map_differs_in_more_cells_than_by_chance(differ, shows):
-    claim = claims.individual(regions(differ=differ))
-    assert f"in {differ} of 12 cells" in claim.text
-    assert claim.shows == shows
-    assert claim.text.startswith("**More than" if shows else "**Not more than")
+@pytest.mark.parametrize(
+    ("kind", "title", "layout", "own"),
+    [
+        ("layout", "The layout of all aligned faces", 1, 0),
+        ("content", "This face's own", 0, 1),
+        ("noise", "Neither the layout of aligned faces nor the face", 0, 0),
+    ],
+)
+def test_a_population_of_known_maps_gets_its_sentence(kind, title, layout, own):
+    numbers = population({"encoder.0": kind, "body.0": kind, "body.1": kind})
+    claim = claims.layout(numbers)
+    assert claim.text.startswith(f"**{title}.**")
+    assert claim.shows == (kind == "content")
+    for shares in numbers["units"].values():
+        assert shares[LAYOUT]["mean"] == pytest.approx(layout, abs=0.05)
+        assert shares[OWN]["mean"] == pytest.approx(own, abs=0.05)
+    assert numbers["edges"][OWN]["mean"] == pytest.approx(1, abs=0.05)  # beside which it stands
+
+
+def test_a_mixed_population_is_counted_unit_by_unit():
+    numbers = population({"encoder.0": "content", "body.0": "layout", "body.1": "both", "decoder.0": "noise"})
+    both = numbers["units"].pop("body.1")
+    assert both[LAYOUT]["mean"] == pytest.approx(0.5, abs=0.1)
+    assert both[LAYOUT]["mean"] + both[OWN]["mean"] == pytest.approx(1, abs=0.05)
+    assert [claims.mostly(shares) for shares in numbers["units"].values()] == [OWN, LAYOUT, "neither"]
+    numbers["units"]["body.1"] = {LAYOUT: value(0.4, 0.6), OWN: value(0.3, 0.45)}
+    claim = claims.layout(numbers)
+    assert "in some units, the face in others" in claim.text
+    assert "in 1 of 4 units, what follows this face in 1, neither in 1; in 1 it cannot be told" in claim.text
+    assert not claim.shows
+
+
+def test_what_is_known_of_the_first_face_and_of_a_constant_map_is_nothing():
+    shares = Shares()
+    flat, maps = {"body.0": np.ones((16, 16))}, {"body.0": np.random.default_rng(0).random((16, 16))}
+    assert np.isnan(shares.add(maps, maps)).all()
+    assert np.isnan(shares.add(flat, flat)).all()
+    assert np.isfinite(shares.add(maps, maps)).all()
 
 
 @pytest.mark.parametrize(
     ("way", "words"), [(1, "Related to the result"), (0, "No better than chance"), (-1, "The wrong way round")]
 )
-def test_faithful_by_the_interval_of_the_score(way, words):
-    claim = claims.faithful(faithfulness(score=way))
+def test_faithful_by_the_score_for_as_much_damage_and_not_by_the_other(way, words):
+    for raw in WAYS:
+        claim = claims.faithful(faithfulness(score=way, raw=raw))
+        assert words in claim.text
+        assert claim.shows == (way > 0)
+        assert claim.text.count("touches chance") == 2 * (way == 0) + 2 * (raw == 0)
+    units = claims.faithful(faithfulness(units=(1, 1, -1, 0))).text
+    assert "Of 4 units' own maps 2 score above chance, 1 below, 1 touch it" in units
+
+
+@pytest.mark.parametrize(
+    ("whole", "per_change", "words", "shows"),
+    [
+        (1, 1, "the input helps more.", True),
+        (1, -1, "but only since it differs more", False),
+        (0, 1, "is not where the input helps", False),
+        (-1, -1, "the input helps less", False),
+    ],
+)
+def test_whether_attention_is_where_the_input_helps(whole, per_change, words, shows):
+    found = {WHOLE: value(*WAYS[whole]), ELSEWHERE: value(*WAYS[1]), PER_CHANGE: value(*WAYS[per_change])}
+    cells = {"help": 40, "harm": 4, "neither": 20}
+    claim = claims.helps({"correlations": {SCALED: found, SOBEL: found}, "cells": {WHOLE: cells}})
     assert words in claim.text
-    assert claim.shows == (way > 0)
+    assert "Of 64 patches 40 help on the mean over the faces, 4 harm" in claim.text
+    assert claim.shows == shows
 
 
 def test_leads_are_sorted_by_their_intervals():
     text = claims.leads(faithfulness(sobel=-1, gradient=0, random=1)).text
     assert "ahead of random maps (+0.20" in text
-    assert "not told apart from the gradient (+0.10" in text
+    assert "not told apart from the gradient (+0.10 [-0.10, +0.30] (touches chance))" in text
     assert "behind edges by Sobel (-0.20" in text
     assert claims.leads(faithfulness()).shows
     assert "behind" not in claims.leads(faithfulness()).text
@@ -120,11 +203,13 @@ def test_leads_are_sorted_by_their_intervals():
     [(0.1, 0.2, "Made by learning"), (0.4, 0.6, "Partly"), (0.6, 0.7, "Partly"), (0.7, 0.9, "There without learning")],
 )
 def test_a_badge_is_the_weaker_of_its_ends(low, high, title):
-    badge = {"correlation": value(low, high)}
-    claim = claims.learned({"badge": {"learning": badge}})
+    null = value(0.1, 0.2)
+    claim = claims.learned({"badge": {"learning": {"correlation": value(low, high)}}, "null": null})
     assert title in claim.text
+    assert "unrelated maps as smooth have 0.15 [0.10, 0.20]" in claim.text
     assert claim.shows == (high < 0.5)
-    assert "constant" in claims.of_the_face({"badge": {"face": {"correlation": {"mean": None}}}}).text
+    constant = {"badge": {"face": {"correlation": {"mean": None, "low": None, "high": None}}}, "null": null}
+    assert "constant" in claims.of_the_face(constant).text
 
 
 def test_places_matter_if_flattening_costs_psnr():
@@ -138,15 +223,13 @@ def test_places_matter_if_flattening_costs_psnr():
     assert "PSNR" not in claims.places(ablation([(0, 0)], psnr=False)).text
 
 
-@pytest.mark.parametrize(("sign", "words"), [(1, "matters more:"), (-1, "matters less:"), (0, "does not tell")])
-def test_openness_and_effect_over_the_units(sign, words):
+def test_how_open_a_gate_is_at_a_part_is_its_ratio_times_its_level_face_by_face():
     generator = np.random.default_rng(0)
-    levels = generator.random((40, 8))
-    effects = sign * levels + generator.random((40, 8)) * (1 if sign else 100)
-    arrays = {"modes": np.array(["mean", "zero"]), "rms_of_faces": np.stack((-effects, effects), axis=2)}
-    found, text = claims.openness(arrays, levels, seed=0)
-    assert words in text
-    assert found["low"] < found["mean"] < found["high"]
+    ratios, levels = generator.random((5, 2, len(COLORS))), generator.random((5, 2))
+    found = claims.attention_at({"ratios": ratios}, levels, ["body.0", "body.1"], seed=0)
+    eyes = list(COLORS).index("eyes")
+    assert found["body.1"]["eyes"]["mean"] == pytest.approx((ratios[:, 1, eyes] * levels[:, 1]).mean())
+    assert found["body.0"]["picture"]["mean"] == pytest.approx(levels[:, 0].mean())
 
 
 def test_the_stillest_and_the_least_still():

@@ -10,6 +10,7 @@ import pytest
 import torch
 from PIL import Image, ImageColor
 
+from sparnet.checkpoints import fingerprint
 from sparnet.errors import UserError
 from sparnet.images import to_image
 from sparnet.model import SPARNet, SPARNetConfig
@@ -19,7 +20,6 @@ from viz.instruments.edit import (
     Edit,
     apply,
     edited,
-    fingerprint,
     from_json,
     load,
     painted,

@@ -13,7 +13,9 @@ from sparnet.model import SPARNet, SPARNetConfig
 from viz.instruments.faithfulness import (
     ALPHA,
     GRADIENT,
+    PER_DAMAGE,
     RANDOM,
+    SCALED,
     SOBEL,
     area_between,
     deletion,
@@ -23,6 +25,7 @@ from viz.instruments.faithfulness import (
     ranking,
     saliency_maps,
     sobel_map,
+    standardised,
     study,
     study_many,
 )
@@ -87,6 +90,34 @@ def test_a_network_that_copies_its_input_changes_nowhere_else():
     assert curves.scores()["elsewhere"] is None
     assert np.allclose(curves.most[1], curves.most[2])  # anywhere: what was done to the input
     assert (np.diff(curves.most[1]) > 0).all()
+
+
+def test_a_map_that_only_finds_what_damages_easily_does_not_score_for_as_much_damage():
+    """All pixels matter alike here, but some are smooth: to damage those does nothing."""
+    generator = np.random.default_rng(0)
+    contrast = enlarge(generator.integers(0, 2, (8, 8)), 32)
+    scores = []
+    for seed in range(12):
+        face = 0.8 * torch.from_numpy(contrast).float() * random_face(seed)
+        signs = torch.from_numpy(generator.choice([-1.0, 1.0], (32, 32))).float()  # so that no damage cancels another
+        scores.append(deletion(looking(signs.numpy()), face, contrast, cells=8, levels=3, seed=seed).scores())
+    plain, controlled = (np.array([[score[name]] for score in scores]) for name in ("elsewhere", PER_DAMAGE))
+    assert plain.mean() > 0.3
+    assert abs(controlled.mean()) < 0.2 * plain.mean()
+    weights = enlarge(generator.exponential(size=(8, 8)), 32) * signs.numpy()
+    right = [
+        deletion(looking(weights), random_face(i), np.abs(weights), 8, 3, i).scores()[PER_DAMAGE] for i in range(8)
+    ]
+    assert np.mean(right) > 0.3  # while a map of what does matter keeps its score
+
+
+def test_maps_of_one_scale_count_alike():
+    generator = np.random.default_rng(0)
+    wide, narrow = generator.random((16, 16)), generator.random((16, 16))
+    for name, mean in (("raw", wide + narrow / 100), ("scaled", standardised(wide) + standardised(narrow / 100))):
+        correlation = np.corrcoef(mean.ravel(), narrow.ravel())[0, 1]
+        assert (correlation > 0.6) == (name == "scaled")
+    assert not standardised(np.full((4, 4), 0.3)).any()
 
 
 def test_all_orders_end_with_the_same_cells_damaged():
@@ -181,7 +212,7 @@ def test_a_unit_of_hand_set_attention_is_the_map_that_is_tested():
         torch.nn.init.zeros_(unit.attention.weight)
         torch.nn.init.constant_(unit.attention.bias, np.log(0.3 / 0.7))
     maps = saliency_maps(one, ["body.0"], draws=2, seed=0)
-    assert list(maps) == [ALPHA, "body.0", GRADIENT, SOBEL, f"{RANDOM} 1", f"{RANDOM} 2"]
+    assert list(maps) == [ALPHA, SCALED, "body.0", GRADIENT, SOBEL, f"{RANDOM} 1", f"{RANDOM} 2"]
     assert np.allclose(maps[ALPHA], 0.3)
     assert np.allclose(maps["body.0"], 0.3)
     assert {saliency.shape for saliency in maps.values()} == {(32, 32)}
@@ -193,7 +224,7 @@ def test_a_study_tells_the_same_numbers_again_and_leaves_the_network_alone(tmp_p
     found = study(one, ["body.0"], **SMALL)
     found.save(tmp_path)
     told = json.loads((tmp_path / "faithfulness.json").read_text())
-    assert list(told["scores"]) == [ALPHA, "body.0", GRADIENT, SOBEL, RANDOM]
+    assert list(told["scores"]) == [ALPHA, SCALED, "body.0", GRADIENT, SOBEL, RANDOM]
     assert told["percent"] == [25, 50]
     maps = saliency_maps(one, ["body.0"], draws=1, seed=0)
     for name, saliency in ((SOBEL, sobel_map(one.degraded)), ("body.0", maps["body.0"]), (GRADIENT, maps[GRADIENT])):
@@ -207,7 +238,7 @@ def test_a_study_tells_the_same_numbers_again_and_leaves_the_network_alone(tmp_p
 def test_the_figure_shows_each_map_once_and_its_own_curves():
     found = study(subject(), **SMALL)
     titles = [axes.get_title(loc="left") for axes in found.figure.axes if axes.images]
-    assert titles == ["network input", ALPHA, GRADIENT, SOBEL, f"{RANDOM} 1"]
+    assert titles == ["network input", ALPHA, SCALED, GRADIENT, SOBEL, f"{RANDOM} 1"]
     (chart,) = (axes for axes in found.figure.axes if axes.get_xlabel() == "cells damaged, %")
     curves = {line.get_label(): line.get_ydata() for line in chart.lines}
     for name in (ALPHA, GRADIENT, SOBEL):
@@ -229,7 +260,14 @@ def test_over_a_folder_the_scores_are_the_means_and_the_leads_are_face_by_face(t
     told = found.numbers["scores"]
     assert told[ALPHA]["elsewhere"]["mean"] == pytest.approx(np.mean(attention))
     assert min(edges) <= told[SOBEL]["elsewhere"]["low"] < np.mean(edges) < told[SOBEL]["elsewhere"]["high"]
-    lead = np.mean(np.subtract(attention, edges))
+    own, edges = (
+        [
+            deletion(one.model, one.degraded, saliency_maps(one, (), 1, i)[name], 8, 2, i).scores()[PER_DAMAGE]
+            for i, one in enumerate(subjects)
+        ]
+        for name in (SCALED, SOBEL)
+    )
+    lead = np.mean(np.subtract(own, edges))
     assert found.numbers["lead_of_attention"][SOBEL]["mean"] == pytest.approx(lead)
 
 

@@ -23,6 +23,7 @@ from viz.instruments.sanity import (
     similarity,
     study,
     study_many,
+    surrogate,
     unlearned,
     verdict,
 )
@@ -202,6 +203,19 @@ def test_a_study_tells_the_same_numbers_again(tmp_path):
     words = " ".join(text.get_text() for text in found.figure.texts)
     for name, claim in (("learning", "depends on learning"), ("face", "depends on the face")):
         assert f"{claim}: {told['badge'][name]['verdict']}" in words
+
+
+def test_a_surrogate_is_as_smooth_and_unrelated():
+    generator = np.random.default_rng(0)
+    smooth = np.cumsum(np.cumsum(generator.standard_normal((32, 32)), 0), 1)
+    drawn = [surrogate(smooth, generator) for _ in range(40)]
+    for alpha in drawn[:3]:
+        np.testing.assert_allclose(np.abs(np.fft.fft2(alpha)), np.abs(np.fft.fft2(smooth)), rtol=1e-6)
+    correlations = [spearmanr(smooth.ravel(), alpha.ravel()).statistic for alpha in drawn]
+    assert abs(np.mean(correlations)) < 3 * np.std(correlations) / 40**0.5
+    assert np.mean(np.abs(correlations)) > 0.1  # what smooth maps have in common by chance, and rough ones have not
+    rough = [spearmanr(*generator.standard_normal((2, 1024))).statistic for _ in range(40)]
+    assert np.mean(np.abs(rough)) < 0.05
 
 
 def test_over_a_folder_each_face_meets_those_before_it():

@@ -72,11 +72,11 @@ def test_the_page_holds_every_figure_and_says_what_it_was_made_from(bench):
 
 
 def test_the_numbers_on_the_page_are_those_of_the_findings(bench):
-    scores = json.loads((bench / "out/faithfulness.json").read_text())["scores"]["mean attention"]["elsewhere"]
-    assert "| mean attention | {mean:+.2f} [{low:+.2f}, {high:+.2f}] |".format(**scores) in page(bench)
+    score = json.loads((bench / "out/faithfulness.json").read_text())["scores"]["Sobel"]["elsewhere per damage"]
+    assert "| Sobel | {mean:+.2f} [{low:+.2f}, {high:+.2f}]".format(**score) in page(bench)
     with np.load(bench / "out/population.npz") as arrays:
         levels = arrays["levels"].mean(0)
-    assert f"(most open) | {levels.max():.3f} [" in page(bench)
+    assert f"| `encoder.0` | {levels[0]:.3f} [" in page(bench)
 
 
 def test_no_figure_shows_anybody_of_the_folder_and_the_page_names_nobody(bench):
@@ -92,7 +92,7 @@ def test_no_figure_shows_anybody_of_the_folder_and_the_page_names_nobody(bench):
 def test_run_again_nothing_is_done_again_and_the_page_is_the_same(bench, monkeypatch, capsys):
     before, text = changed_at(bench), page(bench)
     names = dict.fromkeys(studies())
-    monkeypatch.setattr(survey, "studies", lambda: names)  # calling one would fail
+    monkeypatch.setattr(survey, "studies", lambda only=(): names)  # calling one would fail
     assert run(bench) == 0
     assert changed_at(bench) == before
     assert page(bench) == text
@@ -106,7 +106,7 @@ def test_after_an_interruption_only_what_is_missing_is_done(bench, monkeypatch):
         return lambda *given, **options: done.append(name) or study(*given, **options)
 
     counting = {name: counted(name, study) for name, study in studies().items()}
-    monkeypatch.setattr(survey, "studies", lambda: counting)
+    monkeypatch.setattr(survey, "studies", lambda only=(): counting)
     text = page(bench)
     (bench / "out/ablation.npz").unlink()
     (bench / "out/sanity.png").unlink()
@@ -138,3 +138,14 @@ def test_a_figure_of_the_page_is_small_and_still_readable(tmp_path):
     (tmp_path / "small.png").write_bytes(survey.for_the_page(tmp_path / "large.png"))
     assert Image.open(tmp_path / "small.png").size == (survey.WIDTH, survey.WIDTH // 4)
     assert (tmp_path / "small.png").stat().st_size < (tmp_path / "large.png").stat().st_size / 3
+
+
+def test_a_survey_by_some_instruments_has_their_sections_and_says_so(bench, capsys):
+    assert run(bench, "--only", "stability", page="docs/part.md") == 0
+    text = page(bench, "part")
+    assert re.findall(r"viz (\w+) --faces FACES", text) == ["population", "regions", "stability", "survey"]
+    assert "--only stability --out OUT" in text
+    assert (bench / "docs/part/stability.png").exists()
+    assert not (bench / "docs/part/sanity.png").exists()
+    assert run(bench, "--only", "atlas", page="docs/part.md") == 2
+    assert "no survey by atlas" in capsys.readouterr().err

@@ -180,17 +180,8 @@ def test_when_the_face_is_moved_a_map_of_the_picture_goes_along_and_a_stencil_st
     assert flat[STRENGTH]["mean"] == pytest.approx(0, abs=1e-5)
 
 
-def test_another_faces_map_prefers_as_much_only_where_faces_are_alike():
+def test_another_faces_map_is_as_near_only_where_faces_are_alike():
     alike = study_many([planted(Seeing, seed) for seed in range(5)])
     apart = study_many([planted(Seeing, seed, aside=4 * (seed % 2)) for seed in range(6)])
-    assert not marked(alike.figure, "▲")
-    own, other, difference = (
-        [found.numbers[table]["body.0"]["eyes"] for found in (alike, apart)]
-        for table in ("ratios", "of_another_face", "own_minus_another")
-    )
-    assert other[0] == pytest.approx(own[0]["mean"], rel=0.05)
-    assert other[1] < 0.8 * own[1]["mean"]
-    assert difference[1]["low"] > 0
-    assert marked(apart.figure, "▲")
     alike, apart = (found.numbers["controls"]["body.0"][OTHER]["mean"] for found in (alike, apart))
     assert alike < 0.5 * apart

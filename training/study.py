@@ -46,7 +46,7 @@ from training.train import train
 
 Scale = Literal["full", "narrow", "rehearsal"]
 FULL = "sparnet"  # the recipe whose batch and minutes are every row's
-VALIDATIONS = 8  # of each row, for its curve
+VALIDATIONS = 5  # of each row, for its curve
 ROUNDS = 5  # of timing
 MEANING = (
     "All rows saw the same views in the same order from the same seed, and are scored on the same faces, which chose "
@@ -144,6 +144,7 @@ class Plan:
     scale: Scale = "full"
     seed: int = 0
     workers: int = 1
+    precision: Precision = "auto"
     lpips: Path | None = None
 
     def folder(self, row: Row) -> Path:
@@ -293,12 +294,14 @@ def trained(folder: Path) -> bool:
 def settle(study: Study, plan: Plan, data: Index, device: torch.device) -> dict[str, Recipe]:
     """Every row's recipe by its name; `UserError` if rows that are there were trained otherwise.
 
-    All compute in one precision. The length of a row of equal minutes is measured once, before it begins.
+    All compute in one precision, as they began. The length of a row of equal minutes is measured once, before it is.
     """
     kept = {row.name: json.loads(file.read_text()) for row in study.rows
             if (file := plan.folder(row) / "run.json").exists() and has_run(plan.folder(row))}  # fmt: skip
     precision = next((record["recipe"]["precision"] for record in kept.values()), None)
-    if precision is None:
+    if plan.precision != "auto":
+        precision = plan.precision
+    elif precision is None:
         precision, why = choose_precision(plan.recipe(FULL, "auto"), device)
         say(f"computing in {precision}: {why}")
     recipes = {}
@@ -377,6 +380,7 @@ def main(
     rehearse: Annotated[bool, typer.Option("--rehearse", help="Much smaller still, to try the command.")] = False,
     seed: Annotated[int, typer.Option(min=0)] = 0,
     workers: Annotated[int, typer.Option(min=0, help="Processes that load pictures.")] = 1,
+    precision: Annotated[Precision, typer.Option(help="Of all rows; auto: the faster one here.")] = "auto",
     lpips: Annotated[Path | None, typer.Option(help="Weights of LPIPS with SqueezeNet.")] = None,
 ) -> None:
     """Train and measure every row of a table of the paper."""
@@ -386,7 +390,7 @@ def main(
         raise UserError("--narrow and --rehearse are two sizes: give one of them.")
     make_folder(out)
     scale = "rehearsal" if rehearse else "narrow" if narrow else "full"
-    table = run_study(STUDIES[name], Plan(data, validate, out, views, scale, seed, workers, lpips))
+    table = run_study(STUDIES[name], Plan(data, validate, out, views, scale, seed, workers, precision, lpips))
     if table is not None:
         print(f"{table.headline()}\n\n{tables.aligned(*table.cells())}\n\n{MEANING}")
         print(f"Written: {', '.join(map(str, table.save(name)))}")

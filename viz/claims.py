@@ -4,22 +4,24 @@ Finding.numbers, .arrays -> above, below or not told apart from nothing, by the 
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
+from itertools import groupby
 
 import numpy as np
 from numpy import ndarray
 
-from sparnet.metrics import CONFIDENCE, estimates
+from sparnet.metrics import estimates, labelled
 from sparnet.regions import OUTLINES
-from viz.instruments.agreement import rank_correlation
-from viz.instruments.faithfulness import ALPHA, GRADIENT, RANDOM, SOBEL
-from viz.instruments.regions import ALONG, LEFT, OTHER, STRENGTH
+from viz.instruments.effect import ELSEWHERE, PER_CHANGE, WHOLE
+from viz.instruments.faithfulness import ALPHA, GRADIENT, PER_DAMAGE, RANDOM, SCALED, SOBEL
+from viz.instruments.population import LAYOUT, OWN
+from viz.instruments.regions import ALONG, COLORS, LEFT
 from viz.instruments.sanity import NO_FROM, YES_BELOW, verdict
 from viz.instruments.stability import INPUT, KINDS, OUTPUT
 
-CHANCE = 1 - CONFIDENCE  # of the cells, on average, whose interval leaves out what is true
 PREFERS = 1.1  # times the mean: less may be certain over many faces, but is not worth a word
 COSTS = 0.01  # dB, the same
+MOST = 0.5  # of a map's variance
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,12 @@ def side(low: float | None, high: float | None, at: float = 0) -> int:
     return int(low > at) - int(high < at)
 
 
+def against(value: Mapping[str, float], digits: int = 2, at: float = 0) -> str:
+    """`between` with its sign, and whether the interval touches chance, which is `at`."""
+    touches = " (touches chance)" if side(value["low"], value["high"], at) == 0 else ""
+    return between(value, digits, sign=True) + touches
+
+
 def between(value: Mapping[str, float], digits: int = 2, sign: bool = False) -> str:
     """{"mean", "low", "high"} -> "0.12 [0.10, 0.14]"; "none" without a mean."""
     if value["mean"] is None:
@@ -46,21 +54,22 @@ def between(value: Mapping[str, float], digits: int = 2, sign: bool = False) -> 
     return f"{value['mean']:{form}}{ends}"
 
 
-def parts(regions: Mapping) -> Claim:
-    """Do units prefer brows, eyes, nose or mouth?"""
+def parts(regions: Mapping, attention: Mapping) -> Claim:
+    """Do units prefer brows, eyes, nose or mouth? attention: unit -> part -> how open it is there, from 0 to 1."""
     counts = {part: preferring(regions, part) for part in OUTLINES}
     more = f"more than {100 * (PREFERS - 1):.0f} % more open"
     cells = [(unit, part) for part, (units, _, _) in counts.items() for unit in units]
-    told = ", ".join(f"{part} {len(units)}" for part, (units, _, _) in counts.items())
     if not cells:
         return Claim(
             f"**No part of the face.** No unit is {more} at brows, eyes, nose or mouth than over the picture.", False
         )
     unit, part = max(cells, key=lambda cell: cell_of(regions, *cell)["mean"])
+    numbers = ", ".join(f"{part} {len(units)}" for part, (units, _, _) in counts.items())
     return Claim(
         f"**Parts of the face.** `{unit}` is {between(cell_of(regions, unit, part))} times as open at the {part} as "
-        "over the whole picture, the strongest preference for such a part. Units of "
-        f"{len(regions['ratios'])} that are {more} than their mean: {told}.",
+        f"over the whole picture, the strongest preference for such a part: {between(attention[unit][part])} of 1 "
+        f"where it averages {between(attention[unit]['picture'], 3)}. Units of {len(regions['ratios'])} that are "
+        f"{more} than their mean: {numbers}.",
         True,
     )
 
@@ -84,35 +93,66 @@ def moved(regions: Mapping) -> Claim:
     return Claim(text, of["tells"] == "content")
 
 
-def individual(regions: Mapping) -> Claim:
-    """Does the table hold this face's own map, or would anybody's do?"""
-    ends = [(cell["low"], cell["high"]) for of in regions["own_minus_another"].values() for cell in of.values()]
-    differ, of = sum(side(*end) != 0 for end in ends), regions["controls"]["all units"]
-    numbers = (
-        f"in {differ} of {len(ends)} cells of the table the mean differs (about {CHANCE * len(ends):.0f} would by "
-        f"chance); face by face the preferences are off by {between(of[OTHER])} doublings, themselves "
-        f"{between(of[STRENGTH])} strong"
+def layout(population: Mapping) -> Claim:
+    """Is a unit's map the layout of all aligned faces, this face's own, or neither? By shares of its variance."""
+    units = population["units"]
+    most = {unit: mostly(of) for unit, of in units.items()}
+    count = {name: list(most.values()).count(name) for name in (LAYOUT, OWN, "neither", "undecided")}
+    if count[LAYOUT] == len(units):
+        title = "The layout of all aligned faces"
+    elif count[OWN] == len(units):
+        title = "This face's own"
+    elif count["neither"] == len(units):
+        title = "Neither the layout of aligned faces nor the face"
+    else:
+        title = "The layout of aligned faces in some units, the face in others"
+    stages = ", ".join(
+        f"{stage} {_range([units[unit][LAYOUT]['mean'] for unit in names])}"
+        for stage, names in groupby(units, key=lambda unit: unit.partition(".")[0])
     )
-    if differ > 2 * CHANCE * len(ends):
-        return Claim(f"**More than the layout of aligned faces.** Laid under another face's map, {numbers}.", True)
+    edges = population["edges"]
     return Claim(
-        "**Not more than the layout of aligned faces, on the mean.** Laid under the map of another face, the parts of "
-        f"this one are preferred as much: {numbers}.",
-        False,
+        f"**{title}.** Most of a map's variance over its places is what all faces have in common in {count[LAYOUT]} of "
+        f"{len(units)} units, what follows this face in {count[OWN]}, neither in {count['neither']}; in "
+        f"{count['undecided']} it cannot be told. In common: {stages}. Of edges by Sobel, which know this face alone, "
+        f"{between(edges[LAYOUT])} is in common and {between(edges[OWN])} follows the face.",
+        count[OWN] > count[LAYOUT],
+    )
+
+
+def mostly(of: Mapping[str, Mapping]) -> str:
+    """What more than `MOST` of a map's variance is by its interval: "layout", "own", "neither", or "undecided"."""
+    sides = {name: side(of[name]["low"], of[name]["high"], MOST) for name in (LAYOUT, OWN)}
+    return next(
+        (name for name, where in sides.items() if where > 0),
+        "neither" if set(sides.values()) == {-1} else "undecided",
     )
 
 
 def faithful(numbers: Mapping) -> Claim:
-    """Does the rest of the face depend on what is attended to, more than by chance?"""
-    score = numbers["scores"][ALPHA]["elsewhere"]
-    told = f"score {between(score, sign=True)}, 1 perfect, 0 chance"
+    """Does the rest of the face depend on what is attended to, more than what the damage did to the input explains?"""
+    scores = numbers["scores"]
+    score = scores[SCALED][PER_DAMAGE]
     where = side(score["low"], score["high"])
-    if where > 0:
-        text = f"**Related to the result.** Damage where attention is high changes the rest of the face more: {told}."
-    elif where < 0:
-        text = f"**The wrong way round.** Damage where attention is *low* changes the rest of the face more: {told}."
-    else:
-        text = f"**No better than chance.** The rest of the face does not depend more on what is attended to: {told}."
+    title, words = {
+        1: ("Related to the result", "more, for as much damage of the input, where attention is high"),
+        0: ("No better than chance", "as much, for as much damage of the input, wherever attention is"),
+        -1: ("The wrong way round", "*less*, for as much damage of the input, where attention is high"),
+    }[where]
+    raw = scores[ALPHA]
+    text = (
+        f"**{title}.** Damage changes the rest of the face {words}: score {against(score)} (1 perfect, 0 chance; the "
+        f"maps brought to one scale before their mean; as they are, {against(raw[PER_DAMAGE])}). Not for as much "
+        f"damage it would be {against(scores[SCALED]['elsewhere'])}, but so is the input's own change, "
+        f"{against(scores[SCALED]['input'])}."
+    )
+    units = [scores[unit][PER_DAMAGE] for unit in scores if "." in unit]
+    if units:
+        sides = [side(unit["low"], unit["high"]) for unit in units]
+        text += (
+            f" Of {len(units)} units' own maps {sides.count(1)} score above chance, {sides.count(-1)} below, "
+            f"{sides.count(0)} touch it."
+        )
     return Claim(text, where > 0)
 
 
@@ -121,16 +161,43 @@ def leads(numbers: Mapping) -> Claim:
     groups: dict[int, list[str]] = {1: [], 0: [], -1: []}
     for name, words in ((SOBEL, "edges by Sobel"), (GRADIENT, "the gradient"), (RANDOM, "random maps")):
         lead = numbers["lead_of_attention"][name]
-        groups[side(lead["low"], lead["high"])].append(f"{words} ({between(lead, sign=True)})")
-    said = [
+        groups[side(lead["low"], lead["high"])].append(f"{words} ({against(lead)})")
+    found = [
         f"{words} {', '.join(groups[way])}"
         for way, words in ((1, "ahead of"), (0, "not told apart from"), (-1, "behind"))
         if groups[way]
     ]
-    first = all(side(*(numbers["lead_of_attention"][name][end] for end in ("low", "high"))) > 0
-                for name in (SOBEL, GRADIENT))  # fmt: skip
+    first = all(
+        side(numbers["lead_of_attention"][name]["low"], numbers["lead_of_attention"][name]["high"]) > 0
+        for name in (SOBEL, GRADIENT)
+    )
     title = "Better than simple maps" if first else "Not better than every simple map"
-    return Claim(f"**{title}.** By the same test the mean of all attention maps is {'; '.join(said)}.", first)
+    return Claim(f"**{title}.** By the same test the mean of all attention maps is {'; '.join(found)}.", first)
+
+
+def helps(effect: Mapping) -> Claim:
+    """Do patches of the input that are attended to help the restoration more than others?"""
+    found = effect["correlations"][SCALED]
+    where, edges = side(found[WHOLE]["low"], found[WHOLE]["high"]), effect["correlations"][SOBEL]
+    per_change = side(found[PER_CHANGE]["low"], found[PER_CHANGE]["high"])
+    title = {
+        (1, 1): "Where attention is high, the input helps more",
+        (1, 0): "Where attention is high, the input helps more, as far as it differs more",
+        (1, -1): "Where attention is high, the input helps more, but only since it differs more",
+        (0, 1): "Attention is not where the input helps",
+        (0, 0): "Attention is not where the input helps",
+        (0, -1): "Attention is not where the input helps",
+    }.get((where, per_change), "Where attention is high, the input helps less")
+    cells = effect["cells"][WHOLE]
+    return Claim(
+        f"**{title}.** Rank correlation of the mean of all maps, brought to one scale, with the help of a patch: "
+        f"{against(found[WHOLE])} on the whole face, {against(found[ELSEWHERE])} on the rest of it, "
+        f"{against(found[PER_CHANGE])} for as much change of the input; of edges by Sobel {against(edges[WHOLE])}, "
+        f"{against(edges[ELSEWHERE])}, {against(edges[PER_CHANGE])}. Of {sum(cells.values())} patches "
+        f"{cells['help']} help on the mean over the faces, {cells['harm']} harm, for {cells['neither']} neither can "
+        "be told.",
+        where > 0 and per_change >= 0,
+    )
 
 
 def learned(sanity: Mapping) -> Claim:
@@ -139,6 +206,7 @@ def learned(sanity: Mapping) -> Claim:
         sanity["badge"]["learning"],
         ("Made by learning", "Partly there without learning", "There without learning"),
         "with random weights in place of the trained ones",
+        sanity["null"],
     )
 
 
@@ -148,6 +216,7 @@ def of_the_face(sanity: Mapping) -> Claim:
         sanity["badge"]["face"],
         ("Different from face to face", "Much alike from face to face", "The same for every face"),
         "for another face",
+        sanity["null"],
     )
 
 
@@ -174,21 +243,13 @@ def places(arrays: Mapping[str, ndarray]) -> Claim:
     return Claim(f"**Some places matter.** {told}; `{most}` costs most, {costs} dB.", True)
 
 
-def openness(ablation: Mapping[str, ndarray], levels: ndarray, seed: int) -> tuple[dict[str, float], str]:
-    """Rank correlation over the units of mean attention (faces,units) and the change by closing them, and in words."""
-    zero = list(ablation["modes"]).index("zero")
-    effects = ablation["rms_of_faces"][:, :, zero]
-    each = [rank_correlation(*pair) for pair in zip(levels[: len(effects)], effects, strict=True)]
-    found = asdict(estimates(np.array(each, float)[:, None], seed)[0])
-    words = {
-        1: "A unit that is more open matters more",
-        0: "Whether a unit is open does not tell whether it matters",
-        -1: "A unit that is more open matters less",
-    }[side(found["low"], found["high"])]
-    return found, (
-        f"{words}: over the units, mean attention and the change by closing the unit have a rank correlation of "
-        f"{between(found, sign=True)}"
-    )
+def attention_at(regions: Mapping[str, ndarray], levels: ndarray, units: Iterable[str], seed: int) -> dict:
+    """unit -> part -> how open the gate is there, and over the "picture": means over the faces with intervals.
+
+    regions: the arrays of that finding, ratios (faces,units,parts); levels (faces,units): each map's mean.
+    """
+    inside = np.concatenate((regions["ratios"] * levels[..., None], levels[..., None]), axis=2)
+    return labelled(estimates(inside, seed), list(units), [*COLORS, "picture"])
 
 
 def stable(numbers: Mapping) -> str:
@@ -240,8 +301,8 @@ def summary(claims: Iterable[Claim]) -> tuple[Sequence[str], Sequence[str]]:
     return [one.text for one in claims if one.shows], [one.text for one in claims if not one.shows]
 
 
-def _badge(badge: Mapping, titles: tuple[str, str, str], when: str) -> Claim:
-    """By the verdict at both ends of the interval; where they differ, by the weaker one."""
+def _badge(badge: Mapping, titles: tuple[str, str, str], when: str, null: Mapping) -> Claim:
+    """By the verdict at both ends of the interval; where they differ, by the weaker one. null: of unrelated maps."""
     correlation = badge["correlation"]
     if correlation["mean"] is None:
         return Claim(f"**Flat maps.** Most are constant, so there is nothing to compare {when}.", False)
@@ -250,6 +311,12 @@ def _badge(badge: Mapping, titles: tuple[str, str, str], when: str) -> Claim:
     told = between(correlation)
     return Claim(
         f"**{titles[order.index(found)]}.** {when[0].upper()}{when[1:]}, a map's |rank correlation| with itself is "
-        f"{told} in the median unit (below {YES_BELOW}: another map; from {NO_FROM}: the same).",
+        f"{told} in the median unit (below {YES_BELOW}: another map; from {NO_FROM}: the same; unrelated maps as "
+        f"smooth have {between(null)}).",
         found == "yes",
     )
+
+
+def _range(values: Sequence[float]) -> str:
+    low, high = f"{min(values):.2f}", f"{max(values):.2f}"
+    return low if low == high else f"{low} to {high}"

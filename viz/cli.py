@@ -79,6 +79,7 @@ def commands() -> typer.Typer:
         "faces": _asked(Path, "DIR", "Aligned faces, 30 or more."),
         "page": _asked(Path, "FILE", "The page; without it, what-we-found.md in --out."),
         "limit": Annotated[int | None, typer.Option(min=1, help="Only the first so many faces.")],
+        "only": _asked(list[str], "NAME", f"Beside {' and '.join(surveys.ALWAYS)} only this instrument; repeatable."),
         **{name: _typer_option(setting) for name, setting in settings_of(surveys.Settings).items()},
     }
     add(app, "survey", _survey.__doc__, options, surveys.files_of, _survey)
@@ -368,4 +369,5 @@ def _survey(bench: Bench, progress: Progress, given: dict) -> tuple[surveys.Surv
     alone = made | {"faces": bench.provenance("survey", {})["faces"][-1:]}  # who is no part of the population
     page = given.get("page", folder / surveys.PAGE)
     data = given["faces"].resolve().name
-    return surveys.study(subjects, astronaut, folder, (made, alone), settings, data, page, progress), given
+    only = given.get("only", ())
+    return surveys.study(subjects, astronaut, folder, (made, alone), settings, data, page, only, progress), given

@@ -16,9 +16,9 @@ from PIL import Image, ImageDraw, ImageFont
 
 from sparnet.attention import colorize, enlarge, mean_attention
 from sparnet.faces import Face
-from sparnet.images import resize, to_image
+from sparnet.images import resize
 from sparnet.metrics import psnr, ssim
-from sparnet.restorer import Mode, Restorer, as_coloured, cut_face, side_in_photo
+from sparnet.restorer import Mode, Restorer, cut_face, picture_of, side_in_photo
 from sparnet.text import plain
 
 SHARP, SMALL = 128, 16  # pixels a side: what SPARNet's training faces were, and what they were reduced to
@@ -108,7 +108,7 @@ def restored_column(name: str, restorer: Restorer, one: OneFace) -> Column:
     degraded = one.degraded(size)
     start = perf_counter()
     trace = restorer.trace(degraded)
-    picture = as_coloured(to_image(trace.restored), degraded)  # on a GPU, this waits for it
+    picture = picture_of(trace.restored, degraded)  # on a GPU, this waits for it
     seconds = perf_counter() - start
     return Column(
         name,

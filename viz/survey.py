@@ -31,7 +31,7 @@ from viz.finding import Finding, silent, within
 from viz.instrument import OTHER, Seed, settings_of, sources_of
 from viz.instruments import INSTRUMENTS, atlas, faithfulness, query, regions, stability
 from viz.instruments.query import patch_around
-from viz.subject import Subject
+from viz.subject import Subject, attending
 
 PAGE, TEMPLATE = "what-we-found.md", "survey.md"
 MEANING = (
@@ -40,6 +40,7 @@ MEANING = (
 )
 FEWEST = 30  # faces: the mean map of a few may still show whose they were
 WIDTH = 1300  # px, of a figure on the page
+ALWAYS = ("regions", "population")  # which cost little, and which the others are read beside
 ASTRONAUT, OF_ASTRONAUT = "astronaut", ("atlas", "query")
 
 
@@ -47,18 +48,21 @@ ASTRONAUT, OF_ASTRONAUT = "astronaut", ("atlas", "query")
 class Settings:
     """What every instrument of the survey that has such an option is told."""
 
-    levels: faithfulness.Levels = faithfulness.LEVELS // 2  # of damage
+    levels: faithfulness.Levels = 2  # of damage
     noises: stability.Noises = 2
     seed: Seed = 0
 
 
-def studies() -> dict[str, Callable[..., Finding]]:
-    """What is done over the faces: every instrument that needs no more than them."""
-    return {
+def studies(only: Sequence[str] = ()) -> dict[str, Callable[..., Finding]]:
+    """What is done over the faces: every instrument that needs no more than them, or `only` these and `ALWAYS`."""
+    found = {
         name: instrument.over_faces
         for name, instrument in INSTRUMENTS.items()
         if instrument.over_faces is not None and OTHER not in sources_of(instrument.over_faces).values()
     }
+    if unknown := [name for name in only if name not in found]:
+        raise UserError(f"There is no survey by {', '.join(unknown)}. Choose from {', '.join(found)}.")
+    return {name: study for name, study in found.items() if not only or name in (*ALWAYS, *only)}
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,7 +97,7 @@ class Survey:
 
     def save(self, folder: Path, provenance: dict, pdf: bool = False) -> list[Path]:
         """Write the page and the figures beside it; -> its path before theirs. The findings lie in `folder` already."""
-        files = figures_of(self.page)
+        files = figures_of(self.page, list(self.found))
         beside = self.page.with_suffix("")
         make_folder(beside)
         figures = [one.figure for one in (*self.found.values(), *self.astronaut.values())]
@@ -116,30 +120,38 @@ class Survey:
         numbers = {name: one.numbers for name, one in self.found.items()}
         arrays = {name: one.arrays for name, one in self.found.items()}
         made = numbers["population"]["provenance"]
-        shows, not_shown = claims.summary(
-            (
-                claims.parts(numbers["regions"]),
-                claims.moved(numbers["regions"]),
-                claims.individual(numbers["regions"]),
-                claims.places(arrays["ablation"]),
-                claims.faithful(numbers["faithfulness"]),
-                claims.leads(numbers["faithfulness"]),
-                claims.learned(numbers["sanity"]),
-                claims.of_the_face(numbers["sanity"]),
-            )
+        attention = claims.attention_at(
+            arrays["regions"],
+            arrays["population"]["levels"],
+            list(numbers["population"]["units"]),
+            self.settings.seed,
         )
-        _, openness = claims.openness(arrays["ablation"], arrays["population"]["levels"], self.settings.seed)
+        chosen = [
+            claims.parts(numbers["regions"], attention),
+            claims.moved(numbers["regions"]),
+            claims.layout(numbers["population"]),
+        ]
+        if "ablation" in arrays:
+            chosen.append(claims.places(arrays["ablation"]))
+        if "faithfulness" in numbers:
+            chosen += [claims.faithful(numbers["faithfulness"]), claims.leads(numbers["faithfulness"])]
+        if "effect" in numbers:
+            chosen.append(claims.helps(numbers["effect"]))
+        if "sanity" in numbers:
+            chosen += [claims.learned(numbers["sanity"]), claims.of_the_face(numbers["sanity"])]
+        shows, not_shown = claims.summary(chosen)
         return environment.get_template(TEMPLATE).render(
             shows=shows,
             not_shown=not_shown,
-            openness=openness,
-            stable=claims.stable(numbers["stability"]),
+            attention=attention,
+            stable=claims.stable(numbers["stability"]) if "stability" in numbers else "",
             figures=figures,
             numbers=numbers,
             arrays=arrays,
             astronaut={name: one.numbers for name, one in self.astronaut.items()},
             parts=OUTLINES,
-            ranked=ranked(arrays["ablation"]),
+            ranked=ranked(arrays["ablation"]) if "ablation" in arrays else [],
+            only=[name for name in self.found if name not in ALWAYS] if len(self.found) < len(studies()) else [],
             claims=claims,
             kinds=stability.KINDS,
             model=made["models"][0],
@@ -160,9 +172,10 @@ def study(
     settings: Settings,
     data: str,
     page: Path,
+    only: Sequence[str] = (),
     progress: Progress = silent,
 ) -> Survey:
-    """Every instrument over the faces, and two on the astronaut; what `folder` has of the same provenance is kept.
+    """The `studies` over the faces, and two on the astronaut; what `folder` has of the same provenance is kept.
 
     made: the provenance of the faces' findings and of hers; pictures and weights are part of it, the program's own code
     is not. `UserError` for fewer than `FEWEST` faces.
@@ -172,8 +185,8 @@ def study(
             f"Mean maps of {len(faces)} faces may still show whose they are; a page that others will see needs at "
             f"least {FEWEST}. Give a folder with more of them, or look at these by the instruments themselves."
         )
-    kept = []
-    for i, (name, study_faces) in enumerate(studies().items()):
+    kept, chosen = [], studies(only)
+    for i, (name, study_faces) in enumerate(chosen.items()):
         provenance = json.loads(json.dumps(made[0] | {"command": f"survey: {name}"}))  # as it will be read back
         if is_kept(folder, name, provenance):
             kept.append(name)
@@ -181,20 +194,22 @@ def study(
         for kind in ("json", "npz", "png"):  # a finding is never half of this and half of another run
             (folder / f"{name}.{kind}").unlink(missing_ok=True)
         options = {key: value for key, value in asdict(settings).items() if key in settings_of(study_faces)}
-        study_faces(faces, progress=within(progress, i, len(studies()), name), **options).save(folder, provenance)
+        if name == "faithfulness":
+            options["units"] = attending(faces[0])  # the mean of all maps may hide what each of them does
+        study_faces(faces, progress=within(progress, i, len(chosen), name), **options).save(folder, provenance)
     alone = folder / ASTRONAUT
     for name, finding in (("atlas", atlas.study(astronaut)), ("query", query.study(astronaut, eye_of(astronaut)))):
         finding.save(alone, made[1] | {"command": f"survey: {name} of the {ASTRONAUT}"})
     return Survey(
-        {name: Found.read(folder, name) for name in studies()},
+        {name: Found.read(folder, name) for name in chosen},
         {name: Found.read(alone, name) for name in OF_ASTRONAUT},
         settings, data, page, kept,
     )  # fmt: skip
 
 
-def figures_of(page: Path) -> dict[str, Path]:
-    """The figures of the page, in a folder beside it: of the faces, then of the astronaut."""
-    names = [*studies(), *(f"{ASTRONAUT}-{name}" for name in OF_ASTRONAUT)]
+def figures_of(page: Path, found: Sequence[str]) -> dict[str, Path]:
+    """The figures of the page, in a folder beside it: of what was found of the faces, then of the astronaut."""
+    names = [*found, *(f"{ASTRONAUT}-{name}" for name in OF_ASTRONAUT)]
     return {name: page.with_suffix("") / f"{name}.png" for name in names}
 
 
@@ -203,7 +218,7 @@ def files_of(folder: Path, given: Mapping) -> list[Path]:
     page = given.get("page", folder / PAGE)
     found = [folder / f"{name}.{kind}" for name in studies() for kind in ("json", "npz", "png")]
     alone = [folder / ASTRONAUT / f"{name}.{kind}" for name in OF_ASTRONAUT for kind in ("json", "npz", "png")]
-    return [*found, folder / ASTRONAUT / f"{ASTRONAUT}.png", *alone, page, *figures_of(page).values()]
+    return [*found, folder / ASTRONAUT / f"{ASTRONAUT}.png", *alone, page, *figures_of(page, list(studies())).values()]
 
 
 def is_kept(folder: Path, name: str, provenance: dict) -> bool:

@@ -7,6 +7,7 @@ from viz.instruments import (
     atlas,
     channels,
     edit,
+    effect,
     faithfulness,
     gate,
     population,
@@ -19,7 +20,7 @@ from viz.instruments import (
 
 MODULES = (
     *(atlas, gate, regions, channels),  # where does each unit look?
-    *(ablation, faithfulness, query),  # does it matter?
+    *(ablation, faithfulness, effect, query),  # does it matter?
     *(sanity, stability, population, agreement, training),  # is it real?
     edit,  # what if it looked elsewhere?
 )

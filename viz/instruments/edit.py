@@ -10,7 +10,6 @@ import json
 from base64 import b64decode, b64encode
 from collections.abc import Sequence
 from dataclasses import dataclass
-from hashlib import sha256
 from io import BytesIO
 from pathlib import Path
 from typing import Annotated, Literal
@@ -24,10 +23,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from sparnet.attention import mean_map
+from sparnet.checkpoints import fingerprint
 from sparnet.errors import UserError
 from sparnet.files import save_bytes
 from sparnet.images import to_image
-from sparnet.model import SPARNet, Trace
+from sparnet.model import Trace
 from sparnet.restorer import Progress
 from viz.figures import sheet
 from viz.finding import Finding, silent
@@ -109,15 +109,6 @@ def painted(value: dict | None) -> np.ndarray:
     if not mask.any():
         raise UserError("Nothing is painted yet. Paint on the map: blue suppresses attention, orange boosts it.")
     return mask.astype(np.float32)
-
-
-def fingerprint(model: SPARNet) -> str:
-    """SHA-256 of the weights: name, type, shape and bytes of every tensor, in the network's order."""
-    digest = sha256()
-    for name, tensor in model.state_dict().items():
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
-    return digest.hexdigest()
 
 
 def to_json(subject: Subject, edits: Sequence[Edit]) -> str:

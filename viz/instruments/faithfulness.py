@@ -39,14 +39,18 @@ from viz.views import Bars, Lines, Panel, View
 MEANING = (
     "How much the rest of the restored face changes when the most salient cells of the input are damaged, against the "
     "least salient: 1 is all of the change from the first cells, 0 is no better than chance, below 0 is worse; a high "
-    "score does not say that the network needs its attention there, since a map that merely finds edges scores too."
+    "score does not say that the network needs its attention there, since a map that merely finds edges scores too, "
+    "unless it is high for as much damage of the input as well."
 )
 CELLS = 16  # on a side of the face: what SPARNet's faces of 16x16 pixels had to tell
 LEVELS = 10  # steps of p up to 50 %, where all cells of one colour are damaged
 NOISE = 0.02  # standard deviation, in [-1,1]: 1 % of the range
 PROBES = 4  # of the gradient map: its noise is averaged further over each cell
 MEASURES = ("elsewhere", "anywhere", "input")
+PER_DAMAGE = "elsewhere per damage"
+SCORES = (*MEASURES, PER_DAMAGE)
 ALPHA, GRADIENT, SOBEL, RANDOM = "mean attention", "gradient", "Sobel", "random"
+SCALED = "scaled attention"
 MapsToo = Annotated[
     list[str] | None, Option("These units' own maps too, beside the mean of all.", units=True, shown=True)
 ]
@@ -79,8 +83,14 @@ class Curves:
     least: ndarray
 
     def scores(self) -> dict[str, float | None]:
-        """The area between the curves of each measure, `area_between`."""
-        return {name: area_between(*pair) for name, *pair in zip(MEASURES, self.most, self.least, strict=True)}
+        """The area between the curves of each measure, `area_between`, and of elsewhere over input.
+
+        The last is what a damage of the same size does: a map that only finds what damages easily has 0 there.
+        """
+        pairs: dict[str, tuple] = dict(zip(MEASURES, zip(self.most, self.least, strict=True), strict=True))
+        with np.errstate(invalid="ignore"):  # nothing was done to the input
+            pairs[PER_DAMAGE] = tuple(curves[0] / curves[2] for curves in (self.most, self.least))
+        return {name: area_between(*pair) for name, pair in pairs.items()}
 
 
 def area_between(most: ndarray, least: ndarray) -> float | None:
@@ -208,17 +218,26 @@ def deletions(
 
 
 def saliency_maps(subject: Subject, units: Sequence[str], draws: int, seed: int) -> dict[str, ndarray]:
-    """The maps (S,S) that are tested: mean attention, attention of `units`, gradient, Sobel, `draws` random ones."""
+    """The maps (S,S) that are tested: mean attention, attention of `units`, gradient, Sobel, `draws` random ones.
+
+    The mean of the maps as they are is that of the widest open units; brought to one scale, all units count alike.
+    """
     attention, size = spatial_maps(subject), subject.degraded.shape[-1]
     attending(subject, units)
     generator = np.random.default_rng(seed)
     return {
         ALPHA: np.mean([enlarge(alpha, size) for alpha in attention.values()], axis=0),
+        SCALED: np.mean([enlarge(standardised(alpha), size) for alpha in attention.values()], axis=0),
         **{unit: enlarge(attention[unit], size) for unit in units},
         GRADIENT: gradient_map(subject.model, subject.degraded, seed=seed),
         SOBEL: sobel_map(subject.degraded),
         **{f"{RANDOM} {i + 1}": generator.random((size, size)) for i in range(draws)},
     }
+
+
+def standardised(alpha: ndarray) -> ndarray:
+    """The map with mean 0 and standard deviation 1 over its places; a constant one is 0."""
+    return (alpha - alpha.mean()) / (alpha.std() or 1)
 
 
 def study(
@@ -256,6 +275,7 @@ def study(
         {name: np.stack((curve.most[0], curve.least[0])) for name, curve in pooled.items()},
         [drawn if name == RANDOM else score["elsewhere"] for name, score in scores.items()],
         [score["input"] for score in scores.values()],
+        [score[PER_DAMAGE] for score in scores.values()],
         "; the line is from the lowest to the highest random map",
     )
     title = f"Does the rest of the face depend on what {subject.name} attends to? One face"
@@ -274,7 +294,8 @@ def study_many(
 ) -> Finding:
     """The test over faces of one network: mean scores, and attention's lead over each baseline on the same face.
 
-    95 % bootstrap intervals over the faces; a lead is an answer only if its interval leaves 0 out.
+    95 % bootstrap intervals over the faces; a lead is an answer only if its interval leaves 0 out. It is that of the
+    maps brought to one scale, for as much damage of the input.
     """
     names, ranks = [], np.zeros(())
 
@@ -293,15 +314,16 @@ def study_many(
 
     model, arrays = over_faces(subjects, measure, progress, "Damaging")
     scores, faces = arrays["scores"], len(arrays["scores"])
-    found = estimates(scores, seed)  # (maps, MEASURES)
-    baselines = (GRADIENT, SOBEL, RANDOM)
-    lead = np.stack([scores[:, 0, 0] - scores[:, names.index(name), 0] for name in baselines], axis=1)
+    found = estimates(scores, seed)  # (maps, SCORES)
+    baselines, controlled = (GRADIENT, SOBEL, RANDOM), scores[..., SCORES.index(PER_DAMAGE)]
+    own = controlled[:, names.index(SCALED)]
+    lead = np.stack([own - controlled[:, names.index(name)] for name in baselines], axis=1)
     arrays["mean_ranks"] = ranks / faces
     numbers = {
         "model": model,
         "faces": faces,
         **_settings(cells, levels, draws, seed),
-        "scores": labelled(found, names, MEASURES),
+        "scores": labelled(found, names, SCORES),
         "lead_of_attention": labelled(estimates(lead, seed), baselines),
     }
     view = _view(
@@ -310,6 +332,7 @@ def study_many(
         dict(zip(names, arrays["curves"].mean(0)[:, :, 0], strict=True)),
         list(found[:, 0]),
         list(found[:, 2]),
+        list(found[:, 3]),
         "; lines: 95 % interval over the faces",
     )
     title = f"Does the rest of the face depend on what {model} attends to? Mean of {faces} faces"
@@ -322,10 +345,15 @@ def _view(
     curves: Mapping[str, ndarray],
     elsewhere: Sequence[float | Estimate | None],
     of_input: Sequence[float | Estimate | None],
+    per_damage: Sequence[float | Estimate | None],
     spread: str,
 ) -> View:
     """Ranks (cells,cells) 0..1 of each map; the scores by name of map; the curves (most and least, levels)."""
-    scores = {"restored face elsewhere": elsewhere, "the input's own change": of_input}
+    scores = {
+        "restored face elsewhere": elsewhere,
+        "the input's own change": of_input,
+        "elsewhere, for as much change of the input": per_damage,
+    }
     damaged = _percents(next(iter(curves.values())).shape[1])
     ends = enumerate(("most", "least"))
     lines = {f"{name}, {end} salient": curve[i] for i, end in ends for name, curve in curves.items()}

@@ -1,12 +1,13 @@
 """What is usual: attention over many faces, and how one face differs from it.
 
-faces -> maps, one face at a time -> Moments (Welford) -> Population: mean, std (h,w) -> study_many
+faces -> maps, one face at a time -> Moments (Welford) -> Population: mean, std (h,w) --+-> study_many
+         maps of the face, and of the face moved ---------> Shares: layout, own ---------'
 face  -> maps -> z = (map - mean) / std ----------------------------'---------------> study
 """
 
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, field, replace
 from io import BytesIO
 from pathlib import Path
 from typing import Annotated
@@ -19,18 +20,21 @@ from numpy import ndarray
 from sparnet.errors import UserError
 from sparnet.files import save_bytes, sha256_of
 from sparnet.images import to_image
-from sparnet.metrics import CONFIDENCE, RESAMPLES, estimates
+from sparnet.metrics import CONFIDENCE, RESAMPLES, estimates, labelled
 from sparnet.restorer import Progress
 from sparnet.text import for_figure
 from viz.figures import canvas
 from viz.finding import Finding, silent
 from viz.instrument import KEEP, POPULATION, REAL, Instrument, Seed
+from viz.instruments.faithfulness import SOBEL, sobel_map
+from viz.instruments.regions import MOVE, shift
 from viz.subject import Subject, over_faces, spatial_maps
 from viz.views import DIVERGING, Bars, Panel, View, pictures
 
 MEANING = (
     "Where each unit looks on the mean over faces that are aligned alike, and how much that varies from face to face; "
-    "what moves with the face (glasses, hair, a turned head) blurs the mean, so a pale mean is not a lack of interest."
+    "what moves with the face (glasses, hair, a turned head) blurs the mean, so a pale mean is not a lack of interest. "
+    "What all maps have in common may be a stencil or the parts of aligned faces: moving the face tells the two apart."
 )
 FACE_MEANING = (
     "Where this face's maps leave what is usual, in standard deviations of the population: beyond 2 is rare, but among "
@@ -39,6 +43,7 @@ FACE_MEANING = (
 FLOOR = 0.002  # half a shade of 256: a smaller standard deviation counts as this, or z would blow up the invisible
 KEPT = ".population.npz"  # instead of the weights' suffix
 RARE = 2  # standard deviations
+LAYOUT, OWN = "layout", "own"  # shares of a map's variance over its places
 _STD_END, _Z_END = 0.25, 4  # ends of the colour scales
 _COLUMNS, _MAP, _PITCH, _MARGIN, _HEAD = 8, 1.12, 1.19, 0.25, 0.75  # maps a row; inches
 
@@ -48,8 +53,8 @@ class Moments:
     """Mean and variance of arrays given one by one, in the memory of two (Welford 1962); exact where sums cancel."""
 
     count: int = 0
-    mean: ndarray | float = 0.0
-    squares: ndarray | float = 0.0  # sum of the squared distances from the mean
+    mean: ndarray = field(default_factory=lambda: np.zeros(()))
+    squares: ndarray = field(default_factory=lambda: np.zeros(()))  # sum of the squared distances from the mean
 
     def add(self, value: ndarray) -> None:
         value = value.astype(np.float64)
@@ -65,6 +70,42 @@ class Moments:
 
 
 @dataclass(frozen=True, eq=False)
+class Shares:
+    """How much of a map's variance over its places is common to all faces, and how much this face's own.
+
+    A unit's map of face i is a_i(p) = m(p) + c_i(p) + noise: m is the layout of all faces that are aligned alike, c_i
+    follows face i. Over the places, with the mean maps of the faces before it, which do not know this face:
+    layout = cov(a_i, mean a) / var(a_i). With b_i the map of the face moved, moved back to where it was:
+    own = (cov(a_i, b_i) - cov(a_i, mean b)) / var(a_i). Neither has a bias, whatever the number of faces.
+    """
+
+    maps: dict[str, Moments] = field(default_factory=dict)
+    moved: dict[str, Moments] = field(default_factory=dict)
+
+    def add(self, maps: Mapping[str, ndarray], moved: Mapping[str, ndarray]) -> ndarray:
+        """Maps (h,w) of one face and of it moved right and down by 1/`MOVE` -> (maps, 2): layout, own; NaN: not known.
+
+        Only places that both show count. Of the first face, and of a constant map, nothing is known.
+        """
+        shares = np.full((len(maps), 2), np.nan)
+        for i, (unit, a) in enumerate(maps.items()):
+            step, side = len(a) // MOVE, len(a)
+            a, b = a[: side - step, : side - step], moved[unit][step:, step:]
+            before, before_moved = (means.setdefault(unit, Moments()) for means in (self.maps, self.moved))
+            if before.count and np.ptp(a) > 0:
+                common, following, strange = (covariance(a, other) for other in (before.mean, b, before_moved.mean))
+                shares[i] = np.divide((common, following - strange), covariance(a, a))
+            before.add(a)
+            before_moved.add(b)
+        return shares
+
+
+def covariance(first: ndarray, other: ndarray) -> float:
+    """Of two maps over their places."""
+    return float(((first - first.mean()) * (other - other.mean())).mean())
+
+
+@dataclass(frozen=True, eq=False)
 class Population:
     """One network's attention over many faces that are aligned alike."""
 
@@ -74,12 +115,14 @@ class Population:
     std: dict[str, ndarray]  # unit -> (h,w) float64, over the faces, of n - 1
     levels: ndarray  # (faces, units): each map's mean
     data: str | None = None  # which faces they are, in words
+    shares: ndarray | None = None  # (faces, units and, last, edges by Sobel, 2): layout, own, as `Shares`
 
 
-def gather(subjects: Iterable[Subject], progress: Progress = silent) -> Population:
+def gather(subjects: Iterable[Subject], progress: Progress = silent, shares: Shares | None = None) -> Population:
     """The population of these faces, one at a time; `UserError` for fewer than two, or faces of several models.
 
-    Only faces that are aligned alike have a mean worth looking at. Memory grows by one number a face and unit.
+    Only faces that are aligned alike have a mean worth looking at. Memory grows by some numbers a face and unit.
+    shares: to know them too, which needs each face a second time, moved.
     """
     moments: dict[str, Moments] = {}
 
@@ -87,12 +130,18 @@ def gather(subjects: Iterable[Subject], progress: Progress = silent) -> Populati
         maps = spatial_maps(subject)
         for unit, alpha in maps.items():
             moments.setdefault(unit, Moments()).add(alpha)
-        return {"levels": np.array([alpha.mean(dtype=np.float64) for alpha in maps.values()])}
+        found = {"levels": np.array([alpha.mean(dtype=np.float64) for alpha in maps.values()])}
+        if shares is not None:
+            step = subject.degraded.shape[-1] // MOVE
+            moved = replace(subject, degraded=shift(subject.degraded, step, step))
+            edges, moved_edges = ({SOBEL: sobel_map(face.degraded)} for face in (subject, moved))
+            found["shares"] = shares.add(maps | edges, spatial_maps(moved) | moved_edges)
+        return found
 
     model, found = over_faces(subjects, measure, progress, "Tracing")
     levels = found["levels"]
     mean, std = ({unit: getattr(of, name) for unit, of in moments.items()} for name in ("mean", "std"))
-    return Population(model, len(levels), mean, std, levels)
+    return Population(model, len(levels), mean, std, levels, shares=found.get("shares"))
 
 
 @dataclass(frozen=True)
@@ -121,15 +170,16 @@ def study_many(
 ) -> Finding:
     """Mean map and standard deviation of every unit over the faces, arrays "UNIT/mean" and "UNIT/std".
 
-    Each unit's mean attention with its 95 % bootstrap interval over the faces. `population_of` reads the arrays back.
-    keep: write it there, for the app.
+    Each unit's mean attention, and the `Shares` of its maps' variance beside those of edges, with 95 % bootstrap
+    intervals over the faces. `population_of` reads the arrays back. keep: write it there, for the app.
     """
-    population = gather(subjects, progress)
+    population = gather(subjects, progress, Shares())
     if keep is not None:
         keep.write(population)
+    means, shares = estimates(population.levels, seed), estimates(np.asarray(population.shares), seed)
     units = {
-        unit: asdict(mean) | {"std_over_faces": float(std.mean())}
-        for (unit, std), mean in zip(population.std.items(), estimates(population.levels, seed), strict=True)
+        unit: labelled(mean) | labelled(share, (LAYOUT, OWN)) | {"std_over_faces": float(population.std[unit].mean())}
+        for unit, mean, share in zip(population.mean, means, shares, strict=False)  # the last share is of edges
     }
     numbers = {
         "model": population.model,
@@ -138,6 +188,7 @@ def study_many(
         "resamples": RESAMPLES,
         "confidence": CONFIDENCE,
         "units": units,
+        "edges": labelled(shares[-1], (LAYOUT, OWN)),
     }
     rows = {
         "mean of the faces: dark 0, bright 1": (population.mean, "viridis", (0, 1)),
@@ -146,7 +197,9 @@ def study_many(
     figure = maps_figure(rows, f"Attention of {population.model}: {population.faces} faces")
     arrays = {f"{unit}/mean": alpha for unit, alpha in population.mean.items()}
     arrays |= {f"{unit}/std": std for unit, std in population.std.items()}
-    return Finding("population", MEANING, numbers, arrays | {"levels": population.levels}, figure)
+    return Finding(
+        "population", MEANING, numbers, arrays | {"levels": population.levels, "shares": population.shares}, figure
+    )
 
 
 def population_of(numbers: Mapping, arrays: Mapping[str, ndarray]) -> Population:

@@ -36,8 +36,8 @@ MEANING = (
     "nor how strong the features are, and on the smallest maps a part covers only a few cells."
 )
 MANY_MEANING = (
-    f"{MEANING} Where the map of another face prefers the part as much, the unit knows the place of such parts in "
-    "aligned pictures, and not this face; moving the face tells the two apart."
+    f"{MEANING} A preference for a part of aligned faces may be one for its place: moving the face tells the two "
+    "apart, the population how much of a map is this face's own."
 )
 COLORS = {
     "brows": ORANGE,
@@ -62,7 +62,6 @@ _LABELS = (  # of `CONTROLS`
     "parts moved along",
 )
 _TELLS = {1: "content", 0: "undecided", -1: "place"}  # by the side of "left minus along"
-_TRIANGLES = {1: " ▲", 0: "", -1: " ▼"}
 _NOTE = "%: share of the picture."
 _CAPTION = "Mean attention in the region over the map's own mean: 1 is no preference, orange more, violet less."
 
@@ -204,17 +203,16 @@ def study_many(subjects: Iterable[Subject], seed: Seed = 0, progress: Progress =
         swapped = np.array([[_row(alpha, masks) for alpha in other.values()] for other in before])
         strange = profile_distance(swapped, own).mean(0) if before else np.full(len(own), nan)
         distances = np.column_stack((profile_distance(own), strange, moved_profiles(subject, maps, masks)))
-        other = swapped.mean(0) if before else np.full(own.shape, nan)
         before.append(maps)
         coverage = coverage + np.stack(list(masks.values()))
         sources[source] = sources.get(source, 0) + 1
-        return {"ratios": own, "of_another_face": other, "distances": distances}
+        return {"ratios": own, "distances": distances}
 
     model, arrays = over_faces(subjects, measure, progress, "Measuring the regions of")
-    tables, others = arrays["ratios"], arrays["of_another_face"]
+    tables = arrays["ratios"]
     faces, units, regions = len(tables), list(maps), list(COLORS)
     mean, low, high = mean_interval(tables, seed)
-    ratios, beyond = estimates(tables, seed), estimates(tables - others, seed)
+    ratios = estimates(tables, seed)
     covered = coverage / faces
     shares = dict(zip(regions, map(float, covered.mean((1, 2))), strict=True))
     controlled, names = _controls(arrays["distances"], seed), [*units, "all units"]
@@ -231,19 +229,15 @@ def study_many(subjects: Iterable[Subject], seed: Seed = 0, progress: Progress =
         "moved_by": f"1/{MOVE} of the side",
         "share_of_picture": shares,
         "ratios": labelled(ratios, units, regions),
-        "of_another_face": labelled(mean_interval(others, seed)[0], units, regions),
-        "own_minus_another": labelled(beyond, units, regions),
         "controls": controls,
     }
     text = numerals(mean).astype(object)
-    for place, ratio, difference in zip(np.ndindex(ratios.shape), ratios.flat, beyond.flat, strict=True):
+    for place, ratio in np.ndenumerate(ratios):
         if ratio.low is not None:
-            text[place] += _TRIANGLES[difference.side()]
             text[place] += f"\n{ratio.low:.2f}…{ratio.high:.2f}{'' if ratio.side(at=1) else ' ○'}"
     series = {label: controlled[:, i] for i, label in enumerate(_LABELS)}
     diagrams = {
-        f"{_CAPTION} Small: 95 % interval; ring: it holds 1. Triangle: more, or less, than the map of another face has "
-        "under this face's parts; none: no difference.": _table(maps, mean, shares, text),
+        f"{_CAPTION} Small: 95 % interval; ring: it holds 1.": _table(maps, mean, shares, text),
         "Is it what is shown, or the place in the picture? Where parts moved along are less off than those left "
         "behind, the map goes with the face.": Bars(names, series, "doublings, RMS"),
     }

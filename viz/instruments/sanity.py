@@ -118,6 +118,12 @@ def flips(subject: Subject) -> dict[str, list[float]]:
     return found
 
 
+def surrogate(alpha: ndarray, generator: np.random.Generator) -> ndarray:
+    """A map (h,w) of the same spectrum with random phases: as smooth, and of nothing (Theiler et al. 1992)."""
+    noise = np.fft.fft2(generator.standard_normal(alpha.shape))  # of a real picture, so that the map is real
+    return np.fft.ifft2(np.abs(np.fft.fft2(alpha)) * noise / np.abs(noise)).real
+
+
 def verdict(correlation: float) -> str:
     """|rank correlation| with what lacks learning, or the face -> does the map depend on it? "yes", "weak" or "no".
 
@@ -177,10 +183,11 @@ def study(
 def study_many(subjects: Iterable[Subject], draws: Draws = 1, seed: Seed = 0, progress: Progress = silent) -> Finding:
     """The checks over faces of one network: means with 95 % bootstrap intervals; every face has its random networks.
 
-    Each face is compared with the three before it. A badge is that of the mean of the faces' medians over units.
+    Each face is compared with the three before it. A badge is that of the mean of the faces' medians over units, and
+    null the same of maps that are unrelated and as smooth.
     """
     before: deque[Mapping[str, ndarray]] = deque(maxlen=_NEIGHBOURS)
-    units, rows = [], []
+    units, rows, generator = [], [], np.random.default_rng(seed)
 
     def measure(i: int, subject: Subject) -> dict[str, ndarray]:
         nonlocal units, rows
@@ -192,6 +199,7 @@ def study_many(subjects: Iterable[Subject], draws: Draws = 1, seed: Seed = 0, pr
             "independent": _mean(np.array([independent(subject, drawn)[0] for drawn in seeds])),
             "learning": _mean(np.abs(tables[:, -1])),
             "face": _mean(np.abs([_correlations(own, other) for other in before or [own]])),
+            "null": np.abs(_correlations(own, {unit: surrogate(alpha, generator) for unit, alpha in own.items()})),
         }
         before.append(own)
         return found
@@ -199,14 +207,16 @@ def study_many(subjects: Iterable[Subject], draws: Draws = 1, seed: Seed = 0, pr
     model, arrays = over_faces(subjects, measure, progress, "Checking", least=3)
     arrays["face"] = arrays["face"][1:]  # the first has none before it
     learning, face = (estimates(arrays[name], seed) for name in ("learning", "face"))
-    medians = {name: np.array([[_median(values)] for values in arrays[name]]) for name in ("learning", "face")}
-    badge = {name: _badge(estimates(middle, seed)[0]) for name, middle in medians.items()}
+    medians = {name: np.array([[_median(values)] for values in arrays[name]]) for name in ("learning", "face", "null")}
+    middle = {name: estimates(values, seed)[0] for name, values in medians.items()}
+    badge = {name: _badge(middle[name]) for name in ("learning", "face")}
     badge["face"]["against"] = OTHERS
     numbers = {
         "model": model,
         "faces": len(arrays["learning"]),
         **_settings(draws, seed),
         "badge": badge,
+        "null": labelled(middle["null"]),
         "units": _units(units, learning, face),
     }
     view = _view(badge, units, rows, learning, face, _mean(arrays["cascade"]), _mean(arrays["independent"]))

@@ -267,6 +267,7 @@ def _status(facts: dict) -> str:
             "faces": str(len(facts["faces"])),
             "model": facts["model"],
             "device": facts["device"],
+            "engine": facts["engine"],
             "time": f"{facts['seconds']:.1f} s",
             "detector": facts["detector"],
         },

@@ -224,6 +224,7 @@ def timed_restoration(
     return result, {
         "model": model,
         "device": device_name(),
+        "engine": result.engine,
         "mode": mode,
         "seconds": round(perf_counter() - start, 2),
         "detector": detector,
