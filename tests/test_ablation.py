@@ -7,26 +7,23 @@ from itertools import combinations
 import numpy as np
 import pytest
 import torch
+from made_up import SMALL, small_network
 from skimage.color import rgb2ycbcr
 
 from sparnet.errors import UserError
 from sparnet.images import to_image
-from sparnet.model import SPARNet, SPARNetConfig
+from sparnet.model import SPARNet
 from viz.instruments import ablation
 from viz.instruments.ablation import MODES, levels, replaced, replacement, rms, study, study_many, study_pairs
 from viz.subject import Subject
 
-TINY = SPARNetConfig(
-    size=32, smallest=8, min_channels=8, max_channels=16, hourglass_channels=8, body_depth=2, bottleneck=16
-)
-UNITS = [plan.name for plan in TINY.units()]
+UNITS = [plan.name for plan in SMALL.units()]
 CLOSE = {"rtol": 1e-4, "atol": 1e-5}  # float32 summed in another order
 
 
 def network(alpha_bias: float | None = None, **changes) -> SPARNet:
     """A random network of strong attention; with `alpha_bias` b every unit's alpha is sigmoid(b) everywhere."""
-    torch.manual_seed(0)
-    model = SPARNet(replace(TINY, **changes)).eval()
+    model = small_network(**changes)
     for _, unit in model.units():
         last = unit.channel.excite if changes.get("attention") == "channel" else getattr(unit, "attention", None)
         if alpha_bias is not None:
