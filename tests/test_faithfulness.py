@@ -247,24 +247,16 @@ def test_over_a_folder_the_scores_are_the_means_and_the_leads_are_face_by_face(t
     subjects = [subject(seed) for seed in range(3)]
     found = study_many(subjects, **QUICK)
     found.save(tmp_path)
-    attention, edges = (
-        [
-            deletion(one.model, one.degraded, saliency_maps(one, (), 1, i)[name], 8, 2, i).scores()["elsewhere"]
-            for i, one in enumerate(subjects)
-        ]
-        for name in (ALPHA, SOBEL)
-    )
-    told = found.numbers["scores"]
-    assert told[ALPHA]["elsewhere"]["mean"] == pytest.approx(np.mean(attention))
-    assert min(edges) <= told[SOBEL]["elsewhere"]["low"] < np.mean(edges) < told[SOBEL]["elsewhere"]["high"]
-    own, edges = (
-        [
-            deletion(one.model, one.degraded, saliency_maps(one, (), 1, i)[name], 8, 2, i).scores()[PER_DAMAGE]
-            for i, one in enumerate(subjects)
-        ]
-        for name in (SCALED, SOBEL)
-    )
-    lead = np.mean(np.subtract(own, edges))
+    scores = []
+    for i, one in enumerate(subjects):
+        maps = saliency_maps(one, (), 1, i)
+        tests = {name: deletion(one.model, one.degraded, maps[name], 8, 2, i) for name in (ALPHA, SCALED, SOBEL)}
+        scores.append({name: curves.scores() for name, curves in tests.items()})
+    edges = [face[SOBEL]["elsewhere"] for face in scores]
+    measured = found.numbers["scores"]
+    assert measured[ALPHA]["elsewhere"]["mean"] == pytest.approx(np.mean([face[ALPHA]["elsewhere"] for face in scores]))
+    assert min(edges) <= measured[SOBEL]["elsewhere"]["low"] < np.mean(edges) < measured[SOBEL]["elsewhere"]["high"]
+    lead = np.mean([face[SCALED][PER_DAMAGE] - face[SOBEL][PER_DAMAGE] for face in scores])
     assert found.numbers["lead_of_attention"][SOBEL]["mean"] == pytest.approx(lead)
 
 
