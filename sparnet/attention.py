@@ -208,6 +208,15 @@ def _draw(axes, name: str, alpha: np.ndarray, channels: int, stretch: bool, colo
     axes.text(0, 1.035, f"{size}  {range_}", transform=axes.transAxes, fontsize=6, color="0.35")
 
 
+def mean_attention(alphas: dict[str, Tensor]) -> np.ndarray | None:
+    """Maps (1,C,h,w) or (C,h,w) -> (h,w) float32, the mean over all units at the largest map's size; None of none."""
+    if not alphas:
+        return None
+    maps = [mean_map(alpha) for alpha in alphas.values()]
+    side = max(map(len, maps))
+    return np.mean([enlarge(alpha, side) for alpha in maps], axis=0)
+
+
 def figure_png(figure: Figure, dpi: int = 200) -> bytes:
     """The figure as a PNG file."""
     file = BytesIO()

@@ -228,7 +228,9 @@ def comparison_strip(columns: Sequence[Column], title: str, model: str | None = 
         frame = (x - _FRAME, top - _FRAME, x + side - 1 + _FRAME, top + side - 1 + _FRAME)
         draw.rectangle(frame, column.color if column.picture is not None else _EMPTY)
         if column.picture is None:
-            write(x + 12, top + 12, _wrap(plain(column.error), text, side - 24)[: (side - 24) // line], color=INK)
+            draw.rectangle((x, top, x + side - 1, top + side - 1), fill=_EMPTY)
+            lines = _wrap(plain(column.error or ""), text, side - 24)[: (side - 24) // line]
+            write(x + 12, top + 12, lines, color=INK)
             continue
         picture = column.picture if len(column.picture) == side else resize(column.picture, side)
         strip.paste(Image.fromarray(picture), (x, top))

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from io import BytesIO
 
 import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from numpy import ndarray
 from PIL import Image
@@ -47,5 +48,6 @@ def gif(frames: Sequence[ndarray], seconds: float = 0.8) -> bytes:
 
 def _pixels(figure: Figure) -> ndarray:
     """The drawn figure, (H,W,3) uint8, 100 pixels an inch."""
-    figure.canvas.draw()
-    return np.asarray(figure.canvas.buffer_rgba())[..., :3].copy()
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    return np.asarray(canvas.buffer_rgba())[..., :3].copy()
