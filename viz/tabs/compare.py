@@ -26,7 +26,6 @@ from viz.compare import (
     side_by_side,
 )
 from viz.explorer import color_tables
-from viz.figures import SERIES
 from viz.tabs.bench import Opened, current
 from viz.tabs.models import LOADING, arrival, hub_hint, models_here
 from viz.tabs.pieces import NOT_YET, script
@@ -44,7 +43,7 @@ from viz.tabs.serving import (
     restorer,
     sentence,
 )
-from viz.views import Panel
+from viz.views import SERIES, Panel
 
 MAX_MODELS = len(SERIES)  # a colour each
 _NO_TRUTH = "Nothing is scored: no sharper picture of the face is known. Judge by eye."
