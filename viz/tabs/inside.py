@@ -74,15 +74,15 @@ class Tab:
     def _wire(self, tab: gr.Tab) -> None:
         settings = {"api_visibility": "private", "show_progress": "hidden"}  # queued, or Gradio tells no State.change
         opened = [*self._state, self.rail]
-        done = [panel.done for panel in self.panels.values()]
+        states = [state for panel in self.panels.values() for state in (panel.asked, panel.done)]
         renewable = [widget for panel in self.panels.values() for widget in panel.renewable]
+        shown = list(dict.fromkeys([*self.opening, *renewable]))
         self.bench.token.change(
-            self.renew, [*opened, self.look, self.seen],
-            list(dict.fromkeys([*self.opening, *renewable, self.face, self.body, self.film, self.file])),
+            self.renew, [*opened, self.look, self.seen], [*shown, self.face, self.body, self.film, self.file],
             js=ON_SCREEN, trigger_mode="always_last", **settings,
         )  # fmt: skip
         for event in (tab.select, self.rail.select):
-            event(explained(self.open), [*opened, *done], self.opening, trigger_mode="always_last", **settings)
+            event(explained(self.open), [*opened, *states], shown, trigger_mode="always_last", **settings)
         self.to_report.click(explained(self.open_report), self._state, self.opening, **settings)
         for panel in self.panels.values():
             panel.wire(self._state, self.look)
@@ -99,15 +99,29 @@ class Tab:
         made |= {self.look: _look(now, look), self.rail: _rail(now, name)}
         for panel in self.panels.values():
             made |= panel.renewed(now)
-        return made | ({self.panels[name].asked: (now.token, token_hex(4))} if seen and name in self.panels else {})
+            if panel.instrument.slow or (seen and panel is self.panels.get(name)):
+                made |= self._asked(panel, now)
+        return made
 
-    def open(self, now, token, rail, *done) -> dict:
-        """The instrument that was chosen in the rail, measured unless it was; done: the token of each one's answer."""
+    def _asked(self, panel: Panel, now: Opened) -> dict:
+        """The panel is to show this face: what is quick is measured for that."""
+        return {panel.asked: (now.token, token_hex(4))}
+
+    def open(self, now, token, rail, *states) -> dict:
+        """The instrument that was chosen, measured if it is quick and was not yet; states: asked, done of each."""
         now, name = current(now, token), _open(rail)
         if name not in self._columns:
             raise UserError("There is no such instrument. Choose one of the list.")
-        missing = name in self.panels and dict(zip(self.panels, done, strict=True))[name] != now.token
-        return self._shown(name) | ({self.panels[name].asked: (now.token, token_hex(4))} if missing else {})
+        made, panel = self._shown(name), self.panels.get(name)
+        if panel is None:
+            return made
+        i = 2 * list(self.panels).index(name)
+        asked, done = states[i : i + 2]
+        if panel.instrument.slow and (asked is None or asked[0] != now.token):  # the face that the page opens with
+            made |= panel.renewed(now) | self._asked(panel, now)
+        if not panel.instrument.slow and done != now.token:
+            made |= self._asked(panel, now)
+        return made
 
     def open_report(self, now, token) -> dict:
         return self._shown(REPORT) | {self.rail: _rail(current(now, token), REPORT)}
