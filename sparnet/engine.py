@@ -33,7 +33,7 @@ from sparnet import model as networks
 from sparnet.checkpoints import fingerprint
 from sparnet.errors import UserError
 from sparnet.files import save_bytes
-from sparnet.folding import Outputs, folded, outputs_of
+from sparnet.folding import Outputs, folded, outputs_of, traceable
 from sparnet.images import degrade, resize, to_tensor
 from sparnet.model import SPARNet, Trace, check_face
 from sparnet.threads import most_threads, use_free_cores
@@ -242,11 +242,9 @@ def openvino_graph(model: SPARNet, maps: bool = True) -> "Model":
     from openvino.frontend.frontend import FrontEndManager
     from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder
 
-    network = folded(model)
-    network.forward = lambda faces: tuple(outputs_of(network, faces)[: None if maps else 1])
     size = model.config.size
     with torch.no_grad(), warnings.catch_warnings(action="ignore"):  # of shapes that are fixed, as they are to be
-        traced = torch.jit.trace(network, torch.zeros(1, 3, size, size), check_trace=False)
+        traced = torch.jit.trace(traceable(model, maps), torch.zeros(1, 3, size, size), check_trace=False)
     decoder = TorchScriptPythonDecoder(traced)  # has to live until it is converted
     front_end = FrontEndManager().load_by_framework("pytorch")
     graph = front_end.convert(front_end.load(decoder))

@@ -26,6 +26,13 @@ def outputs_of(network: SPARNet, faces: Tensor) -> Outputs:
     return [network.out(x), *alphas]
 
 
+def traceable(model: SPARNet, maps: bool = True) -> SPARNet:
+    """The folded network for exporters: its forward gives restored and, with `maps`, every alpha, as a tuple."""
+    network = folded(model)
+    network.forward = lambda face: tuple(outputs_of(network, face)[: None if maps else 1])
+    return network
+
+
 @torch.no_grad()
 def folded(model: SPARNet) -> SPARNet:
     """A copy that computes the same up to rounding, in fewer steps."""
