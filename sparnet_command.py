@@ -9,7 +9,6 @@ it is imported, and the trainer's is another.
 
 import runpy
 import sys
-from importlib.util import find_spec
 
 VERBS = {  # name: module, what it does
     "look": ("viz", "Look inside, by one instrument or all; `sparnet look --help` lists them."),
@@ -18,7 +17,6 @@ VERBS = {  # name: module, what it does
     "evaluate": ("training.evaluate", "Score models and other programs' pictures on the same degraded faces."),
     "app": ("app", "Open the page in the browser."),
 }
-TRAINING_NEEDS = ("accelerate", "tensorboard")  # the extra `train`
 
 
 def main() -> None:
@@ -26,10 +24,6 @@ def main() -> None:
     verb = sys.argv[1] if len(sys.argv) > 1 else ""
     if verb in VERBS:
         module, _ = VERBS[verb]
-        if module.startswith("training.") and not all(map(find_spec, TRAINING_NEEDS)):
-            from sparnet.command import fail
-
-            fail(f"{verb} needs {' and '.join(TRAINING_NEEDS)}: install face-sparnet-attention[train].")
         sys.argv = [module, *sys.argv[2:]]
         runpy.run_module(module, run_name="__main__", alter_sys=True)
     else:

@@ -9,7 +9,7 @@ from mean_colours import MeanColours
 from scipy.linalg import sqrtm
 
 from sparnet.errors import UserError
-from training.evaluation.frechet import INCEPTION_URL, InceptionDistances, frechet_distance, frechet_on
+from training.evaluation.frechet import INCEPTION_URL, InceptionDistances, frechet_distance
 
 
 @pytest.fixture
@@ -52,11 +52,6 @@ def test_the_same_faces_have_no_distance(rng, faces):
 def test_too_few_faces_are_the_users_mistake(rng, n, m):
     with pytest.raises(UserError, match="at least two"):
         frechet_distance(rng.normal(size=(n, 3)), rng.normal(size=(m, 3)))
-
-
-def test_on_other_features_it_has_another_name(rng):
-    a, b = correlated(rng, 20, 3), correlated(rng, 20, 3)
-    assert frechet_on("identity", a, b) == ("frechet_on_identity", frechet_distance(a, b))
 
 
 @pytest.fixture

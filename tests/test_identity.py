@@ -15,13 +15,11 @@ from skimage.transform import SimilarityTransform
 from sparnet import hub, images
 from sparnet.errors import UserError
 from sparnet.faces import find_detector
-from training.evaluation import identity
 from training.evaluation.identity import (
     TEMPLATE,
     OnnxEmbedder,
     SFace,
     aligned,
-    cosine,
     identities,
     impostor_cosines,
     verification_auc,
@@ -67,33 +65,16 @@ def test_points_that_span_no_face_are_the_users_mistake(points):
 # cosines
 
 
-def test_cosine_is_of_the_angle_alone():
-    assert cosine(np.array([2.0, 0]), np.array([0.5, 0.5])) == pytest.approx(np.sqrt(0.5))
-    assert cosine(np.array([1.0, 2, 3]), np.array([1.0, 2, 3])) == pytest.approx(1)
-    assert cosine(np.array([1.0, 2]), np.array([-1.0, -2])) == pytest.approx(-1)
-    assert cosine(np.array([0.0, 1]), np.array([1.0, 0])) == 0
-
-
 def unit(vectors):
     return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
 
 
 def test_impostors_are_all_pairs_of_different_people(rng):
-    faces = unit(rng.normal(size=(6, 8)))
-    people = ["b", "a", "b", "c", "a", "b"]
-    everyone = [cosine(a, b) for a, b in combinations(faces, 2)]
-    strangers = [cosine(faces[i], faces[j]) for i, j in combinations(range(6), 2) if people[i] != people[j]]
-    assert impostor_cosines(faces) == pytest.approx(everyone)
+    faces, people = unit(rng.normal(size=(6, 8))), np.array(["b", "a", "b", "c", "a", "b"])
+    strangers = [faces[i] @ faces[j] for i, j in combinations(range(6), 2) if people[i] != people[j]]
     assert impostor_cosines(faces, people) == pytest.approx(strangers)
     assert len(strangers) == 15 - 3 - 1
-    assert impostor_cosines(faces[:1]).size == 0
-
-
-def test_of_many_faces_some_from_first_to_last_are_compared(monkeypatch, rng):
-    monkeypatch.setattr(identity, "MOST_IMPOSTORS", 4)
-    faces, people = unit(rng.normal(size=(10, 8))), list("abcdefbhia")
-    assert impostor_cosines(faces) == pytest.approx([cosine(a, b) for a, b in combinations(faces[[0, 3, 6, 9]], 2)])
-    assert len(impostor_cosines(faces, people)) == 5
+    assert impostor_cosines(faces[:1], people[:1]).size == 0
 
 
 def test_verification_is_the_share_of_pairs_in_the_right_order(rng):
@@ -101,15 +82,9 @@ def test_verification_is_the_share_of_pairs_in_the_right_order(rng):
     won = [(s > d) + (s == d) / 2 for s, d in product(same, different)]
     assert verification_auc(same, different) == pytest.approx(np.mean(won))
     assert verification_auc(same, different) == pytest.approx(mannwhitneyu(same, different).statistic / (40 * 70))
-    assert verification_auc([0.9, 0.8], [0.1, 0.7]) == 1
-    assert verification_auc([0.1], [0.2, 0.3]) == 0
-    assert verification_auc([0.5], [0.5]) == 0.5
-
-
-@pytest.mark.parametrize(("same", "different"), [([], [0.1]), ([0.1], [])])
-def test_verification_needs_both_kinds_of_pairs(same, different):
-    with pytest.raises(ValueError, match="pairs"):
-        verification_auc(same, different)
+    assert verification_auc(np.array([0.9, 0.8]), np.array([0.1, 0.7])) == 1
+    assert verification_auc(np.array([0.1]), np.array([0.2, 0.3])) == 0
+    assert verification_auc(np.array([0.5]), np.array([0.5])) == 0.5
 
 
 def test_identities_by_a_rule():
@@ -144,8 +119,8 @@ def test_the_network_sees_the_aligned_face_normalised():
     embedding = OnnxEmbedder(MOBILEFACENET).embed(face, POINTS)
     assert embedding.shape == (128,)
     assert np.linalg.norm(embedding) == pytest.approx(1)
-    assert cosine(embedding, network.forward().ravel()) == pytest.approx(1)
-    assert cosine(embedding, OnnxEmbedder(MOBILEFACENET, "insightface").embed(face, POINTS)) < 0.999
+    assert embedding @ unit(network.forward())[0] == pytest.approx(1)
+    assert embedding @ OnnxEmbedder(MOBILEFACENET, "insightface").embed(face, POINTS) < 0.999
 
 
 @with_instruments
@@ -153,11 +128,11 @@ def test_sface_sees_the_aligned_face_as_opencv_defines_it():
     face, embedder = astronaut(), SFace(MOBILEFACENET)  # another network, run in the same way
     network = cv2.dnn.readNetFromONNX(str(MOBILEFACENET))
     network.setInput(cv2.dnn.blobFromImage(aligned(face, POINTS)))  # RGB in 0..255
-    assert cosine(embedder.embed(face, POINTS), network.forward().ravel()) == pytest.approx(1)
+    assert embedder.embed(face, POINTS) @ unit(network.forward())[0] == pytest.approx(1)
     opencv = cv2.FaceRecognizerSF.create(str(MOBILEFACENET), "")
     row = np.concatenate(([180, 70, 90, 120], POINTS.ravel(), [1])).astype(np.float32)[None]
-    theirs = opencv.feature(opencv.alignCrop(np.ascontiguousarray(face[..., ::-1]), row)).ravel()
-    assert cosine(embedder.embed(face, POINTS), theirs) > 0.98  # they interpolate linearly
+    theirs = unit(opencv.feature(opencv.alignCrop(np.ascontiguousarray(face[..., ::-1]), row)))[0]
+    assert embedder.embed(face, POINTS) @ theirs > 0.98  # they interpolate linearly
 
 
 @with_instruments
@@ -170,9 +145,9 @@ def test_people_are_told_apart_and_degraded_faces_less_well():
         sharp.append(embedder.embed(face, points))
         for small, embeddings in restored.items():
             embeddings.append(embedder.embed(images.degrade(face, small), points))
-    strangers = impostor_cosines(np.array(sharp))
-    same = {small: [cosine(*pair) for pair in zip(sharp, found, strict=True)] for small, found in restored.items()}
-    assert cosine(sharp[0], sharp[0]) == pytest.approx(1)
+    strangers = impostor_cosines(np.array(sharp), np.arange(len(sharp)))
+    same = {small: np.sum(np.multiply(sharp, found), axis=1) for small, found in restored.items()}
+    assert sharp[0] @ sharp[0] == pytest.approx(1)
     assert abs(strangers.mean()) < 0.05
     assert verification_auc(same[32], strangers) > 0.99
     assert 0.85 < verification_auc(same[16], strangers) < 0.98  # 0.94 on 100 faces

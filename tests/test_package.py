@@ -17,6 +17,7 @@ import pytest
 import skimage.data
 
 import sparnet_command
+import training
 from sparnet import cli, images
 
 ROOT = Path(__file__).parents[1]
@@ -83,22 +84,13 @@ def test_every_file_of_the_packages_and_no_other_is_in_the_wheel(wheel):
         assert {name for name in packed.namelist() if ".dist-info/" not in name} == expected
 
 
-def test_the_trainer_without_its_packages_is_told_in_one_line(monkeypatch, capsys):
-    monkeypatch.setattr(sparnet_command, "TRAINING_NEEDS", ("no_such_package",))
-    monkeypatch.setattr(sys, "argv", ["sparnet", "train", "--list"])
-    with pytest.raises(SystemExit) as ended:
-        sparnet_command.main()
-    assert ended.value.code == 2
-    assert capsys.readouterr().err == "error: train needs no_such_package: install face-sparnet-attention[train].\n"
-
-
 def test_the_files_of_requirements_say_what_the_package_requires():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     assert requirements("requirements.txt") == set(project["dependencies"])
     for extra in project["optional-dependencies"].values():
         assert set(extra) <= requirements("requirements-dev.txt")
     extra = {re.split("[<>=]", line)[0] for line in project["optional-dependencies"]["train"]}
-    assert set(sparnet_command.TRAINING_NEEDS) == extra
+    assert set(training.NEEDS) == extra
 
 
 def requirements(name: str) -> set[str]:

@@ -7,30 +7,22 @@ from pathlib import Path
 import pytest
 import torch
 from made_up import pictures
-from matplotlib.figure import Figure
 from safetensors.torch import save_file
 
 from sparnet.errors import UserError
 from sparnet.model import SPARNetConfig
-from training import perceptual, state, watch
+from training import perceptual, state
 from training.networks import initial_weights, load, network
 from training.recipes import RECIPES, find_recipe
 from training.run import Job
 from training.train import train
 
-pytestmark = pytest.mark.usefixtures("fresh_accelerator")
+pytestmark = pytest.mark.usefixtures("fresh_accelerator", "quick")
 
 
 @pytest.fixture(scope="module")
 def faces(tmp_path_factory) -> Path:
     return pictures(tmp_path_factory.mktemp("data") / "faces", 6, side=64)
-
-
-@pytest.fixture(autouse=True)
-def blank_drawings(monkeypatch):
-    """What test_watch.py looks at takes as long to draw as all else that is done here."""
-    for name in ("atlas_figure", "curves"):
-        monkeypatch.setattr(watch, name, lambda *_, **__: Figure((1, 1)))
 
 
 @pytest.fixture

@@ -1,8 +1,6 @@
 """A run spread over processes, loaders and micro-batches is the run of one process; what much data costs in memory."""
 
 import json
-import subprocess
-import sys
 import tracemalloc
 from collections import Counter
 from dataclasses import replace
@@ -12,12 +10,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from accelerate.state import AcceleratorState, PartialState
+from accelerate.state import PartialState
 from double import in_float64
+from runs import GAN, RECIPE, SMALL, another, job, together
 from safetensors.torch import load_file
 from test_data import picture, write_shard
-from test_gan import RECIPE as GAN
-from test_training import ALONE, RECIPE, ROOT, SMALL, job
 from torch.utils.data import DataLoader, get_worker_info
 
 import training.train
@@ -28,7 +25,7 @@ from training.run import prepare
 from training.state import load_checkpoint
 from training.train import fetch, train
 
-pytestmark = pytest.mark.usefixtures("fresh_accelerator")
+pytestmark = pytest.mark.usefixtures("fresh_accelerator", "quick")
 PIXEL = replace(RECIPE, model=replace(SMALL, norm="instance"))  # batch norm sees each process's share alone
 FULL = replace(GAN, steps=4, gan=replace(GAN.gan, pixel_steps=1))
 RUNS = {"pixel": PIXEL, "full": FULL}
@@ -48,6 +45,7 @@ class Witness(Faces):
 def spread(shards: Path, out: Path) -> None:
     """What each of the processes does: train, then note what comes to it through two workers."""
     PartialState.destroy_process_group = lambda *_: None  # several runs follow each other in one process only here
+    training.train.watch = lambda run: None
     for name, recipe in RUNS.items():
         train(recipe, job(shards, out / name, log_every=1))
     training.train.Faces = Witness
@@ -74,20 +72,16 @@ def alone(shards, tmp_path_factory) -> Path:
     """The folder of the runs of one process."""
     out = tmp_path_factory.mktemp("alone")
     for name, recipe in RUNS.items():
-        AcceleratorState._reset_state(reset_partial_state=True)
+        another()
         train(recipe, job(shards, out / name, log_every=1))
     return out
 
 
 @pytest.fixture(scope="module")
 def shared(shards, tmp_path_factory) -> Path:
-    """The folder of the same runs by two processes that Accelerate launched."""
+    """The folder of the same runs by two processes."""
     out = tmp_path_factory.mktemp("shared")
-    line = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", __file__]
-    environment = ALONE | {"ACCELERATE_USE_CPU": "true"}
-    done = subprocess.run([*line, shards, out], env=environment, cwd=ROOT, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    assert "2 x cpu" in done.stderr
+    together(2, spread, shards, out)
     return out
 
 
@@ -136,7 +130,7 @@ def test_a_compiled_model_trains_as_it_is_and_its_checkpoint_fits_the_plain_one(
     train(FULL, compiled)
     assert torch._dynamo.utils.counters["stats"]["unique_graphs"] > 0
     assert_same_run(alone / "full", compiled.out)
-    AcceleratorState._reset_state(reset_partial_state=True)
+    another()
     train(FULL, replace(compiled, resume=True, compile=False))
 
 
@@ -168,7 +162,3 @@ def test_without_a_compiler_compiling_is_refused(shards, tmp_path, monkeypatch):
     with pytest.raises(UserError, match=r"no no-such-compiler: .*leave out --compile"):
         train(PIXEL, job(shards, tmp_path / "run", compile=True))
     assert not (tmp_path / "run").exists()
-
-
-if __name__ == "__main__":
-    spread(Path(sys.argv[1]), Path(sys.argv[2]))

@@ -7,16 +7,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 from made_up import SMALL, pictures
-from matplotlib.figure import Figure
 
 from sparnet import images, load_model
 from sparnet.errors import UserError
 from sparnet.metrics import psnr
-from training import study, watch
+from training import study
 from training.recipes import RECIPES, Recipe
 from training.study import NONE, STUDIES, Plan, Row, Study, main, run_study, settle, trained
 
-pytestmark = pytest.mark.usefixtures("fresh_accelerator")
+pytestmark = pytest.mark.usefixtures("fresh_accelerator", "quick")
 TWO = Study("Is attention worth it?", (NONE, Row("sparnet", "2D")), NONE.label)
 
 
@@ -28,9 +27,7 @@ def faces(tmp_path_factory) -> tuple[Path, Path]:
 
 @pytest.fixture(autouse=True)
 def small(monkeypatch):
-    """Rehearsals smaller still, without the pictures that are looked at elsewhere."""
-    for name in ("atlas_figure", "curves"):
-        monkeypatch.setattr(watch, name, lambda *_, **__: Figure((1, 1)))
+    """Rehearsals smaller still."""
 
     def rehearsal(recipe):
         model = replace(SMALL, attention=recipe.model.attention, degraded_size=8)

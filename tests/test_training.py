@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from dataclasses import replace
 from itertools import count
@@ -16,9 +17,9 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from accelerate.state import AcceleratorState
 from double import in_float64
 from made_up import checkpoint, pictures
+from runs import ALONE, RECIPE, ROOT, SMALL, another, job, start, weights
 from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch.nn import functional as F
@@ -29,75 +30,19 @@ from sparnet.metrics import psnr
 from sparnet.model import SPARNetConfig
 from training import evaluate, precision, sitting, state, validation
 from training import train as trainer
-from training.command import Diverged
+from training.command import Diverged, run_command
 from training.data import FaceBatches, Faces, index_pictures, join
 from training.losses import PIXEL
-from training.recipes import RECIPES, Anneal, Gan, Recipe, last_quarter
-from training.run import Job
+from training.recipes import RECIPES, Anneal, Gan, last_quarter
 from training.sitting import SPEED_STEPS
 from training.train import main, train
 
-pytestmark = pytest.mark.usefixtures("fresh_accelerator")
-ROOT = Path(__file__).parents[1]
-SMALL = SPARNetConfig(
-    size=32,
-    smallest=16,
-    min_channels=8,
-    max_channels=16,
-    hourglass_channels=8,
-    body_depth=0,
-    bottleneck=32,
-    degraded_size=8,
-)
-RECIPE = Recipe(
-    "test",
-    published="none",
-    model=SMALL,
-    lr=2e-3,
-    batch_size=4,
-    steps=6,
-    schedule="wsd",
-    warmup=2,
-    precision="fp32",
-    validate_every=3,
-)
-ALONE = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}  # threads that wait for each other crawl
+pytestmark = pytest.mark.usefixtures("fresh_accelerator", "quick")
 
 
 @pytest.fixture(scope="module")
 def faces(tmp_path_factory) -> Path:
     return pictures(tmp_path_factory.mktemp("data") / "faces", 12, side=36)
-
-
-def job(faces: Path, out: Path, **changes) -> Job:
-    return replace(Job([faces], out, workers=0, log_every=2), **changes)
-
-
-def source(recipe: Recipe, job: Job) -> str:
-    return (
-        "from pathlib import Path, PosixPath\n"
-        "from sparnet.model import SPARNetConfig\n"
-        "from training.recipes import Gan, Recipe\n"
-        "from training.run import Job\n"
-        "from training.train import train\n"
-        f"train({recipe!r}, {job!r})\n"
-    )
-
-
-def script(recipe: Recipe, job: Job) -> subprocess.Popen:
-    """Train in a process of its own, which can be killed."""
-    return subprocess.Popen(
-        [sys.executable, "-c", source(recipe, job)], env=ALONE, cwd=ROOT, stderr=subprocess.PIPE, text=True
-    )
-
-
-def command(*arguments: object) -> subprocess.CompletedProcess:
-    line = [sys.executable, "-m", "training.train", *map(str, arguments)]
-    return subprocess.run(line, env=ALONE, cwd=ROOT, capture_output=True, text=True, check=False)
-
-
-def weights(folder: Path) -> bytes:
-    return (folder / "model" / "model.safetensors").read_bytes()
 
 
 def test_the_loss_falls_and_the_averaged_weights_beat_their_start(faces, tmp_path):
@@ -141,26 +86,24 @@ def test_a_step_is_plain_adam_on_the_clipped_gradient_with_the_stated_rate_and_a
 
 
 def test_a_run_killed_at_a_random_moment_and_resumed_ends_with_the_same_bytes(faces, tmp_path):
-    recipe = replace(RECIPE, steps=40, validate_every=20)
+    recipe = replace(RECIPE, steps=24, validate_every=12)
     untouched = job(faces, tmp_path / "untouched", validate=faces)
     train(recipe, untouched)
     killed = job(faces, tmp_path / "killed", validate=faces, workers=1, save_minutes=0.0)
     seed = time.time_ns()
-    process = script(recipe, killed)
+    process = start(recipe, killed)
     while not (killed.out / state.CHECKPOINT).exists():
-        assert process.poll() is None, process.stderr.read()
+        assert process.is_alive()
         time.sleep(0.01)
-    time.sleep(random.Random(seed).uniform(0, 0.4))
-    process.send_signal(signal.SIGKILL)
-    assert process.wait() == -signal.SIGKILL, "it ended before it was killed: give it more steps"
-    process.stderr.close()
+    time.sleep(random.Random(seed).uniform(0, 0.3))
+    process.kill()
+    process.join()
+    assert process.exitcode == -signal.SIGKILL, "it ended before it was killed: give it more steps"
     assert state.load_checkpoint(killed.out, pytest.fail)["step"] < recipe.steps
-    AcceleratorState._reset_state(reset_partial_state=True)
     train(recipe, replace(killed, resume=True, workers=0))
     assert weights(killed.out) == weights(untouched.out), f"seed {seed}"
-    assert (killed.out / "best/model.safetensors").read_bytes() == (
-        untouched.out / "best/model.safetensors"
-    ).read_bytes()
+    best = [(task.out / "best/model.safetensors").read_bytes() for task in (killed, untouched)]
+    assert best[0] == best[1]
 
 
 def test_a_kill_at_any_step_of_a_save_leaves_the_old_or_the_new_checkpoint(tmp_path, monkeypatch):
@@ -246,16 +189,16 @@ def test_sittings_go_on_at_the_constant_rate_until_one_anneals(faces, tmp_path):
     recipe = replace(RECIPE, steps=100_000, warmup=0)
     task = job(faces, tmp_path / "run", max_minutes=1, anneal_minutes=0, resume=False)
     for number in range(2):
-        AcceleratorState._reset_state(reset_partial_state=True)
+        another()
         folder = train(recipe, replace(task, resume=number > 0))
         assert "The rate was not annealed." in (folder / "README.md").read_text()
-    AcceleratorState._reset_state(reset_partial_state=True)
+    another()
     train(recipe, replace(task, resume=True, max_minutes=None, anneal_minutes=0.5, anneal_loss="l2"))
     annealed = state.load_checkpoint(task.out, pytest.fail)
     assert annealed["step"] == annealed["anneal"]["end"]
     assert "to 0, from step" in (folder / "README.md").read_text()
     assert "loss l2" in (folder / "README.md").read_text()
-    AcceleratorState._reset_state(reset_partial_state=True)
+    another()
     train(recipe, replace(task, resume=True, from_constant=True))  # as if it had not been annealed
     again = state.load_checkpoint(task.out, pytest.fail)
     assert again["anneal"] is None
@@ -279,7 +222,7 @@ def test_a_run_killed_in_its_anneal_and_resumed_ends_with_the_same_bytes(faces, 
     train(recipe, task)
     anneal = state.load_checkpoint(killed, pytest.fail)["anneal"]
     assert (anneal["loss"], anneal["zoom"]) == ("charbonnier", (0.9, 1.1))
-    AcceleratorState._reset_state(reset_partial_state=True)
+    another()
     train(recipe, job(faces, killed, resume=True))
     assert weights(killed) == weights(task.out)
 
@@ -291,14 +234,14 @@ def test_precision_is_the_faster_of_the_two_and_a_resumed_run_keeps_it(faces, tm
         (True, {"bf16": 1.0, "fp32": 2.0}, "bf16"),
         (True, {"bf16": 2.0, "fp32": 1.0}, "fp32"),
     ):
-        AcceleratorState._reset_state(reset_partial_state=True)
+        another()
         monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda native=native: native)
         monkeypatch.setattr(precision, "time_steps", lambda *_, seconds=seconds: seconds)
         out = tmp_path / f"{choice}-{native}"
         train(recipe, job(faces, out))
         assert json.loads((out / "run.json").read_text())["recipe"]["precision"] == choice
         assert f"computing in {choice}: " in capsys.readouterr().err
-    AcceleratorState._reset_state(reset_partial_state=True)
+    another()
     monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: False)
     train(recipe, job(faces, tmp_path / "bf16-True", resume=True))
     assert "warning: this machine has no fast bfloat16" in capsys.readouterr().err
@@ -359,7 +302,7 @@ def test_a_resumed_run_that_would_differ_is_refused_by_the_name_of_the_differenc
 
 @pytest.fixture(scope="module")
 def finished(faces, tmp_path_factory) -> Path:
-    AcceleratorState._reset_state(reset_partial_state=True)
+    another()
     out = tmp_path_factory.mktemp("finished") / "run"
     train(RECIPE, job(faces, out, validate=faces))
     return out
@@ -385,7 +328,7 @@ def test_a_checkpoint_has_the_keys_of_earlier_versions_and_those_of_the_earliest
     for name in ("discriminator", "discriminator_optimizer", "anneal", "recent"):
         del early[name]
     state.save_checkpoint(out, early)
-    AcceleratorState._reset_state(reset_partial_state=True)
+    another()
     train(replace(RECIPE, schedule="constant"), job(faces, out, resume=True))
     assert state.load_checkpoint(out, pytest.fail)["step"] == RECIPE.steps
 
@@ -404,7 +347,7 @@ def test_the_curves_of_a_run_stopped_between_two_logs_are_those_of_one_that_was_
     untouched, stopped = job(faces, tmp_path / "untouched", log_every=4), job(faces, tmp_path / "stopped", log_every=4)
     train(RECIPE, untouched)
     for task in (replace(stopped, max_minutes=0.0), replace(stopped, resume=True)):
-        AcceleratorState._reset_state(reset_partial_state=True)
+        another()
         train(RECIPE, task)
     histories = [state.load_checkpoint(task.out, pytest.fail)["history"] for task in (untouched, stopped)]
     assert histories[0]["train/pixel"]
@@ -439,9 +382,9 @@ def test_states_that_do_not_fit_the_recipe_are_refused_by_the_part(faces, tmp_pa
 
 def test_a_second_run_in_the_folder_is_refused_and_a_killed_one_leaves_it_free_at_once(faces, tmp_path):
     task = job(faces, tmp_path / "run", workers=1)
-    first = script(replace(RECIPE, steps=100_000), task)
+    first = start(replace(RECIPE, steps=100_000), task)
     while not (task.out / state.CHECKPOINT).exists():
-        assert first.poll() is None, first.stderr.read()
+        assert first.is_alive()
         time.sleep(0.01)
     again = replace(task, resume=True, max_minutes=0.0)
     try:
@@ -449,9 +392,8 @@ def test_a_second_run_in_the_folder_is_refused_and_a_killed_one_leaves_it_free_a
             train(replace(RECIPE, steps=100_000), again)
     finally:
         first.kill()
-        first.wait()
-        first.stderr.close()
-    AcceleratorState._reset_state(reset_partial_state=True)
+        first.join()
+    another()
     train(replace(RECIPE, steps=100_000), again)
 
 
@@ -544,7 +486,7 @@ def test_weights_blown_up_by_the_rate_are_neither_saved_nor_exported(faces, tmp_
 def test_bfloat16_training_keeps_float32_weights_near_those_of_float32(faces, tmp_path):
     folders = []
     for name in ("fp32", "bf16"):
-        AcceleratorState._reset_state(reset_partial_state=True)
+        another()
         folders.append(train(replace(RECIPE, precision=name), job(faces, tmp_path / name)))
     a, b = (load_file(folder / "model.safetensors") for folder in folders)
     assert {value.dtype for value in b.values()} == {torch.float32, torch.int64}
@@ -621,39 +563,56 @@ def test_validation_measures_the_model_and_bicubic_on_the_same_faces_and_shows_t
     assert found.gain == pytest.approx(found.psnr - bicubic)
 
 
-def test_the_trainer_imports_nothing_of_the_evaluator():
-    code = "import sys, training.train\nprint([name for name in sys.modules if 'training.evaluat' in name])"
-    done = subprocess.run([sys.executable, "-c", code], env=ALONE, cwd=ROOT, capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "[]"
-
-
-def test_training_needs_nothing_of_the_app():
+def test_the_trainer_needs_nothing_of_the_evaluator_and_neither_anything_of_the_app():
     code = (
-        "import sys, training.train, training.evaluate\n"
+        "import sys, training.train\n"
+        "print([name for name in sys.modules if 'training.evaluat' in name])\n"
+        "import training.evaluate\n"
         "print([name for name in ('gradio', 'plotly', 'viz', 'app', 'pandas') if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], env=ALONE, cwd=ROOT, capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "[]"
+    assert done.stdout.split() == ["[]", "[]"]
 
 
-def test_the_command_lists_recipes_and_answers_mistakes_in_one_line(tmp_path, capsys):
-    main(listing=True)
+def run(monkeypatch, *arguments: object) -> object:
+    """The command line in this process; -> how it exits."""
+    monkeypatch.setattr(sys, "argv", ["training.train", *map(str, arguments)])
+    monkeypatch.setattr(threading, "excepthook", threading.excepthook)  # the trainer sets its own
+    with pytest.raises(SystemExit) as ended:
+        run_command(main)
+    return ended.value.code
+
+
+def test_the_command_lists_recipes_and_answers_mistakes_in_one_line(tmp_path, capsys, monkeypatch):
+    assert not run(monkeypatch, "--list")
     listing = capsys.readouterr().out
     assert all(f"{name} " in listing and recipe.published in listing for name, recipe in RECIPES.items())
     assert "10.52 M parameters    14.3 GFLOP" in listing
-    wrong = command("sparnet-huge", "--data", tmp_path, "--out", tmp_path / "run")
-    assert wrong.returncode == 2
-    assert wrong.stderr.startswith("error: There is no recipe 'sparnet-huge'")
-    assert len(wrong.stderr.strip().splitlines()) == 1
+    assert run(monkeypatch, "sparnet-huge", "--data", tmp_path, "--out", tmp_path / "run") == 2
+    (told,) = capsys.readouterr().err.splitlines()
+    assert told.startswith("error: There is no recipe 'sparnet-huge'")
 
 
-def test_the_commands_train_a_shipped_recipe_and_score_what_came_out(tmp_path, faces, capsys):
-    done = command(
-        "sparnet-tiny", "--data", faces, "--out", tmp_path / "run", "--steps", 2, "--batch-size", 2, "--loss", "l2",
-        "--validate-every", 5,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    assert "done: step 2 of 2" in done.stderr
+@pytest.mark.parametrize("module", ["training.train", "training.evaluate"])
+def test_without_the_packages_of_its_extra_a_command_says_in_one_line_what_to_install(module, tmp_path):
+    """In a new interpreter, as `python -m` starts it, from which the packages are hidden."""
+    hidden = """
+import importlib.util
+find_spec = importlib.util.find_spec
+importlib.util.find_spec = lambda name, *rest: None if name == "accelerate" else find_spec(name, *rest)
+"""
+    (tmp_path / "sitecustomize.py").write_text(hidden)
+    environment = ALONE | {"PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}"}
+    line = [sys.executable, "-m", module, "--list"]
+    done = subprocess.run(line, env=environment, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stderr == f"error: {module} needs accelerate: pip install 'face-sparnet-attention[train]'.\n"
+
+
+def test_the_commands_train_a_shipped_recipe_and_score_what_came_out(tmp_path, faces, capsys, monkeypatch):
+    options = ("--size", 64, "--steps", 2, "--batch-size", 2, "--loss", "l2", "--validate-every", 5)
+    assert not run(monkeypatch, "sparnet-tiny", "--data", faces, "--out", tmp_path / "run", *options)
+    assert "done: step 2 of 2" in capsys.readouterr().err
     recipe = json.loads((tmp_path / "run" / "run.json").read_text())["recipe"]
     assert (recipe["name"], recipe["loss"], recipe["batch_size"], recipe["steps"]) == ("sparnet-tiny", "l2", 2, 2)
     model, out = tmp_path / "run" / "model", tmp_path / "scores.json"
@@ -662,5 +621,5 @@ def test_the_commands_train_a_shipped_recipe_and_score_what_came_out(tmp_path, f
     scores = json.loads(out.read_text())["scores"]
     ours = scores["model"]["psnr"]
     assert f"{ours['mean']:.3f}" in printed
-    assert "12 faces, 16x16 -> 128x128" in printed
+    assert "12 faces, 8x8 -> 64x64" in printed
     assert ours["difference"]["mean"] == pytest.approx(ours["mean"] - scores["bicubic"]["psnr"]["mean"])

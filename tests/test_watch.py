@@ -2,19 +2,15 @@
 
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import skimage.data
 import torch
-from accelerate import Accelerator
-from accelerate.state import AcceleratorState
 from PIL import Image
+from runs import GAN, RECIPE, SMALL, another, job
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from test_data import write_folder
-from test_gan import RECIPE as GAN
-from test_training import RECIPE, SMALL, job
 
 from sparnet import SPARNet, images, load_model
 from sparnet.attention import atlas_figure
@@ -94,19 +90,17 @@ def test_the_atlas_shows_the_faces_and_every_map_on_one_scale():
 def test_the_probe_is_the_astronaut_as_the_averaged_model_sees_her():
     torch.manual_seed(0)
     model = SPARNet(replace(SMALL, attention="3d")).eval()
-    setup = SimpleNamespace(accelerator=Accelerator(cpu=True))
-    run = SimpleNamespace(recipe=replace(RECIPE, model=model.config), averaged=model, setup=setup)
-    degraded, restored, maps = probe(run)
+    degraded, restored, alphas = probe(model, torch.device("cpu"))
     x, y, side = ASTRONAUT
     face = Image.fromarray(skimage.data.astronaut()).crop((x, y, x + side, y + side)).resize((32, 32), Image.BICUBIC)
     assert np.abs(degraded.astype(int) - images.degrade(np.array(face), 8)).mean() < 1  # beyond the cut there is hair
     with torch.no_grad():
         trace = model.trace(images.to_tensor(degraded))
     assert np.array_equal(restored, images.to_image(trace.restored))
-    assert list(maps) == list(trace.alphas)
+    assert list(alphas) == list(trace.alphas)
     for name, alpha in trace.alphas.items():
         assert alpha.shape[1] > 1
-        assert np.allclose(maps[name], alpha.numpy()[0].mean(0), atol=1e-6)
+        torch.testing.assert_close(alphas[name], alpha[0])
 
 
 def test_a_run_leaves_its_curves_and_a_frame_at_every_validation(faces, tmp_path, capsys):
@@ -136,7 +130,7 @@ def test_a_resumed_run_draws_the_curves_of_the_whole(faces, tmp_path):
     whole, parted = (job(faces, tmp_path / name, validate=faces, log_every=1) for name in ("whole", "parted"))
     train(RECIPE, whole)
     for task in (replace(parted, max_minutes=0.0), replace(parted, resume=True)):
-        AcceleratorState._reset_state(reset_partial_state=True)
+        another()
         train(RECIPE, task)
     then, now = (load_checkpoint(task.out, pytest.fail)["history"] for task in (whole, parted))
     assert now == then

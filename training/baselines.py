@@ -73,6 +73,8 @@ class SmallFace(nn.Module):
     it by bicubic once more would be 5 levels off. `reduce` is a constant, kept with the weights to be where they are.
     """
 
+    reduce: Tensor
+
     def __init__(self, config: BaselineConfig):
         super().__init__()
         size, small = config.size, config.degraded_size

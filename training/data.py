@@ -9,6 +9,7 @@ any number of workers or processes, and a run resumed at any step, see the same 
 
 import tarfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from hashlib import sha256
 from math import exp, log
 from pathlib import Path, PurePosixPath
@@ -189,6 +190,7 @@ def random_view(picture: ndarray, recipe: Recipe, generator: np.random.Generator
     return np.fliplr(face).copy() if recipe.flip and generator.random() < 0.5 else face
 
 
+@dataclass(frozen=True, eq=False)
 class Faces(Dataset):
     """(epoch, index) -> (degraded, sharp, one message for each unreadable picture passed over).
 
@@ -196,8 +198,10 @@ class Faces(Dataset):
     after `TRIES` in a row both are None.
     """
 
-    def __init__(self, items: list[Item], recipe: Recipe, seed: int, crop: Crop = "auto"):
-        self.items, self.recipe, self.seed, self.crop = items, recipe, seed, crop
+    items: Sequence[Item]
+    recipe: Recipe
+    seed: int
+    crop: Crop = "auto"
 
     def __len__(self) -> int:
         return len(self.items)
@@ -249,7 +253,7 @@ class FaceBatches(Sampler):
         return self.steps - self.start
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
-        epoch, order = -1, None
+        epoch, order = -1, np.empty(0, int)
         for step in range(self.start, self.steps):
             batch = []
             for position in range(step * self.batch_size, (step + 1) * self.batch_size):

@@ -28,7 +28,7 @@ class Judgement(NamedTuple):
 
 
 class Discriminator(nn.Module):
-    """face (B,3,S,S) in [-1,1] -> Judgement at one scale, S >= `smallest`.
+    """face (B,3,S,S) in [-1,1] -> Judgement at one scale, whose last map is 3x3 at least: S > 2^(halvings + 1).
 
     The first layer keeps the face's size and has no norm, so that brightness and contrast are judged too; each of the
     `halvings` after it doubles the channels, up to `max_channels`.
@@ -43,38 +43,29 @@ class Discriminator(nn.Module):
             self.layers.append(nn.Sequential(convolution, InstanceNorm(c_out), nn.LeakyReLU(0.2)))
         self.score = spectral_norm(nn.Conv2d(widths[-1], 1, 3))
 
-    @property
-    def smallest(self) -> int:
-        """Side in pixels from which on the last map is 3x3, what the score's convolution needs."""
-        return 2 ** len(self.layers) + 1
-
     def forward(self, face: Tensor) -> Judgement:
         features, x = [], face
         for layer in self.layers:
             x = layer(x)
             features.append(x)
-        return Judgement(features, self.score(x).to(self.score.bias.dtype))
+        return Judgement(features, self.score(x).to(next(self.parameters()).dtype))
 
 
 class MultiScaleDiscriminator(nn.Module):
-    """face (B,3,S,S) in [-1,1] -> a Judgement at S, S/2, S/4 ... pixels; `ValueError` says what S must be at least."""
+    """face (B,3,S,S) in [-1,1] -> a Judgement at S, S/2, S/4 ... pixels; `ValueError` unless S >= `smallest`."""
 
     def __init__(self, scales: int = 3, channels: int = 64, max_channels: int = 512, halvings: int = 4):
         super().__init__()
         self.scales = nn.ModuleList(Discriminator(channels, max_channels, halvings) for _ in range(scales))
-
-    @property
-    def smallest(self) -> int:
-        """Side in pixels that a face needs for all scales."""
-        return self.scales[-1].smallest * 2 ** (len(self.scales) - 1)
+        self.smallest = (2 ** (halvings + 1) + 1) * 2 ** (scales - 1)
 
     def forward(self, face: Tensor) -> list[Judgement]:
         if min(face.shape[-2:]) < self.smallest:
             raise ValueError(
-                f"face has shape {tuple(face.shape)}; {len(self.scales)} scales of {len(self.scales[0].layers)} layers "
-                f"need at least {self.smallest}x{self.smallest} pixels: give larger faces, or fewer scales or halvings"
+                f"face has shape {tuple(face.shape)}; {len(self.scales)} scales need at least "
+                f"{self.smallest}x{self.smallest} pixels: give larger faces, or fewer scales or halvings"
             )
-        face = face.to(self.scales[0].score.bias.dtype)  # bfloat16 has fewer levels than a picture has
+        face = face.to(next(self.parameters()).dtype)  # bfloat16 has fewer levels than a picture has
         judgements = [self.scales[0](face)]
         for discriminator in self.scales[1:]:
             # Without antialiasing, detail too fine for the smaller face would come back in it as false coarse detail.

@@ -33,7 +33,7 @@ from training.evaluation.judges import Judges, choose, known_file
 from training.evaluation.ledger import SHARP
 from training.evaluation.methods import Bicubic, Model, Pictures, labelled, load_network
 from training.evaluation.protocols import PROTOCOLS, Protocol, factor_of, find_protocol
-from training.evaluation.report import evaluate, process_state
+from training.evaluation.report import device_of, evaluate, process_state
 
 
 def degradation_for(networks: Sequence[Model]) -> str:
@@ -165,13 +165,14 @@ def main(
         check_outside(file, [data, *(Path(labelled(str(folder))[1]) for folder in restored)])
     check_targets(targets, [])
     state = process_state()
+    device = device_of(state)
     index = index_pictures([data])
     people = identities([item.within for item in index.items], identities_by) if identities_by else None
-    judges = choose(lpips, landmarks, identity, detector, regions, rgb, truncate, state.device)
+    judges = choose(lpips, landmarks, identity, detector, regions, rgb, truncate, device)
     trial = settle(model, restored, index, limit, chosen, degradation, size, judges, seed, people, crop)
     check_targets(targets, inputs_of(index, trial, model, [lpips, landmarks, identity, detector, inception]))
     names = [method.name for method in trial.methods]
-    distances = InceptionDistances(names, inception, state.device) if fid or inception else None
+    distances = InceptionDistances(names, inception, device) if fid or inception else None
     scored = index._replace(items=list(trial.items))
     found = evaluate(trial, scored, data.absolute().name, json_file, resume, distances)
     if found is not None:

@@ -44,6 +44,7 @@ from sparnet.landmarks import MIRRORED, LandmarkNet
 from training.command import Diverged, run_command
 from training.data import Item, index_pictures
 from training.degradations import Jpeg
+from training.networks import channels_last
 
 # Eyes, nose and mouth corners of aligned CelebA photos, 178x218: checked against the mean of 1,000 of them.
 CELEBA = np.array([(69, 111), (108, 111), (88.5, 133.5), (72, 152), (105.5, 152)])
@@ -130,23 +131,25 @@ def warped(
     to_view[:, 2] += target.mean(axis=0) + generator.normal(0, 3 * spread * unit, 2)
     places = points @ to_view[:, :2].T + to_view[:, 2]
     eyes = places[:2]
-    places = places + parallax(*places.T, eyes, yaw).T + generator.normal(0, ASTRAY * strength * unit, (5, 2))
+    x, y = places.T
+    places = places + parallax(x, y, eyes, yaw).T + generator.normal(0, ASTRAY * strength * unit, (5, 2))
 
     # photo(p) = to_photo(p - parallax(p)) + sum of w_i * bump(p - there_i), with w such that photo(there_i) = points_i
     to_photo = cv2.invertAffineTransform(to_view)
-    bumps = _bump(places[:, None, 0] - places[:, 0], unit) * _bump(places[:, None, 1] - places[:, 1], unit)
-    weights = np.linalg.solve(bumps, points - transform_points(to_photo, places - parallax(*places.T, eyes, yaw).T))
+    x, y = places.T
+    bumps = _bump(x[:, None] - x, unit) * _bump(y[:, None] - y, unit)
+    weights = np.linalg.solve(bumps, points - transform_points(to_photo, places - parallax(x, y, eyes, yaw).T))
     axis = np.arange(size)
     bump_x, bump_y = (_bump(axis[:, None] - centre, unit) for centre in places.T)
     finer = min(1, 1.2 * np.sqrt(np.linalg.det(to_view[:, :2])))  # reduced first, so that sampling does not alias
     reduced = cv2.resize(picture, None, fx=finer, fy=finer, interpolation=cv2.INTER_AREA)
     scales = np.divide(reduced.shape[1::-1], picture.shape[1::-1])
     x, y = np.array(np.meshgrid(axis, axis)) - parallax(axis, axis[:, None], eyes, yaw)
-    source = []
+    maps = []
     for (a, b, c), weight, scale in zip(to_photo, weights.T, scales, strict=True):
         place = a * x + b * y + c + (bump_y * weight) @ bump_x.T
-        source.append(((place + 0.5) * scale - 0.5).astype(np.float32))
-    return cv2.remap(reduced, *source, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101), places
+        maps.append(((place + 0.5) * scale - 0.5).astype(np.float32))
+    return cv2.remap(reduced, maps[0], maps[1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101), places
 
 
 def parallax(x: ndarray, y: ndarray, eyes: ndarray, yaw: float) -> ndarray:
@@ -212,7 +215,7 @@ def main(
         sources.append(
             [face for face, kept in zip(zip(items, own, strict=True), most_frontal(own, frontal), strict=True) if kept]
         )
-    net = net.train().to(memory_format=torch.channels_last)
+    net = channels_last(net.train())
     views = Views(sources, net.config.size, seed, steps * batch_size, strength)
     eye_distance = np.linalg.norm(TEMPLATE[1] - TEMPLATE[0]) * net.config.size / TEMPLATE_SIDE
     optimizer = torch.optim.AdamW(net.parameters(), rate, weight_decay=1e-3)

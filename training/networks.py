@@ -7,6 +7,7 @@ trained -> plain_state -> the same weights under the network's own names, spectr
 import json
 from dataclasses import fields
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -17,11 +18,13 @@ from torch.utils.flop_counter import FlopCounterMode
 from sparnet.checkpoints import load_model
 from sparnet.errors import UserError
 from sparnet.hub import CONFIG
+from sparnet.limits import cost
 from sparnet.model import SPARNet, SPARNetConfig
 from training.baselines import RCAN, RCANConfig, WaveletSRNet, WaveletSRNetConfig
 from training.recipes import NetworkConfig, Recipe
 
 Network = SPARNet | RCAN | WaveletSRNet
+AnyModule = TypeVar("AnyModule", bound=nn.Module)
 BASELINES = {RCANConfig: RCAN, WaveletSRNetConfig: WaveletSRNet}
 SHAPELESS = ("size", "smallest", "degraded_size")  # fields that no shape of a SPARNet's weights depends on
 NORMED = 0.3  # how far from 1 a largest singular value may be: averaging weights lowers it
@@ -82,6 +85,11 @@ def initial_weights(source: str, config: NetworkConfig) -> dict[str, Tensor]:
     return model.state_dict()
 
 
+def channels_last(model: AnyModule) -> AnyModule:
+    """The model itself, its weights laid out as convolutions are fastest: for faces that are laid out so too."""
+    return model.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]  torch's stubs lack it
+
+
 def plain_state(model: nn.Module) -> dict[str, Tensor]:
     """The state dict as a network without spectral norm has it: W / sigma in the place of what it is computed from."""
     training = model.training
@@ -92,14 +100,17 @@ def plain_state(model: nn.Module) -> dict[str, Tensor]:
         if not parametrization:
             state[key] = value
         elif part == "original":
-            state[f"{name}.weight"] = model.get_submodule(name).weight.detach()
+            state[f"{name}.weight"] = model.get_submodule(f"{name}.parametrizations.weight")().detach()
     model.train(training)
     return state
 
 
 def size_of(config: NetworkConfig) -> tuple[float, float]:
     """Million parameters, and GFLOP for one face (a multiplication and an addition are two); nothing is computed."""
+    with torch.device("meta"):
+        millions = sum(parameter.numel() for parameter in network(config).parameters()) / 1e6
+    if isinstance(config, SPARNetConfig):
+        return millions, cost(config)[0]
     with FakeTensorMode(), FlopCounterMode(display=False) as counter:
-        model = network(config)
-        model(torch.empty(1, 3, config.size, config.size))
-    return sum(parameter.numel() for parameter in model.parameters()) / 1e6, counter.get_total_flops() / 1e9
+        network(config)(torch.empty(1, 3, config.size, config.size))
+    return millions, counter.get_total_flops() / 1e9

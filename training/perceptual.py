@@ -6,6 +6,7 @@ VGG19 is from the Hub, or from a given file; the others are from files only. Whi
 the model that it trained.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -39,9 +40,12 @@ class VggDistance(nn.Module):
     pixels is enlarged to it, bilinearly.
     """
 
+    mean: Tensor
+    std: Tensor
+
     def __init__(
         self,
-        layers: list[nn.Module],
+        layers: Sequence[nn.Module],
         at: tuple[int, ...],
         mean: tuple[float, ...],
         std: tuple[float, ...],
@@ -83,7 +87,8 @@ def vgg19_normalised() -> VggDistance:
 
     Layer 0 makes of RGB in 0..1 what the net was trained on.
     """
-    layers, c_in = [nn.Conv2d(3, 3, 1)], 3
+    layers: list[nn.Module] = [nn.Conv2d(3, 3, 1)]
+    c_in = 3
     for width, depth in ((64, 2), (128, 2), (256, 1)):
         for _ in range(depth):  # the first number is the padding's, which our convolution has in it
             layers += [nn.Identity(), Convolution(c_in, width), nn.ReLU(inplace=True)]
@@ -111,6 +116,9 @@ LPIPS_STAGES = {1: 64, 4: 128, 7: 256, 9: 384, 10: 384, 11: 512, 12: 512}  # num
 
 class Lpips(nn.Module):
     """LPIPS v0.1 with SqueezeNet 1.1: Zhang et al. 2018, arXiv 1801.03924; 0 for equal faces."""
+
+    shift: Tensor
+    scale: Tensor
 
     def __init__(self):
         super().__init__()
@@ -140,7 +148,7 @@ class Lpips(nn.Module):
 
     def distances(self, a: Tensor, b: Tensor) -> Tensor:
         """Of each pair, (B,): sum over stages of the mean over places of w . (phi(a)/|phi(a)| - phi(b)/|phi(b)|)^2."""
-        total = a.new_zeros(len(a), dtype=self.lin0.weight.dtype)
+        total = a.new_zeros(len(a), dtype=next(self.parameters()).dtype)
         for i, (x, y) in enumerate(zip(self.stages(a), self.stages(b), strict=True)):
             lin = self.get_submodule(f"lin{i}")
             with torch.autocast(a.device.type, enabled=False):  # squares of small differences
@@ -167,7 +175,14 @@ def load_perceptual(kind: PerceptualKind, file: Path | None = None) -> nn.Module
     except UserError as error:
         raise UserError(f"{error} The perceptual loss {kind} takes a file of {_FILES[kind]}.") from error
     target.load_state_dict(weights)
-    return net.requires_grad_(False).eval().to(memory_format=torch.channels_last)
+    return net.requires_grad_(False).eval()
+
+
+def load_lpips(file: Path) -> Lpips:
+    """`load_perceptual` of that kind, for its distances of single pairs."""
+    net = load_perceptual("lpips_squeeze", file)
+    assert isinstance(net, Lpips)
+    return net
 
 
 def _fetched(kind: PerceptualKind) -> Path:

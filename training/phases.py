@@ -10,10 +10,11 @@ No weight changes here: `training.train` applies the gradients of a step togethe
 from collections.abc import Callable
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from training.discriminator import Judgement
 from training.losses import PIXEL, feature_matching, hinge_discriminator, hinge_generator
+from training.recipes import Gan
 from training.run import Run
 
 Phase = Callable[[Run, Tensor, Tensor, float], dict[str, Tensor]]
@@ -40,39 +41,43 @@ def pixel_phase(run: Run, degraded: Tensor, sharp: Tensor, share: float) -> dict
 
 def full_phase(run: Run, degraded: Tensor, sharp: Tensor, share: float) -> dict[str, Tensor]:
     """The generator's part and the discriminators'; both judge the restored faces of the same forward pass."""
+    gan, discriminator = run.recipe.gan, run.discriminator
+    assert gan is not None
+    assert discriminator is not None  # see `phase_at`
     with run.clock.part("generator"):
-        restored, losses = generator_part(run, degraded, sharp, share)
+        restored, losses = generator_part(run, gan, discriminator.network, degraded, sharp, share)
     with run.clock.part("discriminator"):
-        losses["discriminator"] = discriminator_part(run, restored, sharp, share)
+        losses["discriminator"] = discriminator_part(run, discriminator.network, restored, sharp, share)
     return losses
 
 
-def generator_part(run: Run, degraded: Tensor, sharp: Tensor, share: float) -> tuple[Tensor, dict[str, Tensor]]:
+def generator_part(
+    run: Run, gan: Gan, discriminator: nn.Module, degraded: Tensor, sharp: Tensor, share: float
+) -> tuple[Tensor, dict[str, Tensor]]:
     """L_G = w_pix L_pix + w_pcp L_pcp + w_fm L_fm + w_adv L_adv (section III-C); -> detached faces and losses."""
-    recipe, gan = run.recipe, run.recipe.gan
     restored = run.generator.network(degraded)
-    judge = run.setup.accelerator.unwrap_model(run.discriminator.network)  # its gradient is wanted for the faces alone
+    judge = run.setup.accelerator.unwrap_model(discriminator)  # its gradient is wanted for the faces alone
     judge.requires_grad_(False)
     fake = judge(restored)
     with torch.no_grad():
         real = judge(sharp)
     terms = {
-        "pixel": (gan.pixel, PIXEL[recipe.loss](restored, sharp)),
+        "pixel": (gan.pixel, PIXEL[run.recipe.loss](restored, sharp)),
         "feature_matching": (gan.feature_matching, feature_matching(real, fake)),
         "adversarial": (gan.adversarial, hinge_generator(fake)),
     }
     if run.setup.perceptual is not None:
         with run.setup.accelerator.autocast():
             terms["perceptual"] = (gan.perceptual, run.setup.perceptual(restored, sharp))
-    loss = sum(weight * term for weight, term in terms.values())
+    loss = torch.stack([weight * term for weight, term in terms.values()]).sum()
     run.setup.accelerator.backward(loss * share)
     judge.requires_grad_(True)
     return restored.detach(), {"generator": loss.detach()} | {name: term.detach() for name, (_, term) in terms.items()}
 
 
-def discriminator_part(run: Run, restored: Tensor, sharp: Tensor, share: float) -> Tensor:
+def discriminator_part(run: Run, discriminator: nn.Module, restored: Tensor, sharp: Tensor, share: float) -> Tensor:
     """L_D, the hinge loss; -> its value, detached."""
-    judgements = run.discriminator.network(torch.cat([restored, sharp]))
+    judgements = discriminator(torch.cat([restored, sharp]))
     fake, real = (
         [Judgement([layer.chunk(2)[half] for layer in j.features], j.score.chunk(2)[half]) for j in judgements]
         for half in (0, 1)

@@ -12,7 +12,7 @@ from collections.abc import Callable
 import torch
 
 from training.losses import PIXEL
-from training.networks import build
+from training.networks import build, channels_last
 from training.recipes import Precision, Recipe
 
 TIMED_FACES = 4  # the ratio of the two hardly depends on the batch
@@ -33,7 +33,7 @@ def choose_precision(recipe: Recipe, device: torch.device) -> tuple[Precision, s
     if device.type == "cuda":
         return "bf16", "this GPU computes in it"
     seconds = time_steps(recipe, device)
-    choice = min(seconds, key=seconds.get)
+    choice = min(seconds, key=lambda name: seconds[name])
     return choice, ", ".join(f"{name} takes {value:.2f} s" for name, value in seconds.items()) + " for a small step"
 
 
@@ -49,7 +49,7 @@ def time_steps(recipe: Recipe, device: torch.device) -> dict[Precision, float]:
 
 def step_timer(recipe: Recipe, device: torch.device, faces: int) -> Callable[[Precision], float]:
     """-> a function that takes the recipe's loss and gradient on at most so many faces, and tells the seconds."""
-    model = build(recipe).to(device, memory_format=torch.channels_last)
+    model = channels_last(build(recipe)).to(device)
     side, loss = recipe.model.size, PIXEL[recipe.loss]
     batch = torch.zeros(min(faces, recipe.batch_size), 3, side, side, device=device)
     batch = batch.contiguous(memory_format=torch.channels_last)

@@ -10,7 +10,7 @@ import os
 import shutil
 import sys
 import time
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields, replace
@@ -21,7 +21,9 @@ from typing import IO
 
 import torch
 from accelerate import Accelerator, DataLoaderConfiguration, PartialState
+from accelerate.tracking import TensorBoardTracker
 from accelerate.utils import broadcast_object_list, parse_flag_from_env, set_seed
+from numpy import ndarray
 from tqdm import tqdm
 
 from sparnet.errors import UserError
@@ -29,8 +31,8 @@ from sparnet.files import make_folder, save_bytes
 from sparnet.folders import check_outside, printable
 from training.data import Crop, FaceBatches, Index, index_pictures
 from training.discriminator import MultiScaleDiscriminator
-from training.networks import Network, build, network, plain_state
-from training.perceptual import Lpips, load_perceptual
+from training.networks import Network, build, channels_last, network, plain_state
+from training.perceptual import Lpips, load_lpips, load_perceptual
 from training.precision import choose_precision, is_slow
 from training.recipes import Anneal, Loss, Precision, Recipe
 from training.state import (
@@ -79,6 +81,7 @@ class Setup:
 
     recipe: Recipe  # as it is outside of the anneal
     job: Job
+    steps: int  # of the whole training, unless an anneal ends it
     accelerator: Accelerator
     index: Index
     held_out: Index | None
@@ -117,11 +120,9 @@ class Progress:
     @classmethod
     def of(cls, state: dict) -> "Progress":
         """As a checkpoint keeps it; those of earlier versions have no `anneal` and no `recent`."""
-        names = [entry.name for entry in fields(cls) if entry.name in state]
-        progress = cls(**{name: state[name] for name in names})
-        progress.anneal = progress.anneal and Anneal(**progress.anneal)
-        progress.unreadable = set(progress.unreadable)
-        return progress
+        kept = {entry.name: state[entry.name] for entry in fields(cls) if entry.name in state}
+        anneal = kept.get("anneal")
+        return cls(**kept | {"anneal": anneal and Anneal(**anneal), "unreadable": set(kept["unreadable"])})
 
     def state(self) -> dict:
         """As plain values, for the checkpoint."""
@@ -136,7 +137,7 @@ class Stopwatch:
         self.restart()
 
     def restart(self) -> None:
-        self.began, self.steps, self.parts = self.now(), 0, Counter()
+        self.began, self.steps, self.parts = self.now(), 0, defaultdict(float)
 
     def now(self) -> float:
         """In seconds; a GPU is waited for."""
@@ -180,7 +181,7 @@ class Run:
     @property
     def end(self) -> int:
         """The step after which the training is over."""
-        return self.progress.anneal.end if self.progress.anneal else self.setup.recipe.steps
+        return self.progress.anneal.end if self.progress.anneal else self.setup.steps
 
     @property
     def is_main(self) -> bool:
@@ -196,6 +197,13 @@ class Run:
             parts["discriminator"] = unwrap(self.discriminator.network)
             parts["discriminator_optimizer"] = self.discriminator.optimizer
         return parts
+
+
+def show(run: Run, name: str, picture: ndarray) -> None:
+    """A picture (H,W,3) uint8 of this step, in TensorBoard; from the main process."""
+    tracker = run.setup.accelerator.get_tracker("tensorboard")
+    if isinstance(tracker, TensorBoardTracker):
+        tracker.log_images({name: picture[None]}, step=run.progress.step, dataformats="NHWC")
 
 
 def say(message: str) -> None:
@@ -222,9 +230,9 @@ def prepare(recipe: Recipe, job: Job) -> Run:
     processes = PartialState(cpu, timeout=timedelta(hours=2))  # the others wait while one validates
     held = lock(job.out, resume=True) if job.resume and processes.is_main_process else None
     state = load_state(job)
-    recipe = replace(
-        recipe, steps=recipe.length(len(index.items)), precision=settle_precision(recipe, processes.device, state)
-    )
+    steps = recipe.length(len(index.items))
+    precision = settle_precision(recipe, torch.device(processes.device or "cpu"), state)
+    recipe = replace(recipe, steps=steps, precision=precision)
     accelerator = Accelerator(
         mixed_precision="bf16" if recipe.precision == "bf16" else "no",
         log_with="tensorboard",
@@ -237,9 +245,12 @@ def prepare(recipe: Recipe, job: Job) -> Run:
             f"{accelerator.num_processes} processes; choose a --batch-size and --accumulate that can."
         )
     set_seed(job.seed)
-    perceptual, lpips = critics(recipe, job, accelerator.device)
+    lpips = load_lpips(job.lpips).to(accelerator.device) if job.lpips else None
+    perceptual = None
+    if recipe.gan and recipe.gan.perceptual > 0 and recipe.gan.pixel_steps < steps:
+        perceptual = load_perceptual(recipe.gan.perceptual_kind, job.perceptual).to(accelerator.device)
     generator, averaged = generator_of(recipe, job, accelerator)
-    discriminator = discriminator_of(recipe, accelerator) if recipe.gan else None
+    discriminator = discriminator_of(recipe, accelerator)
     record = {
         "recipe": recipe.record(),
         "seed": job.seed,
@@ -259,13 +270,13 @@ def prepare(recipe: Recipe, job: Job) -> Run:
         held = lock(job.out, resume=False)
     quiet = not (accelerator.is_main_process and sys.stderr.isatty())
     run = Run(
-        Setup(recipe, job, accelerator, index, held_out, perceptual, lpips, record),
+        Setup(recipe, job, steps, accelerator, index, held_out, perceptual, lpips, record),
         generator,
         discriminator,
         averaged,
         progress,
         held,
-        tqdm(total=recipe.steps, initial=progress.step, unit="step", disable=quiet, dynamic_ncols=True),
+        tqdm(total=steps, initial=progress.step, unit="step", disable=quiet, dynamic_ncols=True),
         Stopwatch(accelerator.device),
     )
     if state is not None:
@@ -276,35 +287,34 @@ def prepare(recipe: Recipe, job: Job) -> Run:
 
 def generator_of(recipe: Recipe, job: Job, accelerator: Accelerator) -> tuple[Learner, Network]:
     """What is trained, with fresh weights or those of `init`, and the network of its averaged weights."""
-    model = build(recipe, None if job.resume else job.init).to(memory_format=torch.channels_last)
-    averaged = network(recipe.model).eval().requires_grad_(False).to(memory_format=torch.channels_last)
+    model = channels_last(build(recipe, None if job.resume else job.init))
+    averaged = channels_last(network(recipe.model).eval().requires_grad_(False))
     averaged.load_state_dict(plain_state(model))
     averaged.to(accelerator.device)
     optimizer = torch.optim.Adam(model.parameters(), recipe.lr, recipe.betas, fused=True)
     if job.compile:
         model.compile()  # in place: names and state dict stay
-    return Learner(*accelerator.prepare(model, optimizer), recipe.lr), averaged
+    return learner(accelerator, model, optimizer, recipe.lr), averaged
 
 
-def discriminator_of(recipe: Recipe, accelerator: Accelerator) -> Learner:
-    """The discriminators of the recipe's `gan`; `UserError` if its faces are too small for them."""
+def discriminator_of(recipe: Recipe, accelerator: Accelerator) -> Learner | None:
+    """The discriminators of the recipe's `gan`, if it has one; `UserError` if its faces are too small for them."""
     gan = recipe.gan
-    discriminator = MultiScaleDiscriminator(gan.scales, gan.channels, gan.max_channels)
+    if gan is None:
+        return None
+    discriminator = channels_last(MultiScaleDiscriminator(gan.scales, gan.channels, gan.max_channels))
     if recipe.model.size < discriminator.smallest:
         raise UserError(
             f"Faces of {recipe.model.size} pixels are too small for {gan.scales} discriminators, "
             f"which need {discriminator.smallest}; choose a larger --size."
         )
-    discriminator.to(memory_format=torch.channels_last)
     optimizer = torch.optim.Adam(discriminator.parameters(), gan.lr, recipe.betas, fused=True)
-    return Learner(*accelerator.prepare(discriminator, optimizer), gan.lr)
+    return learner(accelerator, discriminator, optimizer, gan.lr)
 
 
-def critics(recipe: Recipe, job: Job, device: torch.device) -> tuple[torch.nn.Module | None, Lpips | None]:
-    """The networks of the perceptual loss and of LPIPS, as far as the run needs them; `UserError` without weights."""
-    needed = recipe.gan is not None and recipe.gan.perceptual > 0 and recipe.gan.pixel_steps < recipe.steps
-    perceptual = load_perceptual(recipe.gan.perceptual_kind, job.perceptual).to(device) if needed else None
-    return perceptual, load_perceptual("lpips_squeeze", job.lpips).to(device) if job.lpips else None
+def learner(accelerator: Accelerator, model: torch.nn.Module, optimizer: torch.optim.Optimizer, lr: float) -> Learner:
+    model, optimizer = accelerator.prepare(model, optimizer)
+    return Learner(model, optimizer, lr)
 
 
 def weights_hash(module: torch.nn.Module) -> str:
@@ -333,8 +343,8 @@ def settle_precision(recipe: Recipe, device: torch.device, state: dict | None) -
     begun_in = state["record"]["recipe"].get("precision") if state else None
     wanted = begun_in if begun_in and recipe.precision == "auto" else recipe.precision
     if wanted == "auto":
-        choice = [choose_precision(recipe, device)] if PartialState().is_main_process else [None]
-        [(wanted, why)] = broadcast_object_list(choice)
+        choice = choose_precision(recipe, device) if PartialState().is_main_process else ("fp32", "")
+        [(wanted, why)] = broadcast_object_list([choice])
         say(f"computing in {wanted}: {why}")
     elif wanted == "bf16" and is_slow(device):
         say("warning: this machine has no fast bfloat16, so steps take several times as long as in fp32")
@@ -356,10 +366,10 @@ def check_same(state: dict, record: dict, folder: Path) -> None:
 def introduce(run: Run) -> None:
     """Say what is about to happen, write the first checkpoint of the run and open its logs."""
     recipe, job, accelerator, index = run.recipe, run.setup.job, run.setup.accelerator, run.setup.index
-    count = len(index.items)
+    count, steps = len(index.items), run.setup.steps
     say(
         f"{recipe.name}: {sum(p.numel() for p in run.averaged.parameters()):,} parameters, {count:,} pictures, "
-        f"batch {recipe.batch_size}, {recipe.steps:,} steps ({recipe.steps * recipe.batch_size / count:.1f} epochs), "
+        f"batch {recipe.batch_size}, {steps:,} steps ({steps * recipe.batch_size / count:.1f} epochs), "
         f"{'full' if recipe.gan else recipe.loss} loss, rate {recipe.lr:g} {recipe.schedule}, {recipe.precision}, "
         f"seed {job.seed}, {accelerator.num_processes} x {accelerator.device.type}"
     )

@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from typing import Any
 
 from training.recipes import Anneal, Recipe, last_quarter
 from training.run import Job, Run
@@ -49,12 +50,12 @@ class Sitting:
         """Whether the anneal begins after the step to come, by the clock or by the recipe's length."""
         if run.progress.anneal:
             return False
-        by_length = run.recipe.schedule == "wsd" and run.progress.step + 1 >= last_quarter(run.recipe.steps).start
+        by_length = run.recipe.schedule == "wsd" and run.progress.step + 1 >= last_quarter(run.setup.steps).start
         return by_length or (time.monotonic() > self.anneal_at and run.progress.step + 1 - self.before >= SPEED_STEPS)
 
     def plan(self, run: Run) -> Anneal:
         """The anneal that begins now: the recipe's, or as many steps as the time holds at this sitting's speed."""
-        anneal = last_quarter(run.recipe.steps)
+        anneal = last_quarter(run.setup.steps)
         if run.recipe.schedule != "wsd" or run.progress.step < anneal.start:
             now = time.monotonic()
             seconds = min(self.anneal_seconds, self.deadline - now)
@@ -67,7 +68,7 @@ class Sitting:
 def ending_signals() -> Iterator[list[int]]:
     """SIGINT and SIGTERM are collected, for a clean end after the step; the second one of a kind acts as usual."""
     caught = []
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    before: dict[int, Any] = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
 
     def note(number: int, frame: object) -> None:
         caught.append(number)

@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from hashlib import file_digest, sha256
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import torch
 from safetensors.torch import save
@@ -175,7 +175,7 @@ def _check_moments(optimizer: torch.optim.Optimizer) -> None:
                 raise ValueError(f"moments {shapes} for a parameter of {tuple(parameter.shape)}")
 
 
-def _checked(state: object, path: Path) -> dict:
+def _checked(state: Any, path: Path) -> dict:
     """The state itself; `UserError` unless it is what a checkpoint holds."""
     fault = None
     if not isinstance(state, dict):

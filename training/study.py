@@ -36,7 +36,7 @@ from training.evaluation.judges import choose
 from training.evaluation.ledger import Results, plain_numbers
 from training.evaluation.methods import Bicubic, Model
 from training.evaluation.protocols import PROTOCOLS, Published
-from training.evaluation.report import agreed, evaluate, process_state
+from training.evaluation.report import agreed, device_of, evaluate, process_state
 from training.networks import load
 from training.precision import choose_precision, step_timer
 from training.recipes import Precision, Recipe, find_recipe
@@ -190,7 +190,7 @@ class Table:
             for metric in metrics:
                 difference = self.differences.get(label, {}).get(metric)
                 cells.append(tables.measured(scores[metric], metric, self.report["faces"]["scored"]))
-                cells.append("-" if difference is None else _with_interval(difference, metric))
+                cells.append(tables.signed(difference, metric))
             rows.append(cells)
         return head, rows
 
@@ -216,10 +216,7 @@ class Table:
             "study": asdict(self.study),
             "views": self.views,
             "scale": self.plan.scale,
-            "differences": {
-                label: {metric: asdict(value) for metric, value in values.items()}
-                for label, values in self.differences.items()
-            },
+            "differences": self.differences,
             "curves": self.curves,
         }
         page = html_templates(Path(__file__).parent).get_template("study.html")
@@ -241,7 +238,7 @@ class Table:
         for color, (label, history) in zip(colors, self.curves.items(), strict=True):
             views, values = np.array(history["validation/psnr"]).T
             over_views.plot(views, values, color=color, marker=".", label=label)
-        bicubic = self.report["scores"]["bicubic"]["psnr"]["mean"]
+        bicubic = self.report["scores"]["bicubic"]["psnr"].mean
         over_views.axhline(bicubic, color="0.5", linestyle="--", linewidth=0.8, label="bicubic")
         over_views.set(xlabel="views seen", ylabel="PSNR on Y, dB, averaged weights")
         over_views.legend(fontsize=7, frameon=False)
@@ -257,11 +254,11 @@ class Table:
         labels = list(self.curves)
         for y, (label, color) in enumerate(zip(labels, colors, strict=True)):
             value = self.differences.get(label, {}).get("psnr")
-            if value is None:
+            if value is None or value.mean is None:
                 axes.plot(0, y, "|", color=color)
                 continue
             axes.plot(value.mean, y, "o", color=color)
-            if value.low is not None:
+            if value.low is not None and value.high is not None:
                 axes.plot((value.low, value.high), (y, y), color=color)
         axes.axvline(0, color="0.3", linewidth=0.8)
         axes.set_yticks(range(len(labels)), labels)
@@ -273,7 +270,7 @@ def run_study(study: Study, plan: Plan) -> Table | None:
     """Train what is not trained yet, then measure all; None where a signal ended it before, or in other processes."""
     check_outside(plan.out, [*plan.data, plan.validate])
     state, data, held_out = process_state(), index_pictures(plan.data), index_pictures([plan.validate])
-    recipes = agreed(lambda: settle(study, plan, data, state.device), state)
+    recipes = agreed(lambda: settle(study, plan, data, device_of(state)), state)
     for i, row in enumerate(study.rows):
         folder = plan.folder(row)
         if not trained(folder):
@@ -309,8 +306,8 @@ def settle(study: Study, plan: Plan, data: Index, device: torch.device) -> dict[
         recipe = plan.recipe(row.recipe, precision)
         if row.equal == "minutes":
             steps = kept[row.name]["recipe"]["steps"] if row.name in kept else None
-            recipe = replace(recipe, steps=steps or steps_in_equal_time(recipe, plan.recipe(FULL, precision), device))
-            recipe = replace(recipe, validate_every=ceil(recipe.steps / VALIDATIONS))
+            steps = steps or steps_in_equal_time(recipe, plan.recipe(FULL, precision), plan.views, device)
+            recipe = replace(recipe, steps=steps, validate_every=ceil(steps / VALIDATIONS))
         recipes[row.name] = recipe
         now = {"recipe": recipe.record(), "seed": plan.seed, "data": data.describe_names_and_sizes()}
         if row.name in kept:
@@ -323,19 +320,19 @@ def settle(study: Study, plan: Plan, data: Index, device: torch.device) -> dict[
     return recipes
 
 
-def steps_in_equal_time(recipe: Recipe, reference: Recipe, device: torch.device) -> int:
-    """So many steps of the recipe take the time of the reference's: loss and gradient, timed in turns.
+def steps_in_equal_time(recipe: Recipe, reference: Recipe, views: int, device: torch.device) -> int:
+    """So many steps of the recipe take the time of the reference's views: loss and gradient, timed in turns.
 
     Reading the faces, which other processes may do, is left out.
     """
     timers = [step_timer(each, device, each.batch_size) for each in (recipe, reference)]
     own, other = np.min([[timer(recipe.precision) for timer in timers] for _ in range(1 + ROUNDS)][1:], axis=0)
-    return max(1, round(reference.steps * other / own))
+    return max(1, round(ceil(views / reference.batch_size) * other / own))
 
 
 def measure(study: Study, plan: Plan, held_out: Index, recipes: dict[str, Recipe]) -> Table | None:
     """The rows' last weights on the same held-out faces; None but in the main process."""
-    device = process_state().device
+    device = device_of(process_state())
     networks = []
     for row in study.rows:
         source = plan.folder(row) / "annealed"
@@ -349,10 +346,10 @@ def measure(study: Study, plan: Plan, held_out: Index, recipes: dict[str, Recipe
     report, results = found
     views, curves = {}, {}
     for row in study.rows:
-        recipe, history = recipes[row.name], load_checkpoint(plan.folder(row), say)["history"]
-        views[row.label] = recipe.steps * recipe.batch_size
+        batch, end = recipes[row.name].batch_size, load_checkpoint(plan.folder(row), say)
+        views[row.label] = end["step"] * batch
         curves[row.label] = {
-            name: [(step * recipe.batch_size, value) for step, value in entries] for name, entries in history.items()
+            name: [(step * batch, value) for step, value in entries] for name, entries in end["history"].items()
         }
     return Table(study, plan, report, paired(study, report, results, plan.seed), views, curves)
 
@@ -364,10 +361,6 @@ def paired(study: Study, report: dict, results: Results, seed: int) -> dict[str,
     scores -= [results.column(study.against, metric) for metric in metrics]
     found = estimates(np.moveaxis(np.where(np.isfinite(scores), scores, np.nan), 2, 0), seed)
     return {label: dict(zip(metrics, row, strict=True)) for label, row in zip(labels, found, strict=True)}
-
-
-def _with_interval(value: Estimate, metric: str) -> str:
-    return tables.value(asdict(value), metric, "+") + tables.interval(asdict(value), metric, "+")
 
 
 def main(

@@ -11,7 +11,7 @@ a CPU: `ACCELERATE_USE_CPU=true accelerate launch --multi_gpu --num_processes N`
 import signal
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from itertools import islice
@@ -31,12 +31,12 @@ from sparnet.errors import UserError
 from sparnet.files import make_folder
 from training.card import annealing, card
 from training.command import Diverged, run_command
-from training.data import Crop, FaceBatches, Faces, join
+from training.data import Crop, FaceBatches, Faces, Item, join
 from training.networks import Network, plain_state, size_of
 from training.perceptual import PerceptualKind
 from training.phases import full_phase, phase_at
 from training.recipes import RECIPES, Anneal, Loss, Precision, Recipe, Schedule, find_recipe
-from training.run import Job, Run, prepare, say, write_checkpoint
+from training.run import Job, Run, prepare, say, show, write_checkpoint
 from training.sitting import Sitting, ending_signals
 from training.state import BEFORE_ANNEAL, CHECKPOINT, export
 from training.validation import measure
@@ -116,32 +116,35 @@ def take_step(run: Run, batches: list[dict], wishes: dict[str, bool]) -> dict[st
     """
     recipe, accelerator, progress, phase = run.recipe, run.setup.accelerator, run.progress, phase_at(run)
     learners = {"generator": run.generator}
-    if phase is full_phase:
+    if phase is full_phase and run.discriminator is not None:
         learners["discriminator"] = run.discriminator
     for learner in learners.values():
         learner.begin(recipe.rate_at(progress.step, progress.anneal))
     losses: dict[str, Tensor] = {}
     for batch in batches:
-        faces = [batch[name].contiguous(memory_format=torch.channels_last) for name in ("degraded", "sharp")]
+        degraded, sharp = (batch[name].contiguous(memory_format=torch.channels_last) for name in ("degraded", "sharp"))
         with ExitStack() as stack:
             if batch is not batches[-1]:  # processes add up their gradients once, with the last micro-batch
                 for learner in learners.values():
                     stack.enter_context(accelerator.no_sync(learner.network))
-            for name, loss in phase(run, *faces, 1 / len(batches)).items():
+            for name, loss in phase(run, degraded, sharp, 1 / len(batches)).items():
                 losses[name] = losses.get(name, 0) + loss / len(batches)
     with run.clock.part("update"):
         for name, learner in learners.items():
             norm = accelerator.clip_grad_norm_(learner.network.parameters(), recipe.clip or float("inf"))
-            losses[f"{name}_gradient_norm"] = norm.detach().to(accelerator.device)
+            losses[f"{name}_gradient_norm"] = torch.as_tensor(norm, device=accelerator.device)
         wished = torch.tensor([float(wish) for wish in wishes.values()], device=accelerator.device)
-        means = accelerator.reduce(torch.cat([torch.stack([*losses.values()]), wished]), "mean").tolist()
+        shared = torch.cat([torch.stack([*losses.values()]), wished])
+        means: list[float] = torch.as_tensor(accelerator.reduce(shared, "mean")).tolist()
         values = dict(zip(losses, means, strict=False))
         if not np.isfinite([*values.values()]).all():
             numbers = ", ".join(f"{name} {value:.4g}" for name, value in values.items())
             raise Diverged(f"Not finite at step {progress.step + 1:,}: {numbers}; {advice(run)}.")
         for learner in learners.values():
             learner.optimizer.step()
-        update_average(run.averaged, plain_state(run.parts["model"]), recipe.ema_at(progress.step))
+        update_average(
+            run.averaged, plain_state(accelerator.unwrap_model(run.generator.network)), recipe.ema_at(progress.step)
+        )
     progress.step += 1
     progress.recent.append(values)
     run.clock.steps += 1
@@ -218,30 +221,28 @@ def validate(run: Run) -> None:
     with run.clock.paused():
         if run.is_main:
             check_finite(run)
-            if run.setup.held_out is not None:
-                score(run)
+            if run.setup.held_out is not None and run.setup.job.validate is not None:
+                score(run, run.setup.held_out.items, run.setup.job.validate.name)
             watch(run)
 
 
-def score(run: Run) -> None:
-    """Score the averaged weights on the held-out faces, write the sample sheet, export them if they are the best."""
+def score(run: Run, faces: Sequence[Item], name: str) -> None:
+    """Score the averaged weights on the held-out faces, called so; write the sample sheet; export them if the best."""
     setup, progress = run.setup, run.progress
-    found = measure(run.averaged, setup.held_out.items, setup.accelerator.device, setup.lpips, setup.job.crop)
-    progress.scores = f"{found} of {setup.job.validate.name}"
+    found = measure(run.averaged, faces, setup.accelerator.device, setup.lpips, setup.job.crop)
+    progress.scores = f"{found} of {name}"
     say(f"step {progress.step:,}: {progress.scores}")
     for message in found.unreadable:
         if message not in progress.unreadable:
             progress.unreadable.add(message)
             say(f"warning: skipped {message}")
-    scores = {name: getattr(found, name) for name in ("psnr", "ssim", "gain", "lpips")}
-    scores = {f"validation/{name}": value for name, value in scores.items() if value is not None}
+    scores = {f"validation/{metric}": getattr(found, metric) for metric in ("psnr", "ssim", "gain", "lpips")}
+    scores = {metric: value for metric, value in scores.items() if value is not None}
     setup.accelerator.log(scores, step=progress.step)
     remember(run, scores)
     make_folder(setup.job.out / "samples")
     images.save_png(found.sheet, setup.job.out / "samples" / f"step-{progress.step:07d}.png")
-    setup.accelerator.get_tracker("tensorboard").log_images(
-        {"degraded, restored, sharp": found.sheet[None]}, step=progress.step, dataformats="NHWC"
-    )
+    show(run, "degraded, restored, sharp", found.sheet)
     quality = found.psnr if found.lpips is None else -found.lpips
     if quality > progress.best:
         progress.best = quality
@@ -364,9 +365,9 @@ def main(
         raise UserError("--from-constant says where to go on: give --resume too.")
     gan_changes = {"pixel_steps": pixel_steps, "perceptual_kind": perceptual_kind}
     gan_changes = {field: value for field, value in gan_changes.items() if value is not None}
-    if gan_changes and recipe.gan is None:
-        raise UserError(f"{name} is trained by its pixel loss alone: leave out --pixel-steps and --perceptual-kind.")
     if gan_changes:
+        if recipe.gan is None:
+            raise UserError(f"{name} is trained by its pixel loss alone: give no --pixel-steps or --perceptual-kind.")
         recipe = replace(recipe, gan=replace(recipe.gan, **gan_changes))
     job = Job(
         data=data,

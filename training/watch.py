@@ -19,14 +19,15 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter
 from numpy import ndarray
+from torch import Tensor
 
 from sparnet import SPARNet, images
-from sparnet.attention import atlas_figure
+from sparnet.attention import atlas_figure, mean_map
 from sparnet.files import make_folder, save_bytes
 from training.data import cut
 from training.degradations import fixed
 from training.recipes import Recipe
-from training.run import History, Run, say
+from training.run import History, Run, say, show
 
 ASTRONAUT = (150, 33, 150)  # x, y, side of her face's square: eyes and mouth about where aligned faces have them
 SCORES = {"validation/psnr": "PSNR on Y, dB", "validation/lpips": "LPIPS, less is better"}
@@ -45,33 +46,30 @@ def watch(run: Run) -> None:
     recipe, step, out = run.recipe, run.progress.step, run.setup.job.out
     if run.progress.history:
         images.save_png(_pixels(curves(run.progress.history, recipe)), out / "curves.png")
-    if not isinstance(run.averaged, SPARNet) or recipe.model.attention == "none":
+    model = run.averaged
+    if not isinstance(model, SPARNet) or model.config.attention == "none":
         if step <= recipe.validate_every:  # once
             say(f"{recipe.name} has no attention maps to make pictures of")
         return
-    degraded, restored, maps = probe(run)
-    seen = step * recipe.batch_size
-    alphas = {name: torch.from_numpy(alpha)[None] for name, alpha in maps.items()}
-    title = f"{recipe.name} after {seen:,} images, step {step:,}"
+    degraded, restored, alphas = probe(model, run.setup.accelerator.device)
+    title = f"{recipe.name} after {step * recipe.batch_size:,} images, step {step:,}"
     frame = _pixels(atlas_figure(alphas, title=title, pictures={"degraded": degraded, "restored": restored}))
     make_folder(out / "attention")
     images.save_png(frame, out / "attention" / f"step-{step:07d}.png")
     numbers = BytesIO()
-    half = {name: alpha.astype(np.float16) for name, alpha in maps.items()}  # to 0.0005: finer than a colour's step
-    np.savez_compressed(numbers, degraded=degraded, restored=restored, **half)
+    half = {name: mean_map(alpha).astype(np.float16) for name, alpha in alphas.items()}  # finer than a colour's step
+    np.savez_compressed(numbers, **{"degraded": degraded, "restored": restored} | half)  # pyright: ignore[reportArgumentType]  no unit is called allow_pickle
     save_bytes(numbers.getvalue(), out / "attention" / f"step-{step:07d}.npz")
-    tracker = run.setup.accelerator.get_tracker("tensorboard")
-    tracker.log_images({"attention": frame[None]}, step=step, dataformats="NHWC")
+    show(run, "attention", frame)
 
 
-def probe(run: Run) -> tuple[ndarray, ndarray, dict[str, ndarray]]:
-    """The astronaut, degraded and restored by the averaged weights, (S,S,3) uint8; and each unit's mean map (h,w)."""
-    config = run.recipe.model
+def probe(model: SPARNet, device: torch.device) -> tuple[ndarray, ndarray, dict[str, Tensor]]:
+    """The astronaut, degraded and restored, (S,S,3) uint8; and each unit's alpha (C,h,w)."""
+    config = model.config
     degraded = fixed(cut(skimage.data.astronaut(), *ASTRONAUT, config.size), config.degraded_size, "astronaut")
     with torch.inference_mode():
-        trace = run.averaged.trace(images.to_tensor(degraded).to(run.setup.accelerator.device))
-    maps = {name: alpha[0].float().mean(0).cpu().numpy() for name, alpha in trace.alphas.items()}
-    return degraded, images.to_image(trace.restored), maps
+        trace = model.trace(images.to_tensor(degraded).to(device))
+    return degraded, images.to_image(trace.restored), {name: alpha[0] for name, alpha in trace.alphas.items()}
 
 
 def curves(history: History, recipe: Recipe) -> Figure:

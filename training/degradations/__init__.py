@@ -180,7 +180,7 @@ class Jpeg:
             cv2.IMWRITE_JPEG_SAMPLING_FACTOR_420,
         ]
         _, data = cv2.imencode(".jpg", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), settings)
-        return cv2.imdecode(data, cv2.IMREAD_COLOR_RGB)
+        return cv2.imdecode(data, cv2.IMREAD_COLOR_RGB)  # pyright: ignore[reportReturnType]  None of what is no picture
 
     def __str__(self) -> str:
         return f"JPEG quality {self.quality}"

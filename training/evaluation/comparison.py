@@ -23,12 +23,12 @@ from sparnet.images import is_grey
 from training.data import Crop, Item, centre_view, face_square, is_celebas
 from training.degradations import fixed
 from training.evaluation.frechet import InceptionDistances
-from training.evaluation.identity import MOST_IMPOSTORS
 from training.evaluation.judges import Judges, Sample, known_points
 from training.evaluation.ledger import SHARP, Ledger, Row
 from training.evaluation.methods import Bicubic, Fault, Method, Model
 from training.evaluation.protocols import AS_IT_IS, PROTOCOLS, Condition, Protocol, factor_of
 
+MOST_IMPOSTORS = 1000  # faces compared with one another: half a million pairs
 BATCH = 8  # of every case, however many processes share them: what rounds differently would score differently
 
 
@@ -65,16 +65,13 @@ class Trial:
             how = f"{self.size // factor}x{self.size // factor} -> {self.size}x{self.size}, bicubic"
         else:
             how = f"blind -> {self.size}x{self.size}, drawn from each picture's name"
-        others = [
-            f"{method.name} works at {method.size}x{method.size}" for method in self.methods if self._resized(method)
-        ]
-        parts = [how, *([f"{', '.join(others)}, bicubic there and back"] if others else [])]
-        if self.protocol.sharp:
-            parts.append("PSNR and SSIM on Y" + (" cut to 8 bits" if self.judges.truncate else ""))
-        return "; ".join(parts)
-
-    def _resized(self, method: Method) -> bool:
-        return isinstance(method, Model) and method.size != self.size
+        others = [method for method in self.methods if isinstance(method, Model) and method.size != self.size]
+        if others:
+            sizes = ", ".join(f"{method.name} works at {method.size}x{method.size}" for method in others)
+            how += f"; {sizes}, bicubic there and back"
+        if not self.protocol.sharp:
+            return how
+        return how + "; PSNR and SSIM on Y" + (" cut to 8 bits" if self.judges.truncate else "")
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,34 +81,23 @@ class Case:
     index: int
     name: str
     sample: Sample | None
-    celebas: bool  # whether the picture was cut as one of CelebA's
-    restored: dict[str, ndarray]  # (S,S,3) uint8, of the methods that have it
-    faults: list[tuple[str, str, str]]  # kind, whose picture, why
+    celebas: bool = False  # whether the picture was cut as one of CelebA's
+    restored: dict[str, ndarray] = field(default_factory=dict)  # (S,S,3) uint8, of the methods that have it
+    faults: list[tuple[str, str, str]] = field(default_factory=list)  # kind, whose picture, why
 
 
 def compare(
-    trial: Trial, indices: Sequence[int], condition: Condition = AS_IT_IS, clock: Counter | None = None
+    trial: Trial, indices: Sequence[int], condition: Condition = AS_IT_IS, clock: Counter[str] | None = None
 ) -> list[Case]:
-    """Degrade the pictures of these indices and have every method restore them; seconds of each go to the clock."""
-    cases = []
-    for index in indices:
-        item, celebas = trial.items[index], False
-        try:
-            picture = item.picture()
-        except UserError as error:
-            sample, faults = None, [Fault("unreadable", str(error))]
-        else:
-            sample, faults = _sample(trial, item, picture, condition)
-            celebas = is_celebas(picture.shape[1], picture.shape[0], trial.crop)
-        named = [(fault.kind, SHARP, fault.why) for fault in faults]
-        cases.append(Case(index, item.within, sample, celebas, {}, named))
-    readable = [case for case in cases if case.sample is not None]
+    """Degrade the pictures of these indices and have every method restore them; ns of each go to the clock."""
+    cases = [_case(trial, index, condition) for index in indices]
+    readable = [(case, case.sample) for case in cases if case.sample is not None]
     for method in trial.methods if readable else ():
-        started = time.perf_counter()
-        answers = method.restore([case.sample.degraded for case in readable], [case.name for case in readable])
+        started = time.perf_counter_ns()
+        answers = method.restore([sample.degraded for _, sample in readable], [case.name for case, _ in readable])
         if clock is not None:
-            clock[method.name] += time.perf_counter() - started
-        for case, answer in zip(readable, answers, strict=True):
+            clock[method.name] += time.perf_counter_ns() - started
+        for (case, _), answer in zip(readable, answers, strict=True):
             if isinstance(answer, Fault):
                 case.faults.append((answer.kind, method.name, answer.why))
             else:
@@ -119,73 +105,77 @@ def compare(
     return cases
 
 
-def _sample(trial: Trial, item: Item, picture: ndarray, condition: Condition) -> tuple[Sample, list[Fault]]:
-    name, view = item.within, centre_view(picture, trial.size, trial.crop)
+def _case(trial: Trial, index: int, condition: Condition) -> Case:
+    """One face before any method saw it."""
+    item = trial.items[index]
+    name = item.within
+    try:
+        picture = item.picture()
+    except UserError as error:
+        return Case(index, name, None, faults=[("unreadable", SHARP, str(error))])
+    height, width = picture.shape[:2]
+    view, celebas = centre_view(picture, trial.size, trial.crop), is_celebas(width, height, trial.crop)
     if not trial.protocol.sharp:
-        return Sample(name, view), []
-    faults, side = [], face_square(picture.shape[1], picture.shape[0], trial.crop)[2]
-    if side < trial.size:
-        faults.append(Fault("enlarged", f"from {side:g}x{side:g} to {trial.size}x{trial.size}"))
-    if is_grey(picture):
-        faults.append(Fault("grey", "all pixels have red = green = blue"))
+        return Case(index, name, Sample(name, view), celebas)
     known = known_points(item, picture, trial.size, trial.crop) if trial.judges.need_points else None
     sharp, known = condition.moved(view, known)
-    degraded = None
+    degraded = sharp
     if trial.degradation is not None:
         factor = factor_of(trial.degradation)
         degraded = condition.spoilt(fixed(sharp, factor and trial.size // factor, name), name, trial.seed)
-    sample, missing = trial.judges.look(name, degraded, sharp, known)
-    return sample, faults + missing
+    sample, faults = trial.judges.look(name, degraded, sharp, known)
+    side = face_square(width, height, trial.crop)[2]
+    if is_grey(picture):
+        faults.insert(0, Fault("grey", "all pixels have red = green = blue"))
+    if side < trial.size:
+        faults.insert(0, Fault("enlarged", f"from {side:g}x{side:g} to {trial.size}x{trial.size}"))
+    return Case(index, name, sample, celebas, faults=[(fault.kind, SHARP, fault.why) for fault in faults])
 
 
 def measure(trial: Trial, case: Case, condition: int = 0) -> Row:
     """All values of one face."""
-    values, faults, embeddings = {}, list(case.faults), {}
+    sample, faults, values, embeddings = case.sample, list(case.faults), {}, {}
+    if sample is None:
+        return Row(condition, case.index, case.name, values, faults)
+    colourless = is_grey(sample.degraded if sample.sharp is None else sample.sharp)
     for method, face in case.restored.items():
-        values[method], missing, embedding = trial.judges.measure(face, case.sample)
+        values[method], missing, embedding = trial.judges.measure(face, sample)
         faults += [(fault.kind, method, fault.why) for fault in missing]
-        if is_grey(face) and not is_grey(case.sample.degraded if case.sample.sharp is None else case.sample.sharp):
+        if is_grey(face) and not colourless:
             faults.append(("grey", method, "restored without the colours of the sharp face"))
-        if embedding is not None:
+        if embedding is not None and condition == 0 and case.index in trial.embedded:
             embeddings[method] = embedding.tolist()
-    if embeddings and condition == 0 and case.index in trial.embedded:
-        embeddings[SHARP] = case.sample.embedding.tolist()
-    else:
-        embeddings = {}
-    known = case.sample is not None and case.sample.known
-    floor = trial.judges.floor(case.sample) if known and condition == 0 else {}
-    return Row(condition, case.index, case.name, values, tuple(faults), embeddings, known, floor, case.celebas)
+    if embeddings and sample.embedding is not None:
+        embeddings[SHARP] = sample.embedding.tolist()
+    floor = trial.judges.floor(sample) if condition == 0 else {}
+    known = sample.known is not None
+    return Row(condition, case.index, case.name, values, faults, embeddings, known, floor, case.celebas)
 
 
-def run(trial: Trial, ledger: Ledger, distances: InceptionDistances | None, state: PartialState) -> Counter:
-    """This process's share of the rows, into the ledger; -> seconds of each method and number of faces, of all.
+def run(trial: Trial, ledger: Ledger, distances: InceptionDistances | None, state: PartialState) -> Counter[str]:
+    """This process's share of the rows, into the ledger; -> ns of each method and number of faces, of all.
 
-    A batch is whole or not at all in the ledger's eyes. With FID, what is in the ledger is restored again: its
-    features are not kept.
+    A batch is whole or not at all in the ledger. With FID, what is in the ledger is restored again: its features are
+    not kept.
     """
     size, conditions = len(trial.items), trial.protocol.conditions
     starts, clock = range(0, size, BATCH), Counter()
     mine = range(state.process_index, len(conditions) * len(starts), state.num_processes)
     faces = sum(min(BATCH, size - starts[i % len(starts)]) for i in mine)
-    with tqdm(total=faces, unit="face", disable=_quiet(state), dynamic_ncols=True) as bar:
+    quiet = not (state.is_main_process and sys.stderr.isatty())
+    with tqdm(total=faces, unit="face", disable=quiet, dynamic_ncols=True) as bar:
         for condition, batch in (divmod(i, len(starts)) for i in mine):
             indices = range(starts[batch], min(starts[batch] + BATCH, size))
             known = ledger.done[condition, indices].all()
-            if not known or (distances is not None and condition == 0):
-                compared = compare(trial, indices, conditions[condition], clock)
-                clock["faces"] += sum(case.sample is not None for case in compared)
-                if distances is not None and condition == 0:
-                    for case in compared:
-                        if case.restored:
-                            distances.add(case.sample.sharp, case.restored)
+            featured = distances if condition == 0 else None
+            if not known or featured is not None:
+                cases = compare(trial, indices, conditions[condition], clock)
+                clock["faces"] += sum(case.sample is not None for case in cases)
                 if not known:
-                    ledger.add(measure(trial, case, condition) for case in compared)
+                    ledger.add(measure(trial, case, condition) for case in cases)
+                if featured is not None:
+                    for case in cases:
+                        if case.restored and case.sample is not None and case.sample.sharp is not None:
+                            featured.add(case.sample.sharp, case.restored)
             bar.update(len(indices))
-    total = Counter()
-    for seconds in gather_object([clock]):
-        total.update(seconds)
-    return total
-
-
-def _quiet(state: PartialState) -> bool:
-    return not (state.is_main_process and sys.stderr.isatty())
+    return sum(gather_object([clock]), Counter())

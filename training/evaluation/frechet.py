@@ -9,6 +9,7 @@ the number means something else and has another name.
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -42,11 +43,6 @@ def frechet_distance(a: ndarray, b: ndarray) -> float:
     # A B has the eigenvalues of the symmetric A^(1/2) B A^(1/2), and these need no complex numbers
     product = np.linalg.eigvalsh(root @ b @ root)
     return float(max(shift @ shift + np.trace(a) + np.trace(b) - 2 * np.sqrt(product.clip(0)).sum(), 0))
-
-
-def frechet_on(features_name: str, restored: ndarray, sharp: ndarray) -> tuple[str, float]:
-    """The distance on any features but Inception's, with the name it is printed under: `frechet_on_<features_name>`."""
-    return f"frechet_on_{features_name}", frechet_distance(restored, sharp)
 
 
 class InceptionDistances:
@@ -90,9 +86,9 @@ class InceptionDistances:
         return torch.from_numpy(face.copy()).permute(2, 0, 1)[None].to(self.device)
 
 
-def _metric(weights: str | Path | None, device: torch.device | str) -> torch.nn.Module:
+def _metric(weights: str | Path | None, device: torch.device | str) -> Any:
     try:
-        from torchmetrics.image.fid import FrechetInceptionDistance
+        from torchmetrics.image.fid import FrechetInceptionDistance  # pyright: ignore[reportMissingImports]  optional
 
         return FrechetInceptionDistance(
             feature_extractor_weights_path=None if weights is None else str(weights),

@@ -11,13 +11,14 @@ how well the two are told apart (`verification_auc`).
 """
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 
 import cv2
 import httpx2
 import numpy as np
 from numpy import ndarray
+from scipy.stats import rankdata
 from skimage.transform import SimilarityTransform
 
 from sparnet.errors import UserError
@@ -37,8 +38,6 @@ KINDS = {  # of ONNX embedders: (mean, std) of RGB in 0..1. A wrong choice is no
 }
 
 SFACE_REPO, SFACE_FILE = "opencv/face_recognition_sface", "face_recognition_sface_2021dec.onnx"
-
-MOST_IMPOSTORS = 1000  # faces compared with one another: half a million pairs
 
 
 class OnnxEmbedder:
@@ -85,36 +84,18 @@ def aligned(face: ndarray, points: ndarray) -> ndarray:
     return crop_face(face, SimilarityTransform.from_estimate(points, TEMPLATE).params[:2], SIDE)
 
 
-def cosine(a: ndarray, b: ndarray) -> float:
-    """Cosine of the angle between two embeddings (D,), in -1..1: 1 for the same direction."""
-    return float(a @ b / (np.linalg.norm(a) * np.linalg.norm(b)))
+def impostor_cosines(embeddings: ndarray, people: ndarray) -> ndarray:
+    """Cosines (P,) of every two sharp faces of different people, from unit vectors (N,D): what a stranger scores."""
+    return (embeddings @ embeddings.T)[np.triu(np.not_equal.outer(people, people), 1)]
 
 
-def impostor_cosines(embeddings: ndarray, people: Sequence[str] | None = None) -> ndarray:
-    """Cosines (P,) of every two sharp faces of different people, from unit vectors (N,D): what a stranger scores.
-
-    `people` names the person of each face; without it every face is another person. Of more than `MOST_IMPOSTORS`
-    faces that many are taken, evenly spread.
-    """
-    chosen = np.unique(np.linspace(0, len(embeddings) - 1, min(len(embeddings), MOST_IMPOSTORS)).astype(int))
-    first, second = np.triu_indices(len(chosen), 1)
-    cosines = (embeddings[chosen] @ embeddings[chosen].T)[first, second]
-    if people is None:
-        return cosines
-    _, person = np.unique(people, return_inverse=True)
-    return cosines[person[chosen][first] != person[chosen][second]]
-
-
-def verification_auc(same: Sequence[float], different: Sequence[float]) -> float:
+def verification_auc(same: ndarray, different: ndarray) -> float:
     """Chance, 0..1, that a pair of the same person has the higher cosine than a pair of two people; a tie is half.
 
-    That is the area under the ROC curve (Hanley and McNeil 1982). `ValueError` without pairs of either kind.
+    That is the area under the ROC curve, by the sum of ranks (Hanley and McNeil 1982).
     """
-    same, different = np.asarray(same, float), np.sort(np.asarray(different, float))
-    if not same.size or not different.size:
-        raise ValueError("verification needs pairs of the same person and of different people")
-    lower, not_higher = (np.searchsorted(different, same, side) for side in ("left", "right"))
-    return float((lower + not_higher).mean() / (2 * different.size))
+    ranks = rankdata(np.concatenate((same, different)))[: same.size]
+    return float((ranks.mean() - (same.size + 1) / 2) / different.size)
 
 
 def identities(names: Iterable[str], rule: str) -> list[str]:

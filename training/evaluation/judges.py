@@ -7,12 +7,11 @@
 A metric that a face has no value for, since no face was found in it, is NaN there; the fault says so by name.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import cv2
-import numpy as np
 import torch
 from numpy import ndarray
 from skimage.measure import blur_effect
@@ -25,17 +24,10 @@ from sparnet.landmarks import five_of_68, landmarks_file, read_landmarks
 from sparnet.metrics import psnr, psnr_rgb, region_psnr, ssim, ssim_rgb
 from sparnet.regions import REGIONS, region_masks
 from training.data import Crop, Item, face_square
-from training.evaluation.identity import KINDS, OnnxEmbedder, SFace, cosine
-from training.evaluation.landmarks import (
-    THRESHOLD,
-    FanLandmarks,
-    OnnxLandmarks,
-    area_under_curve,
-    failure_rate,
-    nrmse,
-)
+from training.evaluation.identity import KINDS, OnnxEmbedder, SFace
+from training.evaluation.landmarks import THRESHOLD, FanLandmarks, OnnxLandmarks, landmark_values
 from training.evaluation.methods import Fault
-from training.perceptual import Lpips, load_perceptual
+from training.perceptual import Lpips, load_lpips
 
 
 @dataclass(frozen=True)
@@ -80,10 +72,10 @@ class Sample:
     """One face as every method meets it; `sharp` and the points are None where there is no ground truth."""
 
     name: str
-    degraded: ndarray | None  # (S,S,3) uint8; None where nothing is degraded, only pictures compared
+    degraded: ndarray  # (S,S,3) uint8; the sharp one where nothing is degraded, only pictures compared
     sharp: ndarray | None = None  # (S,S,3) uint8
-    points: ndarray | None = None  # (68,2) px of `sharp`: from the file beside the picture, else measured on it
-    known: bool = False  # whether the points are from the file
+    known: ndarray | None = None  # (68,2) px of `sharp`, from the file beside the picture
+    points: ndarray | None = None  # the same, or else measured on `sharp`
     five: ndarray | None = None  # (5,2) px of `sharp`, by which restored and sharp are aligned for the embedder
     embedding: ndarray | None = None  # (D,) of `sharp`
 
@@ -100,14 +92,14 @@ class Judges:
     detector: Detector | None = None
     regions: bool = False
     device: torch.device | str = "cpu"
-    record: tuple[tuple[str, str], ...] = ()
+    record: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def need_points(self) -> bool:
         return bool(self.landmarks or self.embedder or self.regions)
 
     def look(
-        self, name: str, degraded: ndarray | None, sharp: ndarray, known: ndarray | None
+        self, name: str, degraded: ndarray, sharp: ndarray, known: ndarray | None = None
     ) -> tuple[Sample, list[Fault]]:
         """What is measured once on the sharp face, for all methods; `known` are its landmarks (68,2) from a file."""
         faults, points, five, embedding = [], known, None, None
@@ -118,33 +110,32 @@ class Judges:
         if points is None and self.regions and not self.landmarks:
             faults.append(Fault("no landmarks", "beside the picture; --landmarks would look for them"))
         if self.embedder:
-            five = self._five(sharp) if known is None else five_of_68(known)
+            found = self.detector(sharp) if known is None and self.detector else []
+            five = five_of_68(known) if known is not None else found[0].landmarks if found else None
             try:
                 if five is None:
                     raise UserError("the detector finds none, or not its points, in the sharp face")
                 embedding = self.embedder.embed(sharp, five)
             except UserError as error:
                 faults.append(Fault("no face", str(error)))
-        return Sample(name, degraded, sharp, points, known is not None, five, embedding), faults
-
-    def _five(self, sharp: ndarray) -> ndarray | None:
-        found = self.detector(sharp)
-        return found[0].landmarks if found else None
+        return Sample(name, degraded, sharp, known, points, five, embedding), faults
 
     def floor(self, sample: Sample) -> dict[str, float]:
         """The landmark metrics of the sharp picture itself, where its landmarks are known from a file; else nothing.
 
         A network's points differ from another annotation even in a sharp picture: no method is expected below that.
         """
-        if not (self.landmarks and sample.known):
+        if self.landmarks is None or sample.sharp is None or sample.known is None:
             return {}
-        return landmark_values(self.landmarks(sample.sharp), sample.points)
+        return landmark_values(self.landmarks(sample.sharp), sample.known)
 
     def measure(self, restored: ndarray, sample: Sample) -> tuple[dict[str, float], list[Fault], ndarray | None]:
         """Values by metric, what could not be found, and the embedding (D,) if there is an embedder."""
         sharp, faults, embedding = sample.sharp, [], None
         if sharp is None:
-            return _without_truth(restored), [], None
+            grey = cv2.cvtColor(restored, cv2.COLOR_RGB2GRAY)
+            blur = float(blur_effect(grey))  # pyright: ignore[reportArgumentType]  a list only of several axes
+            return {"blur": blur, "laplacian": float(cv2.Laplacian(grey, cv2.CV_64F).var())}, [], None
         values = {"psnr": psnr(restored, sharp, self.truncate), "ssim": ssim(restored, sharp, self.truncate)}
         if self.rgb:
             values |= {"psnr_rgb": psnr_rgb(restored, sharp), "ssim_rgb": ssim_rgb(restored, sharp)}
@@ -157,28 +148,13 @@ class Judges:
             if found is None:
                 faults.append(Fault("no landmarks", "in the restored face"))
             values |= landmark_values(found, sample.points)
-        if sample.embedding is not None:
+        if self.embedder and sample.five is not None and sample.embedding is not None:
             embedding = self.embedder.embed(restored, sample.five)
-            values["identity"] = cosine(embedding, sample.embedding)
+            values["identity"] = float(embedding @ sample.embedding)  # a cosine: both have length 1
         if self.regions and sample.points is not None:
             masks = region_masks(sample.points, len(sharp))
             values |= {f"psnr_{name}": value for name, value in region_psnr(restored, sharp, masks).items()}
         return values, faults, embedding
-
-
-def landmark_values(found: ndarray | None, truth: ndarray) -> dict[str, float]:
-    """The landmark metrics of points (68,2) against the true ones; None: none were found, a failure."""
-    error = nrmse(found, truth)
-    return {
-        "nrmse": error if np.isfinite(error) else np.nan,
-        "landmark_auc": area_under_curve([error]),
-        "landmark_failed": failure_rate([error]),
-    }
-
-
-def _without_truth(restored: ndarray) -> dict[str, float]:
-    grey = cv2.cvtColor(restored, cv2.COLOR_RGB2GRAY)
-    return {"blur": float(blur_effect(grey)), "laplacian": float(cv2.Laplacian(grey, cv2.CV_64F).var())}
 
 
 def choose(
@@ -195,32 +171,25 @@ def choose(
 
     KIND says what pixels the embedder takes: sface, or one of `identity.KINDS`, arcface if not said.
     """
-    kind, _, embedder_file = (identity or "").partition("=")
-    if kind not in ("sface", *KINDS) or identity == "sface":
-        kind, embedder_file = "sface" if identity == "sface" else "arcface", identity
-    files = {"lpips": lpips, "landmarks": landmarks, "identity": embedder_file, "detector": detector}
-    named = {"fan", "sface"}
-    record = [
-        (what, f"{Path(file).name}, SHA-256 {_hash(file)}")
-        for what, file in files.items()
-        if file not in (None, *named)
-    ]
-    record += [(what, file) for what, file in files.items() if file in named]
-    finder = None
+    identity = identity or ""
+    kind, _, embedder_file = identity.partition("=")
+    if kind not in ("", "sface", *KINDS):
+        kind, embedder_file = "arcface", identity
+    files = {"lpips": lpips, "landmarks": landmarks, "identity": embedder_file or kind, "detector": detector}
+    record = {what: _named(file) for what, file in files.items() if file}
+    finder = embedder = network = None
     if identity or (landmarks and landmarks != "fan"):
         finder = find_detector(detector)
-        record.append(("faces found by", finder.name))
-    embedder = network = None
+        record["faces found by"] = finder.name
+        if landmarks and landmarks != "fan":
+            network = OnnxLandmarks(landmarks, finder)
+    if landmarks == "fan":
+        network = FanLandmarks(str(device))
     if identity:
-        record.append(("identity by", kind))
-        if kind == "sface":
-            embedder = SFace(None if identity == "sface" else Path(embedder_file))
-        else:
-            embedder = OnnxEmbedder(embedder_file, kind)
-    if landmarks:
-        network = FanLandmarks(str(device)) if landmarks == "fan" else OnnxLandmarks(landmarks, finder)
-    perceptual = load_perceptual("lpips_squeeze", lpips).to(device) if lpips else None
-    return Judges(truncate, rgb, perceptual, network, embedder, finder, regions, device, record=tuple(sorted(record)))
+        record["identity by"] = kind
+        embedder = SFace(embedder_file or None) if kind == "sface" else OnnxEmbedder(embedder_file, kind)
+    perceptual = load_lpips(lpips).to(device) if lpips else None
+    return Judges(truncate, rgb, perceptual, network, embedder, finder, regions, device, record)
 
 
 def known_file(item: Item) -> Path | None:
@@ -230,14 +199,17 @@ def known_file(item: Item) -> Path | None:
 
 def known_points(item: Item, picture: ndarray, size: int, crop: Crop = "auto") -> ndarray | None:
     """Landmarks (68,2) from the file beside the picture, in pixels of its `centre_view`; None without a file."""
-    if known_file(item) is None:
+    points = read_landmarks(item.path) if known_file(item) else None
+    if points is None:
         return None
-    points = read_landmarks(item.path)
     x, y, side = face_square(picture.shape[1], picture.shape[0], crop)
     return (points + 0.5 - (x, y)) * (size / side) - 0.5
 
 
-def _hash(file: str | Path) -> str:
+def _named(file: str | Path) -> str:
+    """For the record: its name and hash, or that of an instrument which brings its own file."""
+    if file in ("fan", "sface"):
+        return str(file)
     if not Path(file).is_file():
         raise UserError(f"There is no file {file}.")
-    return sha256_of(Path(file))
+    return f"{Path(file).name}, SHA-256 {sha256_of(Path(file))}"

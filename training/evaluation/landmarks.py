@@ -2,13 +2,12 @@
 
     picture -> FAN, or face detector and a 68-point ONNX network -> predicted (68,2)
     .json or .pts beside the picture, or the sharp picture's points -> truth (68,2)
-    (predicted, truth) -> nrmse per face -> cumulative_error, area_under_curve, failure_rate
+    (predicted, truth) -> nrmse -> landmark_values: error, its share of the area under the curve, failure
 
 The 68 points are those of 300-W, xy in pixels of the picture, a whole number at the centre of a pixel. A face in which
 no landmarks are found has an infinite error: it lowers the curve and counts as a failure, it is never left out.
 """
 
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -42,19 +41,15 @@ class OnnxLandmarks:
         found = self.detector(face)
         if not found:
             return None
-        corners = found[0].box.reshape(2, 2)
-        side = MARGIN * np.ptp(corners, axis=0).min()
+        points = found[0].box.reshape(2, 2)
+        side = MARGIN * np.ptp(points, axis=0).min()
         for _ in range(LOOKS):
-            points = self._locate(face, corners.mean(axis=0), side)
-            corners = np.array([points.min(axis=0), points.max(axis=0)])
-            side = MARGIN * np.ptp(corners, axis=0).max()
+            scale, centre = PFLD_SIDE / side, (points.min(axis=0) + points.max(axis=0)) / 2
+            to_crop = np.column_stack((np.eye(2) * scale, (PFLD_SIDE - 1) / 2 - scale * centre))
+            shares = self.network(crop_face(face, to_crop, PFLD_SIDE)).reshape(68, 2)
+            points = transform_points(inverse_transform(to_crop), shares * PFLD_SIDE - 0.5)
+            side = MARGIN * np.ptp(points, axis=0).max()
         return points
-
-    def _locate(self, face: ndarray, centre: ndarray, side: float) -> ndarray:
-        scale = PFLD_SIDE / side
-        to_crop = np.column_stack((np.eye(2) * scale, (PFLD_SIDE - 1) / 2 - scale * centre))
-        points = self.network(crop_face(face, to_crop, PFLD_SIDE)).reshape(68, 2)
-        return transform_points(inverse_transform(to_crop), points * PFLD_SIDE - 0.5)
 
 
 class FanLandmarks:
@@ -65,7 +60,7 @@ class FanLandmarks:
 
     def __init__(self, device: str = "cpu"):
         try:
-            from face_alignment import FaceAlignment, LandmarksType
+            from face_alignment import FaceAlignment, LandmarksType  # pyright: ignore[reportMissingImports]  optional
         except ImportError as error:
             raise UserError(
                 f"The landmarks of FAN need a package that cannot be used here ({error}): "
@@ -96,30 +91,15 @@ def nrmse(predicted: ndarray | None, truth: ndarray) -> float:
     return float(np.linalg.norm(predicted - truth, axis=1).mean() / np.linalg.norm(right - left))
 
 
-def cumulative_error(
-    errors: Sequence[float], threshold: float = THRESHOLD, points: int = 101
-) -> tuple[ndarray, ndarray]:
-    """x: `points` errors from 0 to the threshold; y: the share of all faces, in 0..1, whose error is at most x."""
-    x = np.linspace(0, threshold, points)
-    return x, np.searchsorted(_checked(errors), x, side="right") / len(errors)
+def landmark_values(found: ndarray | None, truth: ndarray) -> dict[str, float]:
+    """The metrics of points (68,2) against the true ones; None: none were found, a failure without an error.
 
-
-def area_under_curve(errors: Sequence[float], threshold: float = THRESHOLD) -> float:
-    """Area under the cumulative error curve up to the threshold, as a share 0..1 of the best; exact, not of samples.
-
-    The step curve's area is the mean over faces of how far the error lies below the threshold.
+    The mean of `landmark_auc` over faces is the area under the cumulative error curve up to `THRESHOLD`, as a share
+    0..1 of the best: that of a step curve is the mean of how far each error lies below the threshold.
     """
-    return float(np.clip(1 - _checked(errors) / threshold, 0, 1).mean())
-
-
-def failure_rate(errors: Sequence[float], threshold: float = THRESHOLD) -> float:
-    """Share 0..1 of the faces whose error is above the threshold, those without landmarks among them."""
-    return float((_checked(errors) > threshold).mean())
-
-
-def _checked(errors: Sequence[float]) -> ndarray:
-    """The errors in order; `ValueError` where there are none or one is not a distance."""
-    errors = np.sort(np.asarray(errors, float))
-    if not errors.size or not (errors >= 0).all():
-        raise ValueError("errors are one or more numbers from 0 to infinity")
-    return errors
+    error = nrmse(found, truth)
+    return {
+        "nrmse": error if np.isfinite(error) else np.nan,
+        "landmark_auc": max(0.0, 1 - error / THRESHOLD),
+        "landmark_failed": float(error > THRESHOLD),
+    }

@@ -1,6 +1,6 @@
 """Numbers of single faces, and what they say together.
 
-    Row per face -> Ledger: a line of JSON each, in files beside the report, so that an interrupted evaluation resumes
+    Row per face -> Ledger: SQLite files beside the report, so that an interrupted evaluation resumes
     Ledger -> rows in order -> Results: a column of numbers for each method and metric -> bootstrap over the faces
                             |           '-> minus bicubic's, face by face -> the same of the paired difference
                             '-> the report's "rows", line by line
@@ -11,10 +11,12 @@ counted, and the mean is that of the rest.
 """
 
 import json
+import sqlite3
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
-from dataclasses import dataclass, field
-from functools import cached_property
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import asdict, dataclass, field, is_dataclass
+from heapq import merge
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +24,7 @@ from numpy import ndarray
 
 from sparnet.errors import UserError
 from sparnet.files import write_whole
-from sparnet.metrics import mean_interval
+from sparnet.metrics import Estimate, estimates
 from training.state import differences
 
 FAULTS = {  # kind: what follows from it
@@ -34,8 +36,12 @@ FAULTS = {  # kind: what follows from it
     "no face": "not aligned, so no identity",
 }
 MOST_NAMED = 1000  # faults of each kind that the report lists; the others stand in its rows
-FILE_SIZE = 2**48  # bytes that a file of rows has at most
 SHARP = "sharp"  # in the place of a method's name: what is measured on the sharp picture itself
+TABLES = """
+    CREATE TABLE IF NOT EXISTS record (json TEXT NOT NULL);
+    CREATE TABLE IF NOT EXISTS rows (condition INTEGER, picture INTEGER, json TEXT NOT NULL,
+                                     PRIMARY KEY (condition, picture)) WITHOUT ROWID;
+"""
 
 Columns = Mapping[tuple[str, str], ndarray]
 """(method, metric) -> (N,) float64, one number a picture; NaN: no value."""
@@ -49,110 +55,91 @@ class Row:
     index: int  # of the picture
     name: str
     values: dict[str, dict[str, float]]  # of each method that has a picture of this face, by metric
-    faults: tuple[tuple[str, str, str], ...] = ()
+    faults: Sequence[Sequence[str]] = ()
     embeddings: dict[str, list[float]] = field(default_factory=dict)  # of "sharp" and the methods; of some faces only
     known: bool = False  # whether the landmarks are those of the file beside the picture
     floor: dict[str, float] = field(default_factory=dict)  # by metric: the sharp picture's own points against those
     celebas: bool = False  # whether the picture was cut as one of CelebA's
 
 
+@dataclass(frozen=True)
+class Score(Estimate):
+    """Of a method by a metric: the mean over the faces, and that of the paired differences to bicubic."""
+
+    identical: int = 0  # pictures left out of the mean, because they are the sharp ones exactly
+    difference: Estimate | None = None  # over the faces for which both have a value
+
+
+Scores = dict[str, dict[str, Score]]
+"""Of each method, by metric."""
+
+
 class Ledger:
-    """The rows as files beside the report, one of each process: a line for the record, then a line for each row.
+    """The rows as SQLite files beside the report, one of each process: a host locks only files that it writes itself.
 
     `done` (conditions, pictures) says which rows there are. Every process makes its own, and when all have, begins.
     `UserError` if there are rows of an evaluation that is not to be resumed, or that was another.
     """
 
     def __init__(self, report: Path, record: dict, shape: tuple[int, int], resume: bool, process: int = 0):
-        self.report, self.record = report, json.loads(json.dumps(record))
-        self.file = self._of(process)
+        self.report, self.record, self.file = report, json.dumps(record), self._of(report, process)
         self.done = np.zeros(shape, bool)
         if self.files and not resume:
             raise UserError(f"{self.files[0]} is of an interrupted evaluation: go on with --resume, or take it away.")
         for file in self.files:
-            for _, row in self._read(file):
-                self.done[row["condition"], row["index"]] = True
+            with self._opened(file) as rows:
+                for (then,) in rows.execute("SELECT json FROM record"):
+                    for name, was, now in differences(json.loads(then), json.loads(self.record)):
+                        raise UserError(f"Cannot resume {file}: {name} was {was!r} and is now {now!r}; take it away.")
+                for condition, picture in rows.execute("SELECT condition, picture FROM rows"):
+                    self.done[condition, picture] = True
 
     @property
     def files(self) -> list[Path]:
-        return sorted(self.report.parent.glob(f"{self.report.name}.rows-*"))
+        return sorted(self.report.parent.glob(f"{self.report.name}.rows-*[0-9]"))
 
     def begin(self) -> None:
-        """Make this process's file ready for more lines: without a torn last one, and with the record."""
-        try:
-            with self.file.open("a+b") as stream:
-                stream.seek(0)
-                whole = sum(len(line) for line in stream if line.endswith(b"\n"))
-                stream.truncate(whole)
-                if not whole:
-                    stream.write(json.dumps(self.record).encode() + b"\n")
-        except OSError as error:
-            raise self._unwritable(error) from error
+        """Make this process's file, if it is not there from before."""
+        with self._opened(self.file) as rows:
+            rows.executescript(TABLES)
+            rows.execute("INSERT INTO record SELECT ? WHERE NOT EXISTS (SELECT * FROM record)", [self.record])
 
     def check(self, processes: int) -> None:
         """`UserError` unless the files of all processes are seen from here; when all have begun."""
-        if lost := [process for process in range(processes) if not self._of(process).exists()]:
+        if lost := sum(not self._of(self.report, process).exists() for process in range(processes)):
             raise UserError(
-                f"The rows of {len(lost)} of {processes} processes are not visible in {self.report.absolute().parent}: "
+                f"The rows of {lost} of {processes} processes are not visible in {self.report.absolute().parent}: "
                 "on several hosts, give --json in a folder that all of them share."
             )
 
     def add(self, rows: Iterable[Row]) -> None:
-        """Append and close; a row is a line, and a torn last line is found when resuming."""
-        lines = "".join(json.dumps(row_to(row), allow_nan=False) + "\n" for row in rows)
-        try:
-            with self.file.open("a", encoding="utf-8") as stream:
-                stream.write(lines)
-        except OSError as error:
-            raise self._unwritable(error) from error
+        """All of them or, if the process is killed meanwhile, none."""
+        with self._opened(self.file) as stored:
+            lines = [(row.condition, row.index, json.dumps(asdict(row))) for row in rows]
+            stored.executemany("INSERT OR REPLACE INTO rows VALUES (?, ?, ?)", lines)
 
-    def rows(self) -> Iterator[dict]:
-        """The rows of all processes as JSON values, by condition and picture; when all have ended."""
-        files, places = self._places
+    def rows(self) -> Iterator[Row]:
+        """The rows of all processes, by condition and picture; when all have ended."""
         with ExitStack() as stack:
-            streams = [stack.enter_context(file.open("rb")) for file in files]
-            for place in places.ravel().tolist():
-                file, byte = divmod(place, FILE_SIZE)
-                streams[file].seek(byte)
-                yield json.loads(streams[file].readline())
+            opened = [stack.enter_context(self._opened(file)) for file in self.files]
+            count = sum(rows.execute("SELECT count(*) FROM rows").fetchone()[0] for rows in opened)
+            if count < self.done.size:
+                raise UserError(f"{self.done.size - count} rows of {self.report} are missing: go on with --resume.")
+            for *_, row in merge(*(rows.execute("SELECT * FROM rows ORDER BY condition, picture") for rows in opened)):
+                yield Row(**json.loads(row))
 
-    @cached_property
-    def _places(self) -> tuple[list[Path], ndarray]:
-        """The files, and where each row lies, (conditions, pictures): byte + number of the file x `FILE_SIZE`."""
-        files, places = self.files, np.full(self.done.shape, -1, np.int64)
-        for number, file in enumerate(files):
-            for byte, row in self._read(file):
-                places[row["condition"], row["index"]] = number * FILE_SIZE + byte
-        if missing := int((places < 0).sum()):
-            raise UserError(f"{missing} rows are not in {', '.join(map(str, files))}: go on with --resume.")
-        return files, places
+    @staticmethod
+    def _of(report: Path, process: int) -> Path:
+        return report.with_name(f"{report.name}.rows-{process}")
 
-    def _read(self, file: Path) -> Iterator[tuple[int, dict]]:
-        """(byte, row) of every row whose line is whole; the last is torn where the process ended while it wrote."""
-        byte = 0
-        with file.open("rb") as stream:
-            for line in stream:
-                if not line.endswith(b"\n"):
-                    return
-                try:
-                    value = json.loads(line)
-                except ValueError as error:
-                    raise UserError(f"{file} is damaged at byte {byte} ({error}); take it away.") from error
-                if byte:
-                    yield byte, value
-                else:
-                    self._compare(file, value)
-                byte += len(line)
-
-    def _compare(self, file: Path, record: dict) -> None:
-        for name, then, now in differences(record, self.record):
-            raise UserError(f"Cannot resume {file}: {name} was {then!r} and is now {now!r}; take the file away.")
-
-    def _of(self, process: int) -> Path:
-        return self.report.with_name(f"{self.report.name}.rows-{process}")
-
-    def _unwritable(self, error: OSError) -> UserError:
-        return UserError(f"{self.file} cannot be written: {error.strerror}")
+    @contextmanager
+    def _opened(self, file: Path) -> Iterator[sqlite3.Connection]:
+        """What is written within is kept whole or not at all; `UserError` if the file cannot be read or written."""
+        try:
+            with closing(sqlite3.connect(file)) as rows, rows:
+                yield rows
+        except sqlite3.Error as error:
+            raise UserError(f"{file} cannot be used ({error}): make room, or take it away.") from error
 
 
 class Results:
@@ -166,21 +153,23 @@ class Results:
         self.columns: Columns = {}  # of the first condition
         self.scored = self.known = self.celebas = 0
         self.embeddings: dict[int, dict[str, ndarray]] = {}
-        self.faults: dict[str, list[dict[str, str]]] = {kind: [] for kind in FAULTS}  # the first `MOST_NAMED` of each
-        self.fault_counts: dict[str, int] = dict.fromkeys(FAULTS, 0)
-        self._faulty: dict[tuple[str, str], ndarray] = {}  # (kind, whose picture) -> (N,) bool
+        self.faults: dict[str, list[dict[str, str]]] = {}  # by kind, the first `MOST_NAMED` of each
+        self.fault_counts: Counter[str] = Counter()
+        self._faulty = defaultdict(lambda: np.zeros(pictures, bool))  # (kind, whose picture) -> (N,)
 
     def add(self, rows: Iterable[Row]) -> Columns:
         """The rows of one condition after the other, in order; -> the condition's columns."""
-        columns = {}
+        columns = defaultdict(lambda: np.full(self.pictures, np.nan))
         for row in rows:
             for method, numbers in (row.values | {SHARP: row.floor}).items():
                 for metric, value in numbers.items():
-                    if (method, metric) not in columns:
-                        columns[method, metric] = np.full(self.pictures, np.nan)
                     columns[method, metric][row.index] = value
-            for fault in row.faults:
-                self._note(row, *fault)
+            for kind, whose, why in row.faults:
+                if not self._faulty[kind, whose][row.index]:  # a picture is named once, whatever the conditions
+                    self._faulty[kind, whose][row.index] = True
+                    self.fault_counts[kind] += 1
+                    if self.fault_counts[kind] <= MOST_NAMED:
+                        self.faults.setdefault(kind, []).append({"name": row.name, "of": whose, "why": why})
             if row.condition == 0:
                 self.columns = columns
                 self.scored += bool(row.values)
@@ -188,63 +177,33 @@ class Results:
                 self.celebas += row.celebas
                 if row.embeddings:
                     self.embeddings[row.index] = {whose: np.array(numbers) for whose, numbers in row.embeddings.items()}
-        return columns
+        return dict(columns)
 
     def column(self, method: str, metric: str) -> ndarray:
         """(N,) float64, one number a picture under the first condition; NaN: no value."""
         return self.columns.get((method, metric), np.full(self.pictures, np.nan))
 
-    def _note(self, row: Row, kind: str, whose: str, why: str) -> None:
-        """A picture is named once, whatever the conditions."""
-        seen = self._faulty.setdefault((kind, whose), np.zeros(self.pictures, bool))
-        if seen[row.index]:
-            return
-        seen[row.index] = True
-        self.fault_counts[kind] += 1
-        if len(self.faults[kind]) < MOST_NAMED:
-            self.faults[kind].append({"name": row.name, "of": whose, "why": why})
 
-
-def write_report(report: Mapping, rows: Iterable[Mapping], file: Path) -> None:
+def write_report(report: Mapping, rows: Iterable[Row], file: Path) -> None:
     """The report as JSON with the rows, a line each, under "rows" at its end; whole or not at all."""
 
     def write(temporary: Path) -> None:
         with temporary.open("w", encoding="utf-8") as stream:
-            stream.write(json.dumps(report, indent=1, allow_nan=False).removesuffix("\n}") + ',\n "rows": [')
-            for i, row in enumerate(rows):
-                plain = {key: value for key, value in row.items() if key != "embeddings"}
-                stream.write(",\n  " * bool(i) + "\n  " * (not i) + json.dumps(plain, allow_nan=False))
+            stream.write(json.dumps(plain_numbers(report), indent=1, allow_nan=False).removesuffix("\n}"))
+            before = ',\n "rows": [\n  '
+            for row in rows:
+                plain = plain_numbers({key: value for key, value in vars(row).items() if key != "embeddings"})
+                stream.write(before + json.dumps(plain, allow_nan=False))
+                before = ",\n  "
             stream.write("\n ]\n}\n")
 
     write_whole(file, write)
 
 
-def row_to(row: Row) -> dict:
-    """The row as JSON values; fields that are empty are left out, but for `values`."""
-    plain = {"condition": row.condition, "index": row.index, "name": row.name, "values": plain_numbers(row.values)}
-    more = {
-        "faults": row.faults,
-        "embeddings": row.embeddings,
-        "known": row.known,
-        "floor": plain_numbers(row.floor),
-        "celebas": row.celebas,
-    }
-    return plain | {name: value for name, value in more.items() if value}
-
-
-def row_from(plain: Mapping) -> Row:
-    values = {
-        method: {metric: number(value) for metric, value in numbers.items()}
-        for method, numbers in plain["values"].items()
-    }
-    faults = tuple(tuple(fault) for fault in plain.get("faults", ()))
-    floor = {metric: number(value) for metric, value in plain.get("floor", {}).items()}
-    more = {name: plain[name] for name in ("embeddings", "known", "celebas") if name in plain}
-    return Row(plain["condition"], plain["index"], plain["name"], values, faults, floor=floor, **more)
-
-
 def plain_numbers(value: object) -> object:
-    """The same with every infinity as "inf" or "-inf" and every NaN as None, as strict JSON has it."""
+    """The same as strict JSON has it: every infinity is "inf" or "-inf", every NaN None, an Estimate a dictionary."""
+    if is_dataclass(value) and not isinstance(value, type):
+        value = asdict(value)
     if isinstance(value, dict):
         return {key: plain_numbers(inner) for key, inner in value.items()}
     if isinstance(value, list):
@@ -254,42 +213,29 @@ def plain_numbers(value: object) -> object:
     return value
 
 
-def number(value: float | str | None) -> float:
-    return np.nan if value is None else float(value)
+def summary(columns: Columns, methods: Sequence[str], anchor: str | None, seed: int) -> Scores:
+    """The columns of one condition -> Scores; the differences are paired ones to the `anchor`.
 
-
-def summary(columns: Columns, methods: Sequence[str], anchor: str | None, seed: int) -> dict[str, dict]:
-    """{method: {metric: {mean, low, high, n, difference: {mean, low, high, n}}}} of the columns of one condition.
-
-    The difference is the paired one to the `anchor`, over the faces for which both have a value. Where some pictures
-    are identical to the sharp ones, `identical` counts them, and mean, interval and n are those of the others.
+    Where some pictures are identical to the sharp ones, the mean, its interval and n are those of the others.
     """
-    table: dict[str, dict] = {method: {} for method in methods}
-    single = [key for key in columns if key[0] in table]
-    paired = [(method, metric) for method, metric in single if method != anchor and (anchor, metric) in columns]
+    single = [key for key in columns if key[0] in methods]
+    paired = {  # with the column to subtract
+        (method, metric): (anchor, metric)
+        for method, metric in single
+        if anchor is not None and method != anchor and (anchor, metric) in columns
+    }
+    scores: Scores = {method: {} for method in methods}
     if not single:
-        return table
-    numbers = np.empty((len(columns[single[0]]), len(single) + len(paired)))
-    for i, key in enumerate(single):
-        numbers[:, i] = columns[key]
+        return scores
+    numbers = np.column_stack([columns[key] for key in (*single, *paired)])
     identical = np.isposinf(numbers[:, : len(single)]).sum(axis=0)
     numbers[np.isinf(numbers)] = np.nan
-    place = {key: i for i, key in enumerate(single)}
-    for i, (method, metric) in enumerate(paired, len(single)):
-        np.subtract(numbers[:, place[method, metric]], numbers[:, place[anchor, metric]], out=numbers[:, i])
-    ends, counts = mean_interval(numbers, seed), (~np.isnan(numbers)).sum(axis=0)
-    estimates = [
-        {"mean": float(mean), "low": float(low), "high": float(high), "n": int(n)}
-        for mean, low, high, n in zip(*ends, counts, strict=True)
-    ]
-    for (method, metric), estimate, same in zip(single, estimates[: len(single)], identical.tolist(), strict=True):
-        if same:
-            estimate["identical"] = same
-        if same and not estimate["n"]:  # all of them
-            estimate["mean"] = np.inf
-        if same or estimate["n"]:
-            table[method][metric] = estimate
-    for (method, metric), estimate in zip(paired, estimates[len(single) :], strict=True):
-        if estimate["n"]:
-            table[method][metric]["difference"] = estimate
-    return table
+    for place, base in enumerate(paired.values(), len(single)):
+        numbers[:, place] -= numbers[:, single.index(base)]
+    means = estimates(numbers, seed)
+    gains = dict(zip(paired, means[len(single) :], strict=True))
+    for (method, metric), mean, same in zip(single, means, identical.tolist(), strict=False):
+        if mean.n or same:
+            gain = gains.get((method, metric))
+            scores[method][metric] = Score(**vars(mean), identical=same, difference=gain if gain and gain.n else None)
+    return scores

@@ -15,9 +15,9 @@ from pathlib import Path, PurePosixPath
 
 import torch
 from numpy import ndarray
-from torch import nn
 
 from sparnet import images
+from sparnet.attention import mean_attention
 from sparnet.checkpoints import weights_file
 from sparnet.errors import UserError
 from sparnet.files import sha256_of
@@ -25,12 +25,12 @@ from sparnet.model import SPARNet
 from sparnet.threads import use_free_cores
 from training.command import Diverged
 from training.data import Crop, Item, centre_view, content_hash, face_square, index_pictures
-from training.networks import load
+from training.networks import Network, load
 
 
 @dataclass(frozen=True)
 class Fault:
-    """Why one picture has no score, or a doubtful one: its kind, a key of `scores.FAULTS`, and the words."""
+    """Why one picture has no score, or a doubtful one: its kind, a key of `ledger.FAULTS`, and the words."""
 
     kind: str
     why: str
@@ -52,7 +52,7 @@ class Model:
     """A model of the family, or a baseline; works at its own size, whatever the faces' is."""
 
     def __init__(
-        self, name: str, model: nn.Module, device: torch.device | str = "cpu", weights_sha256: str | None = None
+        self, name: str, model: Network, device: torch.device | str = "cpu", weights_sha256: str | None = None
     ):
         self.name, self.model, self.device, self.weights_sha256 = name, model.to(device), device, weights_sha256
 
@@ -76,14 +76,11 @@ class Model:
         return [_at(images.to_image(face), len(low)) for face, low in zip(restored, degraded, strict=True)]
 
     def attention(self, degraded: ndarray) -> ndarray | None:
-        """Mean over units and channels of every alpha, (S,S) float32; None for a network that has none."""
+        """Mean over units and channels of every alpha, (h,w) float32; None for a network that has none."""
         if not isinstance(self.model, SPARNet):
             return None
         with torch.inference_mode():
-            alphas = self.model.trace(self._tensors([degraded])).alphas.values()
-        side = (len(degraded), len(degraded))
-        maps = [nn.functional.interpolate(alpha.float().mean(1, keepdim=True), side, mode="area") for alpha in alphas]
-        return torch.stack(maps).mean(0)[0, 0].cpu().numpy() if maps else None
+            return mean_attention(self.model.trace(self._tensors([degraded])).alphas)
 
     def _tensors(self, degraded: Sequence[ndarray]) -> torch.Tensor:
         """Faces (S,S,3) uint8 -> (B,3,s,s) at the network's own size, on its device."""
@@ -119,7 +116,8 @@ class Pictures:
         crop: Crop = "auto",
         limit: int | None = None,
     ):
-        self.name, self.size, self.resize, self.crop = name, size, resize, crop
+        self.name, self.size, self.resize = name, size, resize
+        self.crop: Crop = crop
         ours, theirs = by_name(sharp), by_name(index_pictures([folder]).items)
         faults = [("missing", ours.keys() - theirs.keys()), ("not among the sharp ones", theirs.keys() - ours.keys())]
         problems = [f"{len(names)} {what}: {_some(sorted(names))}" for what, names in faults if names]
@@ -127,7 +125,7 @@ class Pictures:
             raise UserError(f"The pictures in {folder} do not pair with the sharp ones; {'; '.join(problems)}.")
         self.items = {name: theirs[name] for name in list(ours)[:limit]}
 
-    def restore(self, degraded: Sequence[ndarray | None], names: Sequence[str]) -> list[ndarray | Fault]:
+    def restore(self, degraded: Sequence[ndarray], names: Sequence[str]) -> list[ndarray | Fault]:
         """The pictures of these names at the common size; a `Fault` for each that is damaged or of another size."""
         return [self._load(pairing_name(name)) for name in names]
 

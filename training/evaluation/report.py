@@ -15,6 +15,7 @@ from importlib.metadata import version
 from itertools import groupby
 from pathlib import Path, PurePosixPath
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import numpy as np
 import torch
@@ -25,10 +26,10 @@ from numpy import ndarray
 from sparnet.errors import UserError
 from training.data import Index, content_hash
 from training.evaluation.comparison import Trial, run
-from training.evaluation.frechet import InceptionDistances, frechet_on
+from training.evaluation.frechet import InceptionDistances, frechet_distance
 from training.evaluation.identity import impostor_cosines, verification_auc
 from training.evaluation.judges import known_file
-from training.evaluation.ledger import SHARP, Ledger, Results, plain_numbers, row_from, summary, write_report
+from training.evaluation.ledger import FAULTS, SHARP, Ledger, Results, Score, Scores, summary, write_report
 
 
 def evaluate(
@@ -39,16 +40,17 @@ def evaluate(
     resume: bool = False,
     distances: InceptionDistances | None = None,
 ) -> tuple[dict, Results] | None:
-    """The report as JSON values, without its rows, and the numbers of each face; None but in the main process.
+    """The report, without its rows, and the numbers of each face; None but in the main process.
 
-    `json_file` gets both. They are the same in any number of processes but for the part "run".
+    The report has values that JSON knows, and Scores. `json_file` gets both. They are the same in any number of
+    processes but for the part "run".
     """
     state, started = process_state(), time.monotonic()
-    record = agreed(lambda: record_of(trial, data, data_name), state)
     with ExitStack() as scratch:
-        if json_file is None:  # the rows have to be somewhere
-            made = agreed(lambda: scratch.enter_context(TemporaryDirectory(prefix="evaluation-")), state)
-        place = json_file or Path(made) / "scores.json"
+        record = agreed(lambda: record_of(trial, data, data_name), state)
+        place = json_file
+        if place is None:  # the rows have to be somewhere
+            place = agreed(lambda: Path(scratch.enter_context(TemporaryDirectory()), "scores.json"), state)
         ledger = Ledger(place, record, (len(trial.protocol.conditions), len(trial.items)), resume, state.process_index)
         state.wait_for_everyone()  # before the first row is written, all have read what there was
         ledger.begin()
@@ -60,14 +62,14 @@ def evaluate(
         if not state.is_main_process:
             return None
         results, scores, names = Results(len(trial.items)), [], list(record["methods"])
-        for _, rows in groupby(map(row_from, ledger.rows()), lambda row: row.condition):
+        for _, rows in groupby(ledger.rows(), lambda row: row.condition):
             scores.append(summary(results.add(rows), names, trial.anchor, trial.seed))
-        report = record | plain_numbers(report_of(trial, data, results, scores, fids))
+        report = record | report_of(trial, data, results, scores, fids)
         report["run"] = {
             "seconds": time.monotonic() - started,
-            "seconds_per_face": {name: clock[name] / clock["faces"] for name in names if clock["faces"]},
+            "seconds_per_face": {name: clock[name] / 1e9 / clock["faces"] for name in names if clock["faces"]},
             "faces_timed": clock["faces"],
-            "peak_memory_gb": peak_memory(state.device),
+            "peak_memory_gb": peak_memory(device_of(state)),
             "processes": state.num_processes,
             "device": str(state.device),
             "threads": torch.get_num_threads(),
@@ -84,7 +86,11 @@ def process_state() -> PartialState:
     return PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU"), timeout=timedelta(hours=2))
 
 
-def agreed(make: Callable[[], object], state: PartialState) -> object:
+def device_of(state: PartialState) -> torch.device:
+    return torch.device(state.device or "cpu")
+
+
+def agreed(make: Callable[[], Any], state: PartialState) -> Any:
     """What the main process makes, in every process."""
     return broadcast_object_list([make() if state.is_main_process else None])[0]
 
@@ -99,14 +105,14 @@ def record_of(trial: Trial, data: Index, data_name: str) -> dict:
         "data": {"name": data_name, "description": f"{len(data.items)} pictures, SHA-256 {sha256[:12]}",
                  "sha256": sha256},
         "methods": {method.name: method.describe() for method in trial.methods},
-        "instruments": dict(trial.judges.record) | {
-            "truncate": trial.judges.truncate, "rgb": trial.judges.rgb, "regions": trial.judges.regions},
+        "instruments": {**trial.judges.record, "truncate": trial.judges.truncate, "rgb": trial.judges.rgb,
+                        "regions": trial.judges.regions},
         "versions": {"python": platform.python_version()} | {
             name: version(name) for name in ("torch", "opencv-python", "numpy", "scikit-image", "pillow")},
     }  # fmt: skip
 
 
-def report_of(trial: Trial, data: Index, results: Results, scores: Sequence[dict], fids: Mapping[str, float]) -> dict:
+def report_of(trial: Trial, data: Index, results: Results, scores: Sequence[Scores], fids: Mapping[str, float]) -> dict:
     """What the numbers of all faces say together, `scores` by condition; `UserError` where no face was scored."""
     if not results.scored:
         raise UserError(f"None of the {len(trial.items)} pictures can be read or paired, so there is nothing to score.")
@@ -115,7 +121,7 @@ def report_of(trial: Trial, data: Index, results: Results, scores: Sequence[dict
         for condition, numbers in zip(trial.protocol.conditions, scores, strict=True)
     ]
     for name, value in fids.items():
-        scores[0][name]["fid"] = {"mean": value, "n": int((~np.isnan(results.column(name, "psnr"))).sum())}
+        scores[0][name]["fid"] = Score(value, None, None, int((~np.isnan(results.column(name, "psnr"))).sum()))
     return {
         "faces": {
             "pictures": len(trial.items),
@@ -123,8 +129,8 @@ def report_of(trial: Trial, data: Index, results: Results, scores: Sequence[dict
             "known_landmarks": results.known,
             "cut_as_celebas": results.celebas,
             "ignored_files": ignored(trial, data),
-            "faults": {kind: found for kind, found in results.faults.items() if found},
-            "fault_counts": {kind: count for kind, count in results.fault_counts.items() if count},
+            "faults": {kind: results.faults[kind] for kind in FAULTS if kind in results.faults},
+            "fault_counts": dict(results.fault_counts),
         },
         "scores": scores[0],
         "landmark_floor": summary(results.columns, [SHARP], None, trial.seed)[SHARP] or None,
@@ -151,22 +157,20 @@ def crowd(trial: Trial, embeddings: Mapping[int, Mapping[str, ndarray]]) -> dict
     if len(kept) < 2:
         return None
     sharp = np.array([embeddings[i][SHARP] for i in kept])
-    _, people = np.unique([trial.people[i] if trial.people else str(i) for i in kept], return_inverse=True)
-    strangers = impostor_cosines(sharp, people)
-    same = np.equal.outer(people, people)
-    numbers = {"faces": len(kept), "people": len(set(people.tolist())), "methods": {}}
+    people = np.array([trial.people[i] if trial.people else str(i) for i in kept])
+    strangers, same = impostor_cosines(sharp, people), np.equal.outer(people, people)
+    methods = {}
+    for name in (method.name for method in trial.methods):
+        scored = [place for place, i in enumerate(kept) if name in embeddings[i]]
+        if len(scored) > 1:
+            restored = np.array([embeddings[kept[place]][name] for place in scored])
+            cosines, pairs = restored @ sharp.T, same[scored]
+            methods[name] = {"frechet_on_identity": frechet_distance(restored, sharp)}
+            if strangers.size:
+                methods[name]["verification_auc"] = verification_auc(cosines[pairs], cosines[~pairs])
+    numbers = {"faces": len(kept), "people": len(set(people.tolist())), "methods": methods}
     if strangers.size:
         numbers["impostors"] = {"mean": float(strangers.mean()), "highest_of_20": float(np.quantile(strangers, 0.95))}
-    for method in (method.name for method in trial.methods):
-        scored = [place for place, i in enumerate(kept) if method in embeddings[i]]
-        if len(scored) < 2:
-            continue
-        ours = np.array([embeddings[kept[place]][method] for place in scored])
-        name, distance = frechet_on("identity", ours, sharp)
-        cosines, pairs = ours @ sharp.T, same[scored]
-        numbers["methods"][method] = {name: distance}
-        if strangers.size:
-            numbers["methods"][method]["verification_auc"] = verification_auc(cosines[pairs], cosines[~pairs])
     return numbers
 
 

@@ -8,10 +8,10 @@ A number stands with its 95 % interval; a gain is the mean of the differences to
 
 from collections.abc import Callable, Iterable, Sequence
 
-from sparnet.metrics import RESAMPLES
+from sparnet.metrics import RESAMPLES, Estimate
 from sparnet.text import for_latex, for_markdown, plain
 from training.evaluation.judges import METRICS
-from training.evaluation.ledger import FAULTS, number
+from training.evaluation.ledger import FAULTS, Score
 from training.evaluation.protocols import SWEEPS, find_protocol
 
 Text = Callable[[str], str]  # one of sparnet.text
@@ -36,7 +36,7 @@ def headline(report: dict, text: Text = plain) -> str:
 
 def metrics_of(report: dict) -> list[str]:
     """The measured ones in their usual order."""
-    found = {metric for estimates in report["scores"].values() for metric in estimates}
+    found = {metric for scores in report["scores"].values() for metric in scores}
     return [metric for metric in METRICS if metric in found]
 
 
@@ -46,29 +46,32 @@ def title(metric: str) -> str:
     return " ".join(filter(None, (known.title, known.unit, ARROWS[known.better])))
 
 
-def value(estimate: dict, metric: str, sign: str = "") -> str:
-    """The mean, as many digits as the metric has."""
-    if number(estimate["mean"]) == float("inf"):
-        return "identical"
-    return f"{number(estimate['mean']):{sign}.{METRICS[metric].digits}f}"
+def value(mean: float | None, metric: str, sign: str = "") -> str:
+    """As many digits as the metric has; without one all pictures were the sharp ones, and a PSNR infinite."""
+    return "identical" if mean is None else f"{mean:{sign}.{METRICS[metric].digits}f}"
 
 
-def interval(estimate: dict, metric: str, sign: str = "") -> str:
+def interval(estimate: Estimate, metric: str, sign: str = "") -> str:
     """ " [low, high]", or nothing where there is none."""
-    if estimate.get("low") is None:
+    if estimate.low is None:
         return ""
-    low, high = (f"{number(estimate[end]):{sign}.{METRICS[metric].digits}f}" for end in ("low", "high"))
-    return f" [{low}, {high}]"
+    return f" [{value(estimate.low, metric, sign)}, {value(estimate.high, metric, sign)}]"
 
 
-def measured(estimate: dict, metric: str, scored: int) -> str:
+def measured(score: Score | None, metric: str, scored: int) -> str:
     """Mean, interval, and over how many faces if not over all that were scored; how many are the sharp ones exactly."""
-    identical = estimate.get("identical", 0)
-    if not estimate["n"]:
-        return f"identical ({identical})"
-    fewer = [] if estimate["n"] == scored else [f"n = {estimate['n']}"]
-    fewer += [f"{identical} identical left out"] if identical else []
-    return value(estimate, metric) + interval(estimate, metric) + (f" ({', '.join(fewer)})" if fewer else "")
+    if score is None:
+        return "-"
+    if not score.n:
+        return f"identical ({score.identical})"
+    fewer = [] if score.n == scored else [f"n = {score.n}"]
+    fewer += [f"{score.identical} identical left out"] if score.identical else []
+    return value(score.mean, metric) + interval(score, metric) + (f" ({', '.join(fewer)})" if fewer else "")
+
+
+def signed(difference: Estimate | None, metric: str, without: str = "-") -> str:
+    """A mean difference with its interval, or `without`."""
+    return without if difference is None else value(difference.mean, metric, "+") + interval(difference, metric, "+")
 
 
 def terminal(report: dict) -> str:
@@ -76,19 +79,10 @@ def terminal(report: dict) -> str:
     methods, scored = list(report["scores"]), report["faces"]["scored"]
     body = []
     for metric in metrics_of(report):
-        cells, gains = [title(metric)], ["  minus bicubic"]
-        for method in methods:
-            estimate = report["scores"][method].get(metric)
-            if estimate is None:
-                cells.append("-")
-                gains.append("")
-                continue
-            cells.append(measured(estimate, metric, scored))
-            gain = estimate.get("difference")
-            gains.append(value(gain, metric, "+") + interval(gain, metric, "+") if gain else "")
-        body.append(cells)
-        if any(gains[1:]):
-            body.append(gains)
+        scores = [report["scores"][method].get(metric) for method in methods]
+        body.append([title(metric), *(measured(score, metric, scored) for score in scores)])
+        if any(score and score.difference for score in scores):
+            body.append(["  minus bicubic", *(signed(score and score.difference, metric, "") for score in scores)])
     seconds = report["run"]["seconds_per_face"]
     if seconds:
         body.append(["ms a face", *(f"{1000 * seconds[method]:.1f}" for method in methods)])
@@ -106,14 +100,10 @@ def sweeps(report: dict, text: Text = plain) -> Iterable[tuple[list[str], list[l
         points = [condition for condition in report["conditions"] if condition["sweep"] == sweep]
         if not points:
             continue
-        head = [
-            f"{title(metric)} with {sweep} ({meaning})",
-            "none",
-            *(f"{condition['level']:g}" for condition in points),
-        ]
+        levels = [condition["scores"] for condition in points]
+        head = [f"{title(metric)} with {sweep} ({meaning})", "none", *(f"{point['level']:g}" for point in points)]
         rows = [
-            [text(method), value(report["scores"][method][metric], metric)]
-            + [value(condition["scores"][method][metric], metric) for condition in points]
+            [text(method)] + [value(scores[method][metric].mean, metric) for scores in (report["scores"], *levels)]
             for method in report["scores"]
             if metric in report["scores"][method]
         ]
@@ -129,15 +119,14 @@ def methods_table(report: dict, text: Text = plain) -> tuple[list[str], list[lis
         head += [title(metric), "gain dB"] if metric == "psnr" else [title(metric)]
     rows = []
     for method in order(report):
-        estimates, entry = report["scores"][method], about[method]
+        scores, entry = report["scores"][method], about[method]
         size = f"{entry['parameters'] / 1e6:.2f} M" if "parameters" in entry else "-"
         cells = [text(method), size, *([str(entry.get("attention_units", "-"))] if units else [])]
         for metric in metrics:
-            estimate = estimates.get(metric)
-            cells.append(measured(estimate, metric, report["faces"]["scored"]) if estimate else "-")
+            score = scores.get(metric)
+            cells.append(measured(score, metric, report["faces"]["scored"]))
             if metric == "psnr":
-                gain = (estimate or {}).get("difference")
-                cells.append(value(gain, metric, "+") + interval(gain, metric, "+") if gain else "-")
+                cells.append(signed(score and score.difference, metric))
         rows.append(cells)
     return head, rows
 
@@ -157,14 +146,18 @@ def published_table(report: dict) -> tuple[list[str], list[list[str]]] | None:
         return None
     floor = next((row.psnr for row in rows if row.method == "bicubic"), None)
     columns = {
-        "PSNR dB": [_or_dash(row.psnr, ".2f") for row in rows],
-        "gain dB": [_or_dash(row.psnr - floor if floor and row.psnr != floor else None, "+.2f") for row in rows],
-        "SSIM": [_or_dash(row.ssim, ".3f") for row in rows],
-        "landmark AUC": [_or_dash(row.landmark_auc, ".3f") for row in rows],
-        "identity": [_or_dash(row.identity, ".3f") for row in rows],
-        "FID": [_or_dash(row.fid, ".2f") for row in rows],
+        "PSNR dB": [(row.psnr, ".2f") for row in rows],
+        "gain dB": [(row.psnr - floor if floor and row.psnr and row.psnr != floor else None, "+.2f") for row in rows],
+        "SSIM": [(row.ssim, ".3f") for row in rows],
+        "landmark AUC": [(row.landmark_auc, ".3f") for row in rows],
+        "identity": [(row.identity, ".3f") for row in rows],
+        "FID": [(row.fid, ".2f") for row in rows],
     }
-    columns = {name: cells for name, cells in columns.items() if set(cells) != {"-"}}
+    columns = {
+        name: ["-" if figure is None else format(figure, digits) for figure, digits in cells]
+        for name, cells in columns.items()
+        if any(figure is not None for figure, _ in cells)
+    }
     names = [row.method for row in rows]
     return ["published", *columns], [list(cells) for cells in zip(names, *columns.values(), strict=True)]
 
@@ -274,7 +267,3 @@ def aligned(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
         "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
         for line in (head, *rows)
     )
-
-
-def _or_dash(value: float | None, how: str) -> str:
-    return "-" if value is None else format(value, how)
