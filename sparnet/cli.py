@@ -162,8 +162,9 @@ def _restore(
     seconds = time.perf_counter() - started
     if result.failed and not result.faces:
         raise UserError(" ".join(result.notes))
-    for i, face in enumerate(result.faces if attention is not None else []):
-        _save_attention(face, _attention_files(attention, out, i + 1), f"{photo.name}, face {i + 1}, {model}")
+    if attention is not None:
+        for i, face in enumerate(result.faces):
+            _save_attention(face, _attention_files(attention, out, i + 1), f"{photo.name}, face {i + 1}, {model}")
     images.save_png(result.photo, out, given.alpha)
     return _summary(photo, out, result, seconds, given.notes)
 
@@ -306,7 +307,7 @@ def _folder_pairs(source: Path, target: Path) -> list[tuple[Path, Path]]:
     return [(photo, target / f"{name}.png") for photo, name in zip(photos, names, strict=True)]
 
 
-def _targets(pairs: list[tuple[Path, Path]], attention: Path | None) -> list[tuple[str, Path]]:
+def _targets(pairs: Sequence[tuple[Path, Path]], attention: Path | None) -> list[tuple[str, Path]]:
     """All that may be written. How many faces there are is not known yet: those by whose files a photo is called."""
     targets = [(f"the result of {photo.name}", out) for photo, out in pairs]
     if attention is None:

@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
+import skimage
 import torch
 from huggingface_hub import cached_assets_path
 from torch import Tensor
@@ -135,10 +136,8 @@ class Witness:
     """A face, and what the model itself makes of it."""
 
     def __init__(self, model: SPARNet):
-        from skimage.data import astronaut  # here, since few need it
-
         size, weight = model.config.size, next(model.parameters())
-        sharp = resize(astronaut()[:256, 96:352], size)
+        sharp = resize(skimage.data.astronaut()[:256, 96:352], size)
         self.sharp = to_tensor(sharp).to(weight)
         self.face = to_tensor(degrade(sharp, model.config.degraded_size or size // 4)).to(weight)
         with torch.no_grad():
@@ -164,7 +163,8 @@ class Witness:
 
 def torch_engine(model: SPARNet, note: str | None = None) -> Run:
     """PyTorch, folded and channels last."""
-    network = folded(model).to(memory_format=torch.channels_last)
+    network = folded(model)
+    network.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]: PyTorch's types leave it out
 
     def outputs(faces: Tensor) -> Outputs:
         found = outputs_of(network, faces.contiguous(memory_format=torch.channels_last))
@@ -184,7 +184,8 @@ class Graphs:
     """The folded network in float16, channels last, captured as one CUDA graph for each size of a batch."""
 
     def __init__(self, model: SPARNet):
-        self.network = folded(model).half().to(memory_format=torch.channels_last)
+        self.network = folded(model).half()
+        self.network.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]: the same
         self.captured: dict[int, tuple[torch.cuda.CUDAGraph, Tensor, Outputs]] = {}
         self.lock = threading.Lock()  # a graph always reads and writes the same memory
 

@@ -29,7 +29,11 @@ def outputs_of(network: SPARNet, faces: Tensor) -> Outputs:
 def traceable(model: SPARNet, maps: bool = True) -> SPARNet:
     """The folded network for exporters: its forward gives restored and, with `maps`, every alpha, as a tuple."""
     network = folded(model)
-    network.forward = lambda face: tuple(outputs_of(network, face)[: None if maps else 1])
+
+    def forward(face: Tensor) -> tuple[Tensor, ...]:
+        return tuple(outputs_of(network, face)[: None if maps else 1])
+
+    vars(network)["forward"] = forward
     return network
 
 

@@ -17,9 +17,9 @@ from dataclasses import replace
 from typing import Annotated, Any
 
 import numpy as np
+import skimage
 import torch
 from numpy import ndarray
-from skimage.metrics import structural_similarity
 from torch import nn
 
 from sparnet.metrics import Estimate, estimates, labelled
@@ -82,7 +82,9 @@ def similarity(first: ndarray, other: ndarray) -> float | None:
         return None
     first, other = ((alpha - alpha.min()) / np.ptp(alpha) for alpha in (first.astype(float), other.astype(float)))
     window = min(7, len(first) - 1 + len(first) % 2)
-    return float(structural_similarity(first, other, data_range=1, win_size=window)) if window >= 3 else None
+    if window < 3:
+        return None
+    return float(skimage.metrics.structural_similarity(first, other, data_range=1, win_size=window))
 
 
 def cascade(subject: Subject, seed: int) -> tuple[ndarray, ndarray]:
