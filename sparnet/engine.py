@@ -49,6 +49,7 @@ MAX_LOSS = 0.02  # dB of PSNR that rounding may cost
 MAX_MOVED = 0.02  # of an attention map's 0..1, anywhere
 FASTER = 0.95  # of float32's time: what bfloat16 has to stay below
 TURNS = 3  # in which the two are timed
+PRECISIONS = {"f32": "float32", "bf16": "bfloat16"}  # by OpenVINO's names
 KEPT_BYTES = 2_000_000_000  # of compiled networks on the disk; those that were not used for longest go first
 
 
@@ -217,7 +218,7 @@ def openvino_engine(model: SPARNet, witness: Witness) -> Run:
     from openvino import Core
 
     core = Core()
-    settings = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_NUM_THREADS": most_threads(), "ENABLE_CPU_PINNING": False}
+    settings = openvino_settings()
     file, compiled = compiled_file(model, core, settings), None
     try:
         if file is not None and file.is_file():
@@ -232,7 +233,12 @@ def openvino_engine(model: SPARNet, witness: Witness) -> Run:
         if file is not None:
             keep(compiled, file)
     kind = compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name()
-    return Run("OpenVINO", {"f32": "float32", "bf16": "bfloat16"}[kind], runner(compiled))
+    return Run("OpenVINO", PRECISIONS[kind], runner(compiled))
+
+
+def openvino_settings() -> dict:
+    """One face as fast as can be, by no more threads than this process may have, on whatever core is free."""
+    return {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_NUM_THREADS": most_threads(), "ENABLE_CPU_PINNING": False}
 
 
 def openvino_graph(model: SPARNet, maps: bool = True) -> "Model":
