@@ -105,9 +105,9 @@ def engines(model: SPARNet) -> dict[str, Callable[[torch.Tensor], list[torch.Ten
 def time_the_engines(rounds: int, chosen: list[str] | None = None):
     peak = matrix_product_peak()
     print(
-        f"\nmatrix products of 1024x1024, float32: {peak:.0f} GFLOP/s at most, the peak; its share counts what the network"
+        f"\npeak      {peak:.0f} GFLOP/s, of float32 matrix products of 1024x1024; shares of it count what the network"
     )
-    print("multiplies as it is, so that a folded one, which multiplies less, may have more than all of it")
+    print("          multiplies as it is, so that a folded one, which multiplies less, may have more than all of it")
     for name, model in networks().items():
         if chosen and name not in chosen:
             continue
