@@ -172,9 +172,14 @@ def whole_landmarks(face: np.ndarray) -> np.ndarray | None:
     net = _landmark_net(LANDMARKS)
     if net is None:
         return None
-    to_size = len(face) / TEMPLATE_SIDE
+    return refine(face, whole_box(len(face)), net)
+
+
+def whole_box(size: int) -> np.ndarray:
+    """The box x1, y1, x2, y2 of the face in a picture of size x size that is a face on the FFHQ template."""
+    to_size = size / TEMPLATE_SIDE
     centre, half = (np.array(FACE_BOX[:2]) + 0.5) * to_size - 0.5, np.array(FACE_BOX[2:]) * to_size / 2
-    return refine(face, np.concatenate((centre - half, centre + half)), net)
+    return np.concatenate((centre - half, centre + half))
 
 
 def centred_square(photo: np.ndarray) -> tuple[int, int, int]:
