@@ -3,12 +3,8 @@
     python -m sparnet restore IN OUT    photo -> PNG with its faces restored; folder -> folder
     python -m sparnet models            what there is, what it is worth, where it is from
     python -m sparnet fetch MODEL       the authors' weights, or a Hub repo's, after showing their licence
-<<<<<<< HEAD
-    python -m sparnet convert | publish released .pth -> our format -> the Hub
-    python -m sparnet export            model -> ONNX
-=======
     python -m sparnet convert | card | publish      released .pth -> our format, its measured scores -> the Hub
->>>>>>> main
+    python -m sparnet export            model -> ONNX
 
 Exit 0 when done, 2 after one line on stderr when the user can put something right.
 """
@@ -32,13 +28,9 @@ from tqdm import tqdm
 
 from sparnet import command, images
 from sparnet import fetch as fetching
-<<<<<<< HEAD
+from sparnet.card import write_scores
 from sparnet.checkpoints import DEFAULT_MODEL, MODELS, REMEDY, is_repo_id, load_model
 from sparnet.engine import ENGINES, engine_for
-=======
-from sparnet.card import write_scores
-from sparnet.checkpoints import DEFAULT_MODEL, MODELS, REMEDY, load_model
->>>>>>> main
 from sparnet.errors import UserError
 from sparnet.export import OPSET, TOLERANCE, export_onnx
 from sparnet.faces import find_detector
@@ -248,7 +240,6 @@ def convert(
 
 
 @app.command()
-<<<<<<< HEAD
 def export(
     model: Annotated[str, typer.Argument(help="A name of `models`, folder, released .pth or Hub repo.")],
     target: Annotated[Path, typer.Argument(metavar="OUT.onnx", help="The file to write.")],
@@ -269,7 +260,9 @@ def export(
     print(f"{plain(str(target))}: ONNX opset {OPSET}; face (batch, 3, {side}, {side}), RGB in -1..1")
     print(f"    -> {', '.join(names)}")
     print(f"In ONNX Runtime the same numbers to {TOLERANCE:g}. Licence: {licence}.")
-=======
+
+
+@app.command()
 def card(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="A model's folder with its card, README.md.")],
     measured: Annotated[list[Path], typer.Argument(metavar="JSON...", help="Of `evaluate --json`, of these weights.")],
@@ -277,7 +270,6 @@ def card(
     """Write measured scores into a model card, where the Hub looks for them; those that it had go."""
     for result in write_scores(folder, measured):
         print(f"{result.dataset_name}: {result.metric_name} {result.metric_value}")
->>>>>>> main
 
 
 @app.command()

@@ -85,12 +85,8 @@ def similarity(first: ndarray, other: ndarray) -> float | None:
     window = min(7, len(first) - 1 + len(first) % 2)
     if window < 3:
         return None
-<<<<<<< HEAD
-    return float(skimage.metrics.structural_similarity(first, other, data_range=1, win_size=window))
-=======
-    value = structural_similarity(first, other, data_range=1, win_size=window)
+    value = skimage.metrics.structural_similarity(first, other, data_range=1, win_size=window)
     return float(value)  # pyright: ignore[reportArgumentType]  it is a tuple only where maps or gradients are asked for
->>>>>>> main
 
 
 def cascade(subject: Subject, seed: int) -> tuple[ndarray, ndarray]:
