@@ -7,13 +7,17 @@ import argparse
 import os
 import signal
 import sys
+from importlib import import_module
+from importlib.util import find_spec
 
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # before Gradio is imported, which reads it
+if find_spec("spaces"):
+    import_module("spaces")  # before PyTorch, which it makes ready for ZeroGPU
 
 import gradio as gr
 
 from sparnet.errors import UserError
-from viz.tabs import compare, hosting, inside, models, programs, restore, serving
+from viz.tabs import compare, hosting, inside, models, programs, restore, serving, tools, zero
 from viz.tabs.door import Page
 from viz.tabs.theme import CSS, theme
 
@@ -40,6 +44,7 @@ def build() -> gr.Blocks:
             lambda: gr.Tabs(selected="inside"), None, tabs, show_progress="hidden", api_visibility="private"
         )
         tab.take_from(shown, chosen, inside_tab.select, opened.then)
+    zero.lend(page)
     return page
 
 
@@ -68,6 +73,7 @@ def main() -> None:
         sys.exit(2)
     hosting.fetch_models()
     models.allow_hub(options.allow_hub or ["*"] * (options.host in models.LOCAL_HOSTS))
+    zero.prepare()
     signal.signal(signal.SIGTERM, stop)
     with serving.own_folder() as files:
         os.environ["GRADIO_TEMP_DIR"] = str(files)  # uploads and results of this server alone, gone when it ends
@@ -89,6 +95,7 @@ def serve(host: str, port: int) -> None:
             theme=theme(),
             css_paths=list(CSS),
             footer_links=["api"],
+            mcp_server=tools.offered(),
         )
     except OSError as error:
         if "port" not in str(error):

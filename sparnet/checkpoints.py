@@ -29,6 +29,7 @@ from sparnet.model import SPARNet, SPARNetConfig, UnitPlan
 
 _INSTALLED = Path(__file__).with_name("bundled")  # where a wheel puts checkpoints/, see pyproject.toml
 BUNDLED = _INSTALLED if _INSTALLED.is_dir() else Path(__file__).parents[1] / "checkpoints"
+FETCHED = Path(constants.HF_HUB_CACHE).with_name("sparnet-released")  # where sparnet.fetch puts what is not bundled
 REMEDY = "`git checkout -- checkpoints`, or installing again, restores it"  # a bundled file that is missing or changed
 DEFAULT_MODEL = "sparnet-tiny"
 
@@ -59,10 +60,9 @@ class ModelEntry:
         """A folder of our format if bundled, otherwise the released .pth: put there by hand, or where `fetch` does."""
         if self.bundled:
             return BUNDLED / self.name
-        by_hand = BUNDLED / "released" / self.source.rsplit("/", 1)[-1]
-        return (
-            by_hand if by_hand.is_file() else Path(constants.HF_HUB_CACHE).with_name("sparnet-released") / by_hand.name
-        )
+        name = self.source.rsplit("/", 1)[-1]
+        by_hand = BUNDLED / "released" / name
+        return by_hand if by_hand.is_file() else FETCHED / name
 
     @property
     def weights(self) -> Path:

@@ -9,9 +9,19 @@ from accelerate.state import AcceleratorState
 from hub import local_hub
 from playwright.sync_api import sync_playwright
 
+from sparnet import checkpoints
+
 __all__ = ["local_hub"]
 
 os.environ.setdefault("SPARNET_ENGINE", "torch")  # to compile each test's own small network takes longer than to run it
+
+
+@pytest.fixture(autouse=True, scope="session")
+def nothing_fetched(tmp_path_factory):
+    """Whatever weights whoever runs the tests has fetched, here none are."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(checkpoints, "FETCHED", tmp_path_factory.mktemp("fetched"))
+        yield
 
 
 @pytest.fixture

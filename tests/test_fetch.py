@@ -34,6 +34,7 @@ def page(local_hub, weights, monkeypatch, tmp_path):
     entry = replace(MODELS[NAME], config=config, source=f"{local_hub.url}/releases/{FILE}")
     monkeypatch.setitem(MODELS, NAME, entry)
     monkeypatch.setattr(checkpoints, "BUNDLED", tmp_path / "bundled")
+    monkeypatch.setattr(checkpoints, "FETCHED", tmp_path / "fetched")
     monkeypatch.setattr(constants, "DOWNLOAD_CHUNK_SIZE", 10_000)
     local_hub.releases[FILE] = weights
     return local_hub

@@ -20,7 +20,7 @@ CHARTS = {
 
 
 def axes_of(view: View, what: str) -> list:
-    return [axes for axes in view.figure("title").axes if axes.get_title("left") == what or axes.get_ylabel() == what]
+    return [axes for axes in sheet(view, "title").axes if axes.get_title("left") == what or axes.get_ylabel() == what]
 
 
 def test_a_large_map_is_averaged_for_the_page_and_quantised_finely():
@@ -67,7 +67,7 @@ def test_curves_beyond_the_colours_are_dashed_in_print_and_on_the_page():
 
 def test_a_matrix_has_its_words_or_a_colour_bar():
     view = View(diagrams={name: CHARTS[name] for name in ("matrix", "colours")})
-    first, second, bar = view.figure("title").axes
+    first, second, bar = sheet(view, "title").axes
     assert [text.get_text() for text in first.texts] == ["0.50", "none", "-1.00", "1.00"]
     assert second.images[0].get_clim() == (-1, 1)
     assert bar.get_ylim() == (-1, 1)
@@ -85,7 +85,7 @@ def test_maps_of_one_scale_share_a_colour_bar_and_what_others_named_is_text():
         Panel("c", MAP, (-1, 1), "PuOr_r"),
         Panel("p", np.zeros((4, 4, 3), np.uint8)),
     ]
-    figure = sheet("$title$", {"first": maps, "second": maps[:2]}, CHARTS, "note " * 60)
+    figure = sheet(View([], {"first": maps, "second": maps[:2]}, CHARTS), "$title$", "note " * 60)
     figure.canvas.draw()  # what is no text would fail here
     shown = [axes for axes in figure.axes if axes.images and axes.get_title("left")]
     assert [axes.get_title("left") for axes in shown] == ["a", r"\$b\$", "c", "p", "a", r"\$b\$"]
@@ -96,7 +96,7 @@ def test_maps_of_one_scale_share_a_colour_bar_and_what_others_named_is_text():
 
 @pytest.mark.parametrize("count", [1, 9])
 def test_nothing_lies_on_something_else_or_outside_the_sheet(count):
-    figure = sheet("title", {f"block {i}": [Panel("map", MAP)] * 3 for i in range(count)}, CHARTS, "a note")
+    figure = sheet(View([], {f"block {i}": [Panel("map", MAP)] * 3 for i in range(count)}, CHARTS), "title", "a note")
     renderer = figure.canvas.get_renderer()
     boxes = [axes.get_tightbbox(renderer) for axes in figure.axes]
     boxes += [text.get_window_extent(renderer) for text in figure.texts if text.get_text()]

@@ -265,8 +265,8 @@ def stable(numbers: Mapping) -> str:
     mean = {kind: float(np.mean(list(of.values()))) for kind, of in found.items() if of}
     if not mean:
         return "The maps are constant, so none can change"
-    least = min(mean, key=mean.get)
-    unit = min(found[least], key=found[least].get)
+    least = min(mean, key=lambda kind: mean[kind])
+    unit = min(found[least], key=lambda name: found[least][name])
     return (
         f"On the mean over units the maps correlate {mean[least]:.2f} to {max(mean.values()):.2f} with themselves "
         f"after a small change; least after {least}, and there least in `{unit}`, {found[least][unit]:.2f}"

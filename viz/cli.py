@@ -17,7 +17,7 @@ from inspect import Parameter, Signature, signature
 from itertools import islice
 from pathlib import Path
 from textwrap import shorten
-from typing import Annotated, Any, Protocol
+from typing import Annotated, Any
 
 import typer
 from tqdm import tqdm
@@ -74,9 +74,7 @@ def commands() -> typer.Typer:
     only = _asked(list[str], "NAME", "Only this instrument; repeatable.")
     skip = _asked(list[str], "NAME", "Not this instrument; repeatable.")
     sources = {name: hint for source in SOURCES if source != KEEP for name, hint in SOURCES[source].options.items()}
-    options = {"only": only, "skip": skip, **sources}
-    parameters = [_parameter(name, hint) for name, hint in options.items()]
-    add(app, "report", _report.__doc__, parameters, _files_of_report, _report)
+    add(app, "report", _report.__doc__, {"only": only, "skip": skip, **sources}, _files_of_report, _report)
     options = {
         "faces": _asked(Path, "DIR", "Aligned faces, 30 or more."),
         "page": _asked(Path, "FILE", "The page; without it, what-we-found.md in --out."),
@@ -84,30 +82,20 @@ def commands() -> typer.Typer:
         "only": _asked(list[str], "NAME", f"Beside {' and '.join(surveys.ALWAYS)} only this instrument; repeatable."),
         **{name: _typer_option(setting) for name, setting in settings_of(surveys.Settings).items()},
     }
-    parameters = [_parameter(name, hint) for name, hint in options.items()]
-    add(app, "survey", _survey.__doc__, parameters, surveys.files_of, _survey)
+    add(app, "survey", _survey.__doc__, options, surveys.files_of, _survey)
     return app
 
 
-class Answer(Protocol):
-    """What a command makes: a Finding, a Report, a Survey."""
-
-    meaning: str
-
-    @property
-    def numbers(self) -> dict: ...
-
-    def save(self, folder: Path, provenance: dict, pdf: bool = False) -> list[Path]: ...
-
-
 def add(
-    app: typer.Typer, name: str, about: str, parameters: Sequence[Parameter], files: Callable, study: Callable
+    app: typer.Typer, name: str, about: str | None, options: Mapping[str, Any], files: Callable, study: Callable
 ) -> None:
     """A command with the common options and these, all by keyword; what it finds is told on the terminal and saved.
 
-    files(out, given): all that it may write; study(bench, progress, given) -> what it finds, and by which settings.
+    options: their annotations by name; files(out, given): all that it may write; study(bench, progress, given) -> what
+    it finds, and by which settings.
     """
-    parameters = [*signature(Options).parameters.values(), *parameters]
+    own = (Parameter(key, Parameter.KEYWORD_ONLY, default=None, annotation=hint) for key, hint in options.items())
+    parameters = [*signature(Options).parameters.values(), *own]
 
     def run(**given: Any) -> None:
         options = Options(**{key: given.pop(key) for key in signature(Options).parameters})
@@ -127,7 +115,7 @@ def add(
     app.command(name, help=about)(run)
 
 
-def show(bench: Bench, found: Answer, paths: Sequence[Path]) -> None:
+def show(bench: Bench, found: Finding | reports.Report | surveys.Survey, paths: Sequence[Path]) -> None:
     """What was found, in lines; `UserError` if pictures were left out."""
     more = f" and {len(paths) - 4} more" if len(paths) > 4 else ""
     written = f"Written: {', '.join(map(str, paths[:4]))}{more}"
@@ -155,21 +143,17 @@ def progress_bar() -> Iterator[Progress]:
         yield progress
 
 
-def told(numbers: dict, depth: int = 1) -> list[str]:
+def told(numbers: Mapping[str, Any]) -> list[str]:
     """The first numbers in lines of their own, as many as a screen holds."""
     lines = []
     for name, value in numbers.items():
-        if isinstance(value, dict) and value and depth == 1 and not _flat(value):
-            lines += [f"    {name}:", *told(value, 2)]
+        if isinstance(value, dict) and any(isinstance(part, dict | list) for part in value.values()):
+            lines += [f"    {name}:", *(f"        {key}: {_inline(part)}" for key, part in value.items())]
         elif isinstance(value, list) and value and isinstance(value[0], dict):
             lines += [f"    {name}:", *(f"        {_inline(row)}" for row in value)]
         else:
-            lines.append(f"{'    ' * depth}{name}: {_inline(value)}")
-    return lines if depth > 1 or len(lines) <= _TOLD else [*lines[:_TOLD], f"    ... {len(lines) - _TOLD} more"]
-
-
-def _flat(value: dict) -> bool:
-    return not any(isinstance(part, dict | list) for part in value.values())
+            lines.append(f"    {name}: {_inline(value)}")
+    return lines if len(lines) <= _TOLD else [*lines[:_TOLD], f"    ... {len(lines) - _TOLD} more"]
 
 
 def _inline(value: Any) -> str:
@@ -268,21 +252,19 @@ SOURCES: dict[Source, Opening] = {
 def add_instrument(app: typer.Typer, instrument: Instrument) -> None:
     """The command of an instrument."""
     studies = [study for study in (instrument.study, instrument.over_faces) if study is not None]
-    settings = {name: setting for study in reversed(studies) for name, setting in settings_of(study).items()}
-    own = {name: hint for source in _sources(studies) for name, hint in SOURCES[source].options.items()}
+    sources = dict.fromkeys(source for study in studies for source in sources_of(study).values())
+    options = {name: hint for source in sources for name, hint in SOURCES[source].options.items()}
     if instrument.over_faces is not None:
-        own["faces"] = Faces
-    parameters = [_parameter(name, hint) for name, hint in own.items()]
-    parameters += [_parameter(name, _typer_option(setting)) for name, setting in settings.items()]
-    names = (instrument.name, *instrument.more_files)
-    add(
-        app,
-        instrument.name,
-        f"{instrument.title} {instrument.about}",
-        parameters,
-        lambda out, given: [out / f"{name}.{kind}" for name in names for kind in KINDS],
-        partial(_study, instrument),
-    )
+        options["faces"] = Faces
+    settings = {name: setting for study in reversed(studies) for name, setting in settings_of(study).items()}
+    options |= {name: _typer_option(setting) for name, setting in settings.items()}
+    about = f"{instrument.title} {instrument.about}"
+    files = partial(_files_of, (instrument.name, *instrument.more_files))
+    add(app, instrument.name, about, options, files, partial(_study, instrument))
+
+
+def _files_of(names: Sequence[str], out: Path, given: Mapping) -> list[Path]:
+    return [out / f"{name}.{kind}" for name in names for kind in KINDS]
 
 
 def _study(instrument: Instrument, bench: Bench, progress: Progress, given: dict) -> tuple[Finding, dict]:
@@ -321,22 +303,14 @@ def _unused(names: Sequence[str], over_faces: bool) -> str:
     return f"{flags}: only for a folder of faces. Give --faces and no FACE."
 
 
-def _sources(studies: Sequence[Callable]) -> list[Source]:
-    return list(dict.fromkeys(source for study in studies for source in sources_of(study).values()))
-
-
-def _parameter(name: str, hint: Any) -> Parameter:
-    return Parameter(name, Parameter.KEYWORD_ONLY, default=None, annotation=hint)
-
-
 def _typer_option(setting: Setting) -> Any:
     """The annotation by which Typer makes an option; a list is repeated by its singular: units by --unit."""
     option = setting.option
     flag = setting.name.removesuffix("s") if setting.many else setting.name
     about = f"{option.about} Repeatable." if setting.many else option.about
     default = False if setting.default is None or setting.default is False else str(setting.default)
-    choice = {"metavar": "|".join(setting.choices)} if setting.choices else {}
-    limits = {"min": option.least, "max": option.most} if setting.kind in (int, float) else {}
+    choices = "|".join(setting.choices) or None
+    least, most = (option.least, option.most) if setting.kind in (int, float) else (None, None)
 
     def checked(value: Any) -> Any:
         try:
@@ -348,13 +322,15 @@ def _typer_option(setting: Setting) -> Any:
     kind = list[setting.kind] if setting.many else setting.kind
     return Annotated[
         kind | None,
-        typer.Option(f"--{flag}", help=about, show_default=default, callback=checked, **choice, **limits),
+        typer.Option(
+            f"--{flag}", help=about, show_default=default, callback=checked, metavar=choices, min=least, max=most
+        ),
     ]
 
 
 def _files_of_report(out: Path, given: Mapping) -> list[Path]:
-    names = [name for each in INSTRUMENTS.values() for name in (each.name, *each.more_files)]
-    return [out / reports.PAGE, out / reports.FILM, *(out / f"{name}.{kind}" for name in names for kind in KINDS)]
+    names = [name for instrument in INSTRUMENTS.values() for name in (instrument.name, *instrument.more_files)]
+    return [out / reports.PAGE, out / reports.FILM, *_files_of(names, out, given)]
 
 
 def _report(bench: Bench, progress: Progress, given: dict) -> tuple[reports.Report, dict]:

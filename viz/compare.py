@@ -125,7 +125,7 @@ def side_by_side(one: OneFace, restored: Sequence[Column]) -> list[Column]:
 
     The size is the largest model's, at least 128; smaller pictures are enlarged, bicubic. Scores are of these pictures.
     """
-    side = max([SHARP, *(column.pixels for column in restored if column.picture is not None)])
+    side = max([SHARP, *(column.pixels or 0 for column in restored if column.picture is not None)])
     if one.mode == "as_is":
         return [Column("Bicubic", one.degraded(side), one.pixels), *(_at(side, column) for column in restored)]
     original = one.crop(side)
@@ -171,7 +171,9 @@ def comparison_strip(columns: Sequence[Column], title: str) -> ndarray:
         write(x, caption_top, caption)
         if column.picture is None:
             draw.rectangle((x, top, x + side - 1, top + side - 1), fill=_EMPTY)
-            write(x + 12, top + 12, _wrap(plain(column.error), text, side - 24)[: (side - 24) // line], color=_INK)
+            write(
+                x + 12, top + 12, _wrap(plain(column.error or ""), text, side - 24)[: (side - 24) // line], color=_INK
+            )
             continue
         picture = column.picture if len(column.picture) == side else resize(column.picture, side)
         strip.paste(Image.fromarray(picture), (x, top))

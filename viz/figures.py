@@ -1,65 +1,26 @@
-"""Figures for print: a white canvas without pyplot, axes placed in inches, the palette, and the sheet.
+"""Figures for print: a white canvas without pyplot, axes placed in inches, and the sheet.
 
-title, note
-blocks: name -> tiles of one size, side by side --+-> boxes in inches, left to right and down -> sheet -> Figure
-charts: caption -> bars, lines, a matrix ---------+
+View: pictures, groups of maps, charts -> boxes in inches, left to right and down -> sheet -> Figure
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import partial
 from textwrap import wrap
-from typing import Any, Protocol
+from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.cm import ScalarMappable
 from matplotlib.colorbar import Colorbar
 from matplotlib.figure import Figure
 
 from sparnet.text import for_figure
-
-# Okabe and Ito 2008: apart for every kind of colour vision
-BLUE, ORANGE, GREEN, PINK, RED, SKY = "#0072b2", "#e69f00", "#009e73", "#cc79a7", "#d55e00", "#56b4e9"
-SERIES = (BLUE, ORANGE, GREEN, PINK, RED, SKY)
+from viz.views import WIDTH, Diagram, Panel, View
 
 # inches
-WIDTH = 10.0  # of a sheet, unless a block is wider
 SIDE = 1.2  # of a panel
 _GAP, _BETWEEN, _MARGIN = 0.08, 0.35, 0.25  # of two panels, of two boxes, around the sheet
 _BAR, _BAR_ROOM, _LINE = 0.08, 0.45, 0.14  # a colour bar, with its numbers; a line of text of 8 points
 _LETTERS = 17  # of 8 points, in an inch
-
-
-class Drawing(Protocol):
-    """What can draw itself into axes."""
-
-    @property
-    def key(self) -> Any:
-        """Of its colours: neighbours of one key share a colour bar; None: it needs none."""
-        ...
-
-    def draw(self, axes: Axes) -> ScalarMappable | None: ...
-
-
-class Tile(Drawing, Protocol):
-    """A square drawing under its name."""
-
-    @property
-    def name(self) -> str: ...
-
-
-class Chart(Drawing, Protocol):
-    """A drawing of its own size."""
-
-    @property
-    def size(self) -> tuple[float, float]:
-        """Width and height of the axes in inches."""
-        ...
-
-    @property
-    def room(self) -> tuple[float, float, float]:
-        """Inches for labels left, above and below the axes."""
-        ...
 
 
 def canvas(width: float, height: float) -> Figure:
@@ -90,24 +51,17 @@ def quiet(bar: Colorbar) -> Colorbar:
     return bar
 
 
-def sheet(
-    title: str,
-    blocks: Mapping[str, Sequence[Tile]],
-    charts: Mapping[str, Chart] | None = None,
-    note: str = "",
-    side: float = SIDE,
-) -> Figure:
-    """Blocks of maps under their names, from left to right and down, then charts under their captions.
+def sheet(view: View, title: str, note: str = "", side: float = SIDE) -> Figure:
+    """Pictures and groups of maps under their names, from left to right and down, then charts under their captions.
 
     Maps of one scale of colours share a colour bar, at the right of the first of them. `note` stands beneath the title;
     what others have named is text in all of them. side: of a map, in inches.
     """
     told: set = set()  # scales that have their colour bar
-    boxes = [
-        (*_block_size(name, tiles, side), partial(_block, name, tiles, side, told)) for name, tiles in blocks.items()
-    ]
-    boxes += [(*_chart_size(name, chart), partial(_chart, name, chart)) for name, chart in (charts or {}).items()]
-    width = max(WIDTH, *(w for w, _, _ in boxes))
+    blocks = {"the face": view.pictures, **view.groups} if view.pictures else view.groups
+    boxes = [(*_block_size(name, maps, side), partial(_block, name, maps, side, told)) for name, maps in blocks.items()]
+    boxes += [(*_chart_size(name, chart), partial(_chart, name, chart)) for name, chart in view.diagrams.items()]
+    width = max([WIDTH, *(w for w, _, _ in boxes)])
     lines = [line for paragraph in note.splitlines() for line in _wrapped(paragraph, width)]
     x, y, row, places = 0.0, 0.5 + _LINE * (len(lines) + bool(lines)), 0.0, []
     for w, h, draw in boxes:
@@ -123,45 +77,45 @@ def sheet(
     return figure
 
 
-def _block_size(name: str, tiles: Sequence[Tile], side: float) -> tuple[float, float]:
-    bars = sum(_last(tiles, i) for i in range(len(tiles)))
-    width = len(tiles) * (side + _GAP) - _GAP + bars * _BAR_ROOM
-    return max(width, 1.15 * len(name) / _LETTERS), _above(tiles, side) + side + 0.25
+def _block_size(name: str, maps: Sequence[Panel], side: float) -> tuple[float, float]:
+    bars = sum(_last(maps, i) for i in range(len(maps)))
+    width = len(maps) * (side + _GAP) - _GAP + bars * _BAR_ROOM
+    return max(width, 1.15 * len(name) / _LETTERS), _above(maps, side) + side + 0.25
 
 
-def _above(tiles: Sequence[Tile], side: float) -> float:
-    """Inches for the block's name and its tiles'."""
-    return 0.22 + _LINE * max(len(_wrapped(tile.name, side)) for tile in tiles)
+def _above(maps: Sequence[Panel], side: float) -> float:
+    """Inches for the block's name and its maps'."""
+    return 0.22 + _LINE * max(len(_wrapped(panel.name, side)) for panel in maps)
 
 
-def _block(name: str, tiles: Sequence[Tile], side: float, told: set, figure: Figure, x: float, y: float) -> None:
+def _block(name: str, maps: Sequence[Panel], side: float, told: set, figure: Figure, x: float, y: float) -> None:
     _text(figure, x, y, [name], weight="bold")
-    y += _above(tiles, side)
-    for i, tile in enumerate(tiles):
+    y += _above(maps, side)
+    for i, panel in enumerate(maps):
         axes = in_inches(figure, x, y, side, side)
-        image = tile.draw(axes)
+        image = panel.draw(axes)
         bare(axes)
-        axes.set_title("\n".join(map(for_figure, _wrapped(tile.name, side))), fontsize=7, loc="left", pad=3)
+        axes.set_title("\n".join(map(for_figure, _wrapped(panel.name, side))), fontsize=7, loc="left", pad=3)
         x += side + _GAP
-        if _last(tiles, i):
-            if image is not None and tile.key not in told:
+        if _last(maps, i):
+            if image is not None and panel.key not in told:
                 quiet(figure.colorbar(image, cax=in_inches(figure, x, y, _BAR, side)))
-            told.add(tile.key)
+            told.add(panel.key)
             x += _BAR_ROOM
 
 
-def _last(tiles: Sequence[Tile], i: int) -> bool:
-    """Whether the tile is the last before one of another scale, so that its colour bar stands there."""
-    return tiles[i].key is not None and (i + 1 == len(tiles) or tiles[i + 1].key != tiles[i].key)
+def _last(maps: Sequence[Panel], i: int) -> bool:
+    """Whether the panel is the last before one of another scale, so that its colour bar stands there."""
+    return maps[i].key is not None and (i + 1 == len(maps) or maps[i + 1].key != maps[i].key)
 
 
-def _chart_size(caption: str, chart: Chart) -> tuple[float, float]:
+def _chart_size(caption: str, chart: Diagram) -> tuple[float, float]:
     (w, h), (left, above, below) = chart.size, chart.room
     lines = len(_wrapped(caption, left + w))
     return left + w + _BAR_ROOM * (chart.key is not None), lines * _LINE + above + h + below + 0.15
 
 
-def _chart(caption: str, chart: Chart, figure: Figure, x: float, y: float) -> None:
+def _chart(caption: str, chart: Diagram, figure: Figure, x: float, y: float) -> None:
     (w, h), (left, above, _) = chart.size, chart.room
     lines = _wrapped(caption, left + w)
     _text(figure, x, y, lines)

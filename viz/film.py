@@ -8,6 +8,7 @@ from io import BytesIO
 
 import numpy as np
 import torch
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from numpy import ndarray
 from PIL import Image
@@ -52,5 +53,6 @@ def gif(frames: Sequence[ndarray], seconds: float = 0.8) -> bytes:
 
 def _pixels(figure: Figure) -> ndarray:
     """The drawn figure, (H,W,3) uint8, 100 pixels an inch."""
-    figure.canvas.draw()
-    return np.asarray(figure.canvas.buffer_rgba())[..., :3].copy()
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    return np.asarray(canvas.buffer_rgba())[..., :3].copy()

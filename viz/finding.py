@@ -8,6 +8,7 @@ import json
 from dataclasses import dataclass, field
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib import rc_context
@@ -18,7 +19,7 @@ from sparnet.files import make_folder, save_bytes
 from sparnet.restorer import Progress
 from viz.views import View
 
-_PRINT = {"pdf.fonttype": 42, "savefig.dpi": 300}  # text as text in TrueType, which journals ask for
+_PRINT: dict[Any, Any] = {"pdf.fonttype": 42, "savefig.dpi": 300}  # text as text in TrueType, which journals ask for
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,7 +43,7 @@ class Finding:
         if provenance is not None:
             numbers["provenance"] = provenance
         arrays = BytesIO()
-        np.savez_compressed(arrays, **self.arrays)
+        np.savez_compressed(arrays, **self.arrays)  # pyright: ignore[reportArgumentType]  none is called allow_pickle
         files = {
             "json": json.dumps(numbers, indent=1, allow_nan=False).encode(),
             "npz": arrays.getvalue(),

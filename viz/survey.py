@@ -250,7 +250,7 @@ def for_the_page(figure: Path) -> bytes:
     Those farthest apart, so that a small patch of the legend keeps its own; by frequency it would take a neighbour's.
     """
     picture = Image.open(figure).convert("RGB")
-    picture.thumbnail((WIDTH, 10 * WIDTH), Image.LANCZOS)
+    picture.thumbnail((WIDTH, 10 * WIDTH), Image.Resampling.LANCZOS)
     file = BytesIO()
     picture.quantize(256, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE).save(file, "PNG", optimize=True)
     return file.getvalue()

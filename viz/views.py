@@ -1,7 +1,7 @@
 """What a finding shows, described once and drawn twice: for print by Matplotlib, for the page by maps.js and Plotly.
 
-Panel, a map or a picture ------------+-> View -> figure: figures.sheet
-Bars, Lines, Matrix: a chart of values-+        -> payload -> static/maps.js; charts -> Plotly
+Panel, a map or a picture -------------+-> View -> figures.sheet (Matplotlib)
+Bars, Lines, Matrix: a chart of values -+       -> payload -> static/maps.js; charts -> Plotly
 """
 
 from base64 import b64encode
@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 import cv2
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 from numpy import ndarray
 from plotly import graph_objects as go
@@ -21,8 +20,11 @@ from sparnet.images import data_url, encode_png
 from sparnet.metrics import Estimate
 from sparnet.text import for_figure, for_html
 from viz.explorer import color_tables
-from viz.figures import SERIES, SIDE, WIDTH, sheet
 
+# Okabe and Ito 2008: apart for every kind of colour vision
+BLUE, ORANGE, GREEN, PINK, RED, SKY = "#0072b2", "#e69f00", "#009e73", "#cc79a7", "#d55e00", "#56b4e9"
+SERIES = (BLUE, ORANGE, GREEN, PINK, RED, SKY)
+WIDTH = 10.0  # of a figure, in inches
 _CELLS = 128  # a side of a map in the page; the NPZ has every cell
 _NONE = 65535  # the 16-bit level of a place without a value
 DIVERGING = "PuOr_r"  # of differences: 0 in the middle
@@ -58,7 +60,7 @@ class Panel:
             return {"name": self.name, "image": data_url(encode_png(self.values))}
         values = self.values
         if len(values) > _CELLS:
-            values = cv2.resize(np.float32(values), (_CELLS, _CELLS), interpolation=cv2.INTER_AREA)
+            values = cv2.resize(values.astype(np.float32), (_CELLS, _CELLS), interpolation=cv2.INTER_AREA)
         low, high = float(np.nanmin(values)), float(np.nanmax(values))
         share = (values - low) / max(high - low, 1e-12)
         levels = np.where(np.isnan(share), _NONE, np.rint(np.nan_to_num(share) * (_NONE - 1))).astype("<u2")
@@ -237,6 +239,9 @@ class Matrix:
         return go.Figure(heat, {"yaxis": {"autorange": "reversed"}, "height": 110 + 30 * len(self.rows)})
 
 
+Diagram = Bars | Lines | Matrix
+
+
 def numerals(values: ndarray, digits: int = 2) -> ndarray:
     """Values -> their text, of the same shape; "none" of NaN."""
     return np.vectorize(lambda value: "none" if np.isnan(value) else f"{value:.{digits}f}", otypes=[str])(values)
@@ -248,7 +253,7 @@ class View:
 
     pictures: list[Panel] = field(default_factory=list)  # always there
     groups: dict[str, list[Panel]] = field(default_factory=dict)  # one at a time, by their names
-    diagrams: dict[str, Bars | Lines | Matrix] = field(default_factory=dict)  # by their captions
+    diagrams: Mapping[str, Diagram] = field(default_factory=dict)  # by their captions
     shown: str | None = None  # the group to begin with; None: the first
     ordered: bool = False  # whether the groups follow each other, as states of a training do: then a slider chooses
 
@@ -266,11 +271,6 @@ class View:
     def charts(self) -> dict[str, go.Figure]:
         """The diagrams by their captions, for a page."""
         return {caption: diagram.plotly() for caption, diagram in self.diagrams.items()}
-
-    def figure(self, title: str, note: str = "", side: float = SIDE) -> Figure:
-        """All of it on one sheet for print."""
-        face = {"the face": self.pictures} if self.pictures else {}
-        return sheet(title, {**face, **self.groups}, self.diagrams, note, side)
 
 
 def all_tables() -> dict[str, str]:

@@ -20,6 +20,7 @@ from sparnet.images import to_image
 from sparnet.metrics import RESAMPLES, estimates, labelled, mean_interval, psnr, ssim
 from sparnet.model import SPARNet
 from sparnet.restorer import Progress
+from viz.figures import sheet
 from viz.finding import Finding, silent
 from viz.instrument import MATTERS, Instrument, Option, Seed, Units
 from viz.instruments.gate import resume, steps, steps_after
@@ -133,8 +134,7 @@ def study(
         if modes and len(modes) > 1:
             raise UserError("Pairs of units are replaced in one way: give one mode.")
         return study_pairs(subject, units, modes[0] if modes else "mean", seed, progress)
-    modes = modes or MODES
-    units = attending(subject, units)
+    modes, units = list(modes or MODES), attending(subject, units)
     before = subject.model(subject.degraded)
     table = {name: np.zeros((len(units), len(modes))) for name in _measures(subject)}
     strongest: dict[Mode, Example] = {}
@@ -164,7 +164,7 @@ def study(
     }
     view = View(pictures(arrays), groups, _diagrams(units, modes, table["rms"], table))
     title = "What replacing one unit's attention does to this face"
-    return Finding("ablation", MEANING, numbers, arrays, view.figure(title), view)
+    return Finding("ablation", MEANING, numbers, arrays, sheet(view, title), view)
 
 
 @torch.no_grad()
@@ -208,7 +208,7 @@ def study_many(
     arrays |= {"units": np.array(names), "modes": np.array(modes), **table}
     view = View(diagrams=_diagrams(names, modes, table["rms"], means))
     title = f"What replacing one unit's attention does: mean of {count} faces"
-    return Finding("ablation", MEANING, numbers, arrays, view.figure(title), view)
+    return Finding("ablation", MEANING, numbers, arrays, sheet(view, title), view)
 
 
 @torch.no_grad()
@@ -270,7 +270,7 @@ def study_pairs(
         ),
     }
     view = View(diagrams=captions)
-    figure = view.figure(f"Two units replaced at once, alpha = {_SAYS[mode]}; RMS in 8-bit levels")
+    figure = sheet(view, f"Two units replaced at once, alpha = {_SAYS[mode]}; RMS in 8-bit levels")
     return Finding(PAIRS, PAIRS_MEANING, numbers, arrays, figure, view)
 
 
@@ -281,7 +281,7 @@ def _diagrams(
     order = np.argsort(-rms_change.max(axis=1), kind="stable")
     return {
         caption: Bars(
-            [units[i] for i in order],
+            [units[int(i)] for i in order],
             {f"alpha = {_SAYS[mode]}": table[name][order, j] for j, mode in enumerate(modes)},
             unit,
         )

@@ -7,7 +7,7 @@ many such couples of faces -> MapAgreement of each -> mean and 95 % interval ove
 """
 
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Annotated
 
 import cv2
@@ -186,7 +186,7 @@ def study(
         MEANING,
         _settings(names, share) | {"pairs": rows},
         arrays,
-        sheet(_title(names), {"faces": faces, **headed}, view.diagrams, f"IoU: of the top {share:.0%} of the places."),
+        sheet(replace(view, groups=headed), _title(names), f"IoU: of the top {share:.0%} of the places."),
         view,
     )
 
@@ -234,7 +234,7 @@ def study_many(
         MEANING,
         _settings(names, share) | {"couples": couples, "seed": seed, "pairs": rows},
         {"pairs": np.array([pair.name for pair in pairs]), **columns},
-        view.figure(_title(names)),
+        sheet(view, _title(names)),
         view,
     )
 

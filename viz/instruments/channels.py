@@ -17,6 +17,7 @@ from torch import Tensor
 
 from sparnet.errors import UserError
 from sparnet.restorer import Progress
+from viz.figures import sheet
 from viz.finding import Finding, silent
 from viz.instrument import WHERE, Instrument, Option, Seed
 from viz.instruments.ablation import levels, rms
@@ -98,9 +99,9 @@ def clusters(alpha: ndarray, count: int, seed: int) -> tuple[ndarray, list[tuple
     different = len(np.unique(standard.round(5), axis=0))
     cv2.setRNGSeed(seed)
     stop = (cv2.TERM_CRITERIA_EPS + cv2.TERM_CRITERIA_MAX_ITER, 100, 1e-6)
-    _, found, centres = cv2.kmeans(
-        standard.astype(np.float32), min(count, different), None, stop, 10, cv2.KMEANS_PP_CENTERS
-    )
+    blank = np.zeros((len(standard), 1), np.int32)
+    points, count = standard.astype(np.float32), min(count, different)
+    _, found, centres = cv2.kmeans(points, count, blank, stop, 10, cv2.KMEANS_PP_CENTERS)
     found, where = found.ravel(), np.flatnonzero(~flat)
     for label, cluster in enumerate(np.argsort(-np.bincount(found, minlength=len(centres)), kind="stable")):
         members = np.flatnonzero(found == cluster)
@@ -199,7 +200,7 @@ def study(
     note = (
         "After the maps over the channels, of each group that looks alike one: its size, its mean correlation with it."
     )
-    figure = view.figure(f"Channels of {subject.name}: one face", note if places else "", side=0.9)
+    figure = sheet(view, f"Channels of {subject.name}: one face", note if places else "", side=0.9)
     return Finding("channels", MEANING if places else CHANNEL_MEANING, found, arrays, figure, view)
 
 

@@ -29,12 +29,12 @@ from sparnet.files import save_bytes
 from sparnet.images import to_image
 from sparnet.model import Trace
 from sparnet.restorer import Progress
-from viz.figures import BLUE, ORANGE
+from viz.figures import sheet
 from viz.finding import Finding, silent
 from viz.instrument import EDITS, WHAT_IF, Instrument
 from viz.instruments.ablation import levels, rms
 from viz.subject import Subject, attending
-from viz.views import DIVERGING, Bars, Panel, View
+from viz.views import BLUE, DIVERGING, ORANGE, Bars, Panel, View
 
 MEANING = (
     "The face as the network restores it with alpha as you painted it, beside the face without: what a unit's "
@@ -72,7 +72,7 @@ def edited(alpha: Tensor, edit: Edit) -> Tensor:
     pattern, m = 0 keeps it bit for bit, and boosting acts on 1 - alpha as suppressing does on alpha. Each place of the
     map takes the mean of the mask's pixels that it touches.
     """
-    mask = F.adaptive_avg_pool2d(torch.from_numpy(edit.mask)[None], alpha.shape[-2:])[0]
+    mask = F.adaptive_avg_pool2d(torch.from_numpy(edit.mask)[None], (alpha.shape[-2], alpha.shape[-1]))[0]
     m = (edit.strength * mask).to(alpha)
     return torch.lerp(alpha, (m > 0).to(alpha), m.abs())
 
@@ -193,7 +193,7 @@ def study(subject: Subject, edits: Annotated[Sequence[Edit], EDITS], progress: P
     chart = Bars(moved, {"RMS change of alpha": list(moved.values())}, "alpha")
     view = View(face, maps, {"How far every unit's alpha moved:": chart})
     title = f"The face with attention as painted: RMS change {numbers['rms']:.1f} of 255 levels"
-    return Finding("edit", MEANING, numbers, arrays, view.figure(title), view)
+    return Finding("edit", MEANING, numbers, arrays, sheet(view, title), view)
 
 
 def _map_sizes(subject: Subject, units: Sequence[str]) -> dict[str, int]:

@@ -21,6 +21,7 @@ from sparnet.errors import UserError
 from sparnet.images import to_image
 from sparnet.metrics import estimates, labelled
 from sparnet.restorer import Progress
+from viz.figures import sheet
 from viz.finding import Finding, silent
 from viz.instrument import MATTERS, Instrument, Option, Seed
 from viz.instruments.ablation import levels
@@ -132,7 +133,7 @@ def study(subject: Subject, cells: Cells = 8, draws: Draws = 4, seed: Seed = 0, 
     }
     faces = {"degraded": to_image(subject.degraded), "sharp": subject.sharp}
     view = _view([Panel(name, face) for name, face in faces.items()], found, list(maps), related, "")
-    figure = view.figure(f"Which patches help {subject.name} to restore this face?")
+    figure = sheet(view, f"Which patches help {subject.name} to restore this face?")
     return Finding("effect", MEANING, numbers, found | faces, figure, view)
 
 
@@ -170,7 +171,7 @@ def study_many(
     }
     mean = {name: arrays[name].mean(0) for name in (WHOLE, ELSEWHERE, CHANGE)}
     view = _view([], mean, names, related, "; lines: 95 % interval over the faces")
-    figure = view.figure(f"Which patches help {model} to restore a face? Mean of {faces} faces")
+    figure = sheet(view, f"Which patches help {model} to restore a face? Mean of {faces} faces")
     return Finding("effect", MEANING, numbers, arrays, figure, view)
 
 

@@ -29,6 +29,7 @@ from sparnet.errors import UserError
 from sparnet.images import to_image
 from sparnet.metrics import Estimate, estimates, labelled
 from sparnet.restorer import Progress
+from viz.figures import sheet
 from viz.finding import Finding, silent
 from viz.instrument import MATTERS, Instrument, Option, Seed
 from viz.instruments.regions import area_weights
@@ -86,7 +87,7 @@ class Curves:
 
         The last is what a damage of the same size does: a map that only finds what damages easily has 0 there.
         """
-        pairs = dict(zip(MEASURES, zip(self.most, self.least, strict=True), strict=True))
+        pairs: dict[str, tuple] = dict(zip(MEASURES, zip(self.most, self.least, strict=True), strict=True))
         with np.errstate(invalid="ignore"):  # nothing was done to the input
             pairs[PER_DAMAGE] = tuple(curves[0] / curves[2] for curves in (self.most, self.least))
         return {name: area_between(*pair) for name, pair in pairs.items()}
@@ -279,7 +280,7 @@ def study(
     )
     title = f"Does the rest of the face depend on what {subject.name} attends to? One face"
     arrays |= {f"{name}.ranks": values for name, values in ranks.items()}
-    return Finding("faithfulness", MEANING, numbers, arrays, view.figure(title, _NOTE), view)
+    return Finding("faithfulness", MEANING, numbers, arrays, sheet(view, title, _NOTE), view)
 
 
 def study_many(
@@ -296,7 +297,7 @@ def study_many(
     95 % bootstrap intervals over the faces; a lead is an answer only if its interval leaves 0 out. It is that of the
     maps brought to one scale, for as much damage of the input.
     """
-    names, ranks = [], 0.0
+    names, ranks = [], np.zeros(())
 
     def measure(i: int, subject: Subject) -> dict[str, ndarray]:
         nonlocal names, ranks
@@ -335,7 +336,7 @@ def study_many(
         "; lines: 95 % interval over the faces",
     )
     title = f"Does the rest of the face depend on what {model} attends to? Mean of {faces} faces"
-    return Finding("faithfulness", MEANING, numbers, arrays, view.figure(title, _NOTE), view)
+    return Finding("faithfulness", MEANING, numbers, arrays, sheet(view, title, _NOTE), view)
 
 
 def _view(

@@ -18,6 +18,7 @@ from sparnet.attention import feature_strength, mean_map
 from sparnet.images import to_image
 from sparnet.model import FaceAttentionUnit, SPARNet, check_face
 from sparnet.restorer import Progress
+from viz.figures import sheet
 from viz.finding import Finding, silent
 from viz.instrument import WHERE, Instrument, Option
 from viz.subject import Subject, attending
@@ -117,15 +118,15 @@ def study(
     names = attending(subject)
     if unit is not None:
         attending(subject, [unit])
-    numbers, maps = {}, {}
+    numbers, maps, x_out = {}, {}, subject.degraded
     for i, step in enumerate(steps(subject.model, subject.degraded)):
         progress(i, len(names), f"Looking into {step.name}")
-        numbers[step.name], maps[step.name] = GateNumbers.of(step), gate_maps(step)
+        numbers[step.name], maps[step.name], x_out = GateNumbers.of(step), gate_maps(step), step.x_out
     progress(len(names), len(names), "Done")
     unit = unit or max(maps, key=lambda name: maps[name]["alpha"].std())
     faces = {
         "degraded": to_image(subject.degraded),
-        "restored": to_image(resume(subject.model, step.name, step.x_out)),
+        "restored": to_image(resume(subject.model, names[-1], x_out)),
     }
     groups = {name: _equation(of) for name, of in maps.items()}
     series = {
@@ -141,7 +142,8 @@ def study(
         MEANING,
         {"model": subject.name, "shown": unit, "units": {name: asdict(of) for name, of in numbers.items()}},
         {f"{name}/{key}": value for name, of in maps.items() for key, value in of.items()} | faces,
-        replace(view, groups={unit: groups[unit]}).figure(
+        sheet(
+            replace(view, groups={unit: groups[unit]}),
             f"{unit}: x_out = shortcut(x_in) + alpha f",
             "The length of the feature vector at every place, black 0. What the unit is given and gives shares one "
             "scale of colours, and so do f and alpha f: what alpha takes away is seen.",

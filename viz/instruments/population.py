@@ -53,8 +53,8 @@ class Moments:
     """Mean and variance of arrays given one by one, in the memory of two (Welford 1962); exact where sums cancel."""
 
     count: int = 0
-    mean: ndarray | float = 0.0
-    squares: ndarray | float = 0.0  # sum of the squared distances from the mean
+    mean: ndarray = field(default_factory=lambda: np.zeros(()))
+    squares: ndarray = field(default_factory=lambda: np.zeros(()))  # sum of the squared distances from the mean
 
     def add(self, value: ndarray) -> None:
         value = value.astype(np.float64)
@@ -176,7 +176,7 @@ def study_many(
     population = gather(subjects, progress, Shares())
     if keep is not None:
         keep.write(population)
-    means, shares = estimates(population.levels, seed), estimates(population.shares, seed)
+    means, shares = estimates(population.levels, seed), estimates(np.asarray(population.shares), seed)
     units = {
         unit: labelled(mean) | labelled(share, (LAYOUT, OWN)) | {"std_over_faces": float(population.std[unit].mean())}
         for unit, mean, share in zip(population.mean, means, shares, strict=False)  # the last share is of edges
@@ -223,7 +223,8 @@ def keep(population: Population, weights: Path, data: str) -> Path:
     arrays |= {f"{unit}/std": std.astype(np.float16) for unit, std in population.std.items()}
     file, path = BytesIO(), weights.with_suffix(KEPT)
     levels = population.levels.astype(np.float32)
-    np.savez_compressed(file, about=json.dumps(about), units=list(population.mean), levels=levels, **arrays)
+    arrays |= {"about": np.array(json.dumps(about)), "units": np.array(list(population.mean)), "levels": levels}
+    np.savez_compressed(file, **arrays)  # pyright: ignore[reportArgumentType]  none is called allow_pickle
     save_bytes(file.getvalue(), path)
     return path
 

@@ -276,7 +276,7 @@ def study(
         MEANING,
         numbers,
         {"attribution": found.pixels, **faces, **{f"alpha/{name}": alpha for name, alpha in alphas.items()}},
-        sheet(f"{subject.name}: where a patch came from", {"the patch": printed}, diagrams, note, side=2.0),
+        sheet(View([], {"the patch": printed}, diagrams), f"{subject.name}: where a patch came from", note, side=2.0),
         View(framed, {"all": maps}, diagrams),
     )
 

@@ -24,11 +24,11 @@ from sparnet.images import to_image
 from sparnet.metrics import CONFIDENCE, RESAMPLES, estimates, labelled, mean_interval
 from sparnet.regions import masks_from_five_points, region_masks
 from sparnet.restorer import Progress
-from viz.figures import BLUE, GREEN, ORANGE, RED, sheet
+from viz.figures import sheet
 from viz.finding import Finding, silent
 from viz.instrument import WHERE, Instrument, Seed
 from viz.subject import Subject, over_faces, spatial_maps
-from viz.views import DIVERGING, Bars, Matrix, Panel, View, numerals, pictures
+from viz.views import BLUE, DIVERGING, GREEN, ORANGE, RED, Bars, Matrix, Panel, View, numerals, pictures
 
 MEANING = (
     "How open each unit's gate is inside a part of the face, over its mean over the whole picture: above 1 it lets "
@@ -168,18 +168,17 @@ def study(subject: Subject, progress: Progress = silent) -> Finding:
     progress(1, 1, "Done")
     arrays = {"ratios": table, "masks": stack, "degraded": face, "parts": parts}
     chart = {_CAPTION: _table(maps, table, shares, numerals(table))}
-    picture = Panel("its parts", parts)
     alphas = [Panel(unit, alpha) for unit, alpha in maps.items()]
-    figure = sheet(
-        f"Where each unit of {subject.name} looks: one face", {f"regions, by {source}": [picture]}, chart, _NOTE
-    )
+    view = View([*pictures(arrays), Panel(f"its parts, by {source}", parts)], {"attention": alphas}, chart)
+    title = f"Where each unit of {subject.name} looks: one face"
+    figure = sheet(replace(view, groups={}), title, _NOTE)
     return Finding(
         "regions",
         MEANING,
         numbers,
         arrays | {f"alpha/{unit}": alpha for unit, alpha in maps.items()},
         figure,
-        View([*pictures(arrays), picture], {"attention": alphas}, chart),
+        view,
     )
 
 
@@ -191,7 +190,7 @@ def study_many(subjects: Iterable[Subject], seed: Seed = 0, progress: Progress =
     ratios to those of the maps of up to three faces before it under this face's masks, and of `moved_profiles`.
     Memory grows only by the ratios, about 2 kB a face.
     """
-    coverage: ndarray | float = 0.0
+    coverage = np.zeros(())
     sources: dict[str, int] = {}
     maps: dict[str, ndarray] = {}
     before: deque[Mapping[str, ndarray]] = deque(maxlen=_NEIGHBOURS)
@@ -242,11 +241,10 @@ def study_many(subjects: Iterable[Subject], seed: Seed = 0, progress: Progress =
         "Is it what is shown, or the place in the picture? Where parts moved along are less off than those left "
         "behind, the map goes with the face.": Bars(names, series, "doublings, RMS"),
     }
-    view = View([Panel("the parts", _tint(covered))], diagrams=diagrams)
+    view = View([Panel(f"the parts, by {', '.join(sources)}", _tint(covered))], diagrams=diagrams)
     arrays |= {"mean": mean, "low": low, "high": high, "coverage": covered}
     title = f"Where each unit of {model} looks: mean of {faces} faces"
-    figure = sheet(title, {f"regions, by {', '.join(sources)}": view.pictures}, diagrams, _NOTE)
-    return Finding("regions", MANY_MEANING, numbers, arrays, figure, view)
+    return Finding("regions", MANY_MEANING, numbers, arrays, sheet(view, title, _NOTE), view)
 
 
 def _table(maps: Mapping[str, ndarray], ratios: ndarray, shares: Mapping[str, float], text: ndarray) -> Matrix:
@@ -268,8 +266,8 @@ def _controls(distances: ndarray, seed: int) -> ndarray:
     return estimates(np.concatenate((distances, gap[..., None]), axis=2), seed)
 
 
-def _row(alpha: ndarray, masks: Mapping[str, ndarray]) -> list[float]:
-    return list(preference(alpha, masks).values())
+def _row(alpha: ndarray, masks: Mapping[str, ndarray]) -> ndarray:
+    return np.array(list(preference(alpha, masks).values()))
 
 
 def _tint(coverage: ndarray) -> ndarray:

@@ -25,6 +25,7 @@ from torch import nn
 from sparnet.metrics import Estimate, estimates, labelled
 from sparnet.model import SPARNet
 from sparnet.restorer import Progress
+from viz.figures import sheet
 from viz.finding import Finding, silent
 from viz.instrument import OTHER_FACES, REAL, Instrument, Option, Seed
 from viz.instruments.agreement import is_constant, rank_correlation
@@ -82,7 +83,10 @@ def similarity(first: ndarray, other: ndarray) -> float | None:
         return None
     first, other = ((alpha - alpha.min()) / np.ptp(alpha) for alpha in (first.astype(float), other.astype(float)))
     window = min(7, len(first) - 1 + len(first) % 2)
-    return float(structural_similarity(first, other, data_range=1, win_size=window)) if window >= 3 else None
+    if window < 3:
+        return None
+    value = structural_similarity(first, other, data_range=1, win_size=window)
+    return float(value)  # pyright: ignore[reportArgumentType]  it is a tuple only where maps or gradients are asked for
 
 
 def cascade(subject: Subject, seed: int) -> tuple[ndarray, ndarray]:
@@ -173,7 +177,7 @@ def study(
     arrays |= {name: np.array(values) for name, values in turned.items()}
     view = _view(badge, units, rows, learning, face, _mean(tables[:, 0]), _mean(tables[:, 2]))
     title = f"Do the maps of {subject.name} depend on learning, and on the face? One face, {draws} random networks"
-    return Finding("sanity", MEANING, numbers, arrays, view.figure(title, _note(badge)), view)
+    return Finding("sanity", MEANING, numbers, arrays, sheet(view, title, _note(badge)), view)
 
 
 def study_many(subjects: Iterable[Subject], draws: Draws = 1, seed: Seed = 0, progress: Progress = silent) -> Finding:
@@ -217,7 +221,7 @@ def study_many(subjects: Iterable[Subject], draws: Draws = 1, seed: Seed = 0, pr
     }
     view = _view(badge, units, rows, learning, face, _mean(arrays["cascade"]), _mean(arrays["independent"]))
     title = f"Do the maps of {model} depend on learning, and on the face? Mean of {numbers['faces']} faces"
-    return Finding("sanity", MEANING, numbers, arrays, view.figure(title, _note(badge)), view)
+    return Finding("sanity", MEANING, numbers, arrays, sheet(view, title, _note(badge)), view)
 
 
 def _view(

@@ -7,7 +7,7 @@ many faces -> Score of each -> mean and 95 % interval over the faces
 """
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated
 
 import cv2
@@ -83,7 +83,7 @@ def add_noise(face: Tensor, seed: int) -> Tensor:
 def jpeg(face: Tensor) -> Tensor:
     """Written as a JPEG of `QUALITY` and read again, by OpenCV with its usual halved colours."""
     _, file = cv2.imencode(".jpg", to_image(face)[..., ::-1], (cv2.IMWRITE_JPEG_QUALITY, QUALITY))  # OpenCV takes BGR
-    return to_tensor(cv2.imdecode(file, cv2.IMREAD_COLOR)[..., ::-1]).to(face)
+    return to_tensor(np.asarray(cv2.imdecode(file, cv2.IMREAD_COLOR))[..., ::-1]).to(face)
 
 
 @dataclass(frozen=True)
@@ -234,7 +234,6 @@ def _finding(
         Panel("all units: of alpha", units, (0, _UNITS_LIMIT), "inferno"),
         Panel("restored face: 8-bit levels", spread[OUTPUT] * 127.5, (0, _OUTPUT_LIMIT), "inferno"),
     ]
-    blocks = {"the face": view.pictures} if faces else {}
     return Finding(
         "stability",
         MEANING,
@@ -242,7 +241,7 @@ def _finding(
         {"rows": np.array(rows), "kinds": np.array(KINDS), **measures}
         | {f"variance/{row}": values for row, values in variance.items()}
         | faces,
-        sheet(title, blocks | {"RMS change of each place": printed}, diagrams),
+        sheet(replace(view, groups={"RMS change of each place": printed}), title),
         view,
     )
 

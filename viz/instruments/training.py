@@ -121,7 +121,7 @@ def study(training: Annotated[Training, TRAINING], progress: Progress = silent) 
     view = View([], groups, {caption: Lines(labels, series, "", "correlation")}, shown=labels[-1], ordered=True)
     shown = np.unique(np.linspace(0, len(labels) - 1, min(len(labels), _COLUMNS)).round().astype(int))
     rows = {unit: [Panel(labels[i], stack[i]) for i in shown] for unit, stack in maps.items()}
-    figure = sheet("Attention of one face over the training", rows, view.diagrams)
+    figure = sheet(View([], rows, view.diagrams), "Attention of one face over the training")
     return Finding("training", MEANING, {"checkpoints": labels, "units": units}, arrays, figure, view)
 
 

@@ -10,5 +10,8 @@ inside.py       one face under every instrument
 compare.py      one face by several models side by side, a slider between any two
 pieces.py       what is on the page of several tabs
 serving.py      models kept loaded, files to download, mistakes told as sentences
+hosting.py      what the host sets by the environment
+tools.py        the endpoints as tools for assistants
+zero.py         a Space on ZeroGPU: what runs a network borrows a GPU
 theme.py        how all of it looks, dark and light
 """

@@ -35,18 +35,22 @@ from viz.tabs import serving
 log = logging.getLogger(__name__)
 
 API = "/gradio_api"
-UPLOAD, PAINT = f"{API}/upload", f"{API}/component_server"
+UPLOAD, PAINT, TOOLS = f"{API}/upload", f"{API}/component_server", f"{API}/mcp"
 # What may be posted. No cancel: it frees the place in the lane while the thread works on.
-POSTS = (UPLOAD, PAINT, f"{API}/queue/join", f"{API}/call/", f"{API}/run/", f"{API}/reset")
+POSTS = (UPLOAD, PAINT, TOOLS, f"{API}/queue/join", f"{API}/call/", f"{API}/run/", f"{API}/reset")
 CLOSED = (  # would fetch from other hosts, or write to the disk or the log
     f"{API}/custom_component",
     f"{API}/deep_link",
     f"{API}/proxy=",
     f"{API}/stream/",
+    f"{TOOLS}/sse",  # the protocol's older transport, which keeps connections open
+    f"{TOOLS}/messages",
     f"{API}/file/",
     f"{API}/file=http:",
     f"{API}/file=https:",
 )
+# How the tools (tools.py) tell this server, of which they are clients, for whom they ask.
+ON_BEHALF, SECRET = "x-on-behalf-of", secrets.token_hex(16)
 MISUNDERSTOOD = "A value is missing, superfluous or of the wrong type. See “Use via API” at the foot of the page."
 
 
@@ -212,7 +216,11 @@ class Line(queueing.Queue):
 
 def address(scope: Scope) -> str:
     """Where a request comes from; on a Hugging Face Space the proxy in front of it tells, in the last entry."""
-    told = dict(scope["headers"]).get(b"x-forwarded-for") if get_space() else None
+    headers = dict(scope["headers"])
+    secret, _, visitor = headers.get(ON_BEHALF.encode(), b"").decode("latin-1").partition(" ")
+    if secrets.compare_digest(secret.encode(), SECRET.encode()):
+        return visitor
+    told = headers.get(b"x-forwarded-for") if get_space() else None
     if told:
         return told.decode("latin-1").rpartition(",")[2].strip()
     return scope["client"][0] if scope["client"] else ""
@@ -288,7 +296,8 @@ class Door:
                 await self.app(scope, _bounded(scope, receive, serving.UPLOAD_FILES * serving.UPLOAD_BYTES), send)
                 await asyncio.to_thread(serving.delete_the_oldest)
         else:
-            limit = serving.PAINT_BYTES if path.startswith(PAINT) else serving.JSON_BYTES
+            limits = {PAINT: serving.PAINT_BYTES, TOOLS: serving.CALL_BYTES}
+            limit = next((limit for start, limit in limits.items() if path.startswith(start)), serving.JSON_BYTES)
             with _a_place(self.bodies, scope, serving.UPLOADS, serving.UPLOADS_OF_ONE):
                 body = await _whole(_bounded(scope, receive, limit))
             await self.app(scope, _replayed(body, receive), send)

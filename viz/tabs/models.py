@@ -7,6 +7,7 @@ Never a path: visitors have no files here.
 
 import asyncio
 import logging
+import os
 import threading
 import time
 from collections.abc import Callable
@@ -30,7 +31,7 @@ from viz.tabs.fetching import fetch_public
 
 log = logging.getLogger(__name__)
 
-DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"  # that models are loaded onto
 LOCAL_HOSTS = ("127.0.0.1", "localhost", "::1")  # where visitor and host are one
 LOADING = {"concurrency_limit": None, "api_visibility": "private"}  # for events that do nothing but `arrival`
 KEPT_MODELS = 3  # in memory; a SPARNetHD takes 350 MB
@@ -130,6 +131,12 @@ async def arrival(names: object) -> None:
             await asyncio.gather(asyncio.wrap_future(_begin(name.strip())), return_exceptions=True)
 
 
+def use(shelf: "Shelf", device: str) -> None:
+    """From now on, models are those of this shelf, and others are loaded onto that device."""
+    global _shelf, DEVICE
+    _shelf, DEVICE = shelf, device
+
+
 def _begin(name: str) -> "Load":
     if name in _offered or name in MODELS:
         return _shelf.begin(name, _load_here, fetched=False)
@@ -189,8 +196,19 @@ class Shelf:
     """Models by name: each is loaded once, however many ask for it, and the last few are kept."""
 
     def __init__(self):
-        self._lock = threading.Lock()
+        self._unlock()
         self._loads: dict[str, Load] = {}  # the last used is the last
+        os.register_at_fork(after_in_child=self._unlock)  # another thread may hold it, which the child has not
+
+    def _unlock(self) -> None:
+        self._lock = threading.Lock()
+
+    def put(self, name: str) -> None:
+        """Load a model of the host's or the table's in this thread; `UserError` if that cannot be."""
+        load = Load()
+        load.fetched = False
+        load.set_result(_load_here(name))
+        self._loads[name] = load
 
     def begin(self, name: str, load: Callable[[str], Loaded], fetched: bool) -> Load:
         """`load(name)` in a thread of its own, unless it is there already; `UserError` if too many are being fetched.

@@ -52,6 +52,7 @@ GRACE = 10  # seconds until a body must come faster than SLOWEST
 SLOWEST = 10_000  # bytes a second
 JSON_BYTES = 200_000  # a request that is no upload
 FIELD_BYTES = 10_000  # a part of an upload that is no file
+CALL_BYTES = 4_000_000  # a call of a tool, which can hold a photo
 PAINT_BYTES = 2_000_000  # a painted layer on its way
 PAINTED_BYTES = 50_000_000  # of all layers that were sent and not yet applied, in memory
 DISK_BYTES = 4_000_000_000  # uploads and results together, the oldest going first
