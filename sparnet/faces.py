@@ -174,9 +174,14 @@ def whole_landmarks(face: np.ndarray) -> np.ndarray | None:
     net = _landmark_net(LANDMARKS)
     if net is None:
         return None
-    to_size = len(face) / TEMPLATE_SIDE
-    centre, half = (np.array(FACE_BOX[:2]) + 0.5) * to_size - 0.5, np.array(FACE_BOX[2:]) * to_size / 2
-    return refine(face, np.concatenate((centre - half, centre + half)), net)
+    return refine(face, template_box(whole_transform(face, TEMPLATE_SIDE)), net)
+
+
+def template_box(to_template: np.ndarray) -> np.ndarray:
+    """The upright box (4,) that YuNet would draw around a face which the similarity (2,3) takes to `TEMPLATE`."""
+    centre = transform_points(inverse_transform(to_template), np.array([FACE_BOX[:2]]))[0]
+    half = np.array(FACE_BOX[2:]) / 2 / np.hypot(*to_template[:, 0])
+    return np.concatenate((centre - half, centre + half))
 
 
 def centred_square(photo: np.ndarray) -> tuple[int, int, int]:
@@ -420,8 +425,7 @@ class LBPCascade:
         x1, y1, x2, _ = window
         scale = (x2 - x1) / LBP_BOX[2]
         corner = np.array([x1, y1]) - scale * (np.array(LBP_BOX[:2]) - LBP_BOX[2] / 2)  # of the template, in the photo
-        centre, half = np.array(FACE_BOX[:2]), np.array(FACE_BOX[2:]) / 2
-        return np.concatenate((corner + scale * (centre - half), corner + scale * (centre + half)))
+        return template_box(np.column_stack((np.eye(2), -corner)) / scale)
 
 
 def _any_way_up(
