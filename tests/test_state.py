@@ -4,10 +4,11 @@ import errno
 import os
 import resource
 import signal
-import subprocess
 import sys
 import threading
+import time
 from hashlib import sha256
+from multiprocessing import get_context
 from pathlib import Path
 
 import pytest
@@ -19,17 +20,6 @@ from sparnet.errors import UserError
 from sparnet.model import SPARNetConfig
 from training import state
 from training.command import run_command
-
-ROOT = Path(__file__).parents[1]
-HOLDER = """
-import os, sys, time
-from pathlib import Path
-from training.state import lock
-file = lock(Path(sys.argv[1]), resume=True)
-if os.fork():  # the loader's workers outlive a killed trainer as this child does
-    print("locked", flush=True)
-time.sleep(60)
-"""
 
 
 @pytest.fixture
@@ -147,20 +137,28 @@ def test_a_disk_that_fills_leaves_the_model_exported_before(tmp_path, request):
 
 
 def test_a_folder_has_one_trainer_until_that_ends_however_it_ends(run):
-    line = [sys.executable, "-c", HOLDER, run]
-    holder = subprocess.Popen(
-        line, cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT)}, stdout=subprocess.PIPE, start_new_session=True
-    )
+    processes = get_context("fork")
+    locked = processes.Event()
+
+    def hold() -> None:
+        os.setsid()
+        file = state.lock(run, resume=True)
+        if os.fork():  # the loader's workers outlive a killed trainer as this child does
+            locked.set()
+        time.sleep(60)
+        file.close()
+
+    holder = processes.Process(target=hold)
+    holder.start()
     try:
-        assert holder.stdout.readline() == b"locked\n"
+        assert locked.wait(30)
         with pytest.raises(UserError, match="Another process trains in"):
             state.lock(run, resume=True)
         holder.kill()
-        holder.wait()
+        holder.join()
         state.lock(run, resume=True).close()
     finally:
         os.killpg(holder.pid, signal.SIGKILL)
-        holder.stdout.close()
 
 
 def test_a_run_that_came_while_another_was_made_ready_is_not_overwritten(run):
