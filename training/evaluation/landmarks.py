@@ -9,6 +9,7 @@ no landmarks are found has an infinite error: it lowers the curve and counts as 
 """
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy import ndarray
@@ -67,7 +68,7 @@ class FanLandmarks:
                 "pip install 'face-alignment>=1.5', or give the file of a 68-point ONNX network."
             ) from error
         try:
-            self.fan = FaceAlignment(LandmarksType.TWO_D, device=device, compile=False)
+            self.fan: Any = FaceAlignment(LandmarksType.TWO_D, device=device, compile=False)
         except OSError as error:  # all of urllib's errors are
             raise UserError(
                 f"The weights of FAN could not be downloaded ({error}). Try again with a network, "
