@@ -3,7 +3,7 @@
     python -m sparnet restore IN OUT    photo -> PNG with its faces restored; folder -> folder
     python -m sparnet models            what there is, what it is worth, where it is from
     python -m sparnet fetch MODEL       the authors' weights, or a Hub repo's, after showing their licence
-    python -m sparnet convert | publish released .pth -> our format -> the Hub
+    python -m sparnet convert | card | publish      released .pth -> our format, its measured scores -> the Hub
 
 Exit 0 when done, 2 after one line on stderr when the user can put something right.
 """
@@ -27,6 +27,7 @@ from tqdm import tqdm
 
 from sparnet import command, images
 from sparnet import fetch as fetching
+from sparnet.card import write_scores
 from sparnet.checkpoints import DEFAULT_MODEL, MODELS, REMEDY, load_model
 from sparnet.errors import UserError
 from sparnet.faces import find_detector
@@ -204,6 +205,16 @@ def convert(
         raise UserError(f"{target} cannot be written: {error.strerror or error}.") from error
     print(f"{plain(str(target))}: {model.config}")
     print("Converting does not change the licence of the weights: the authors' are CC BY-NC-SA 4.0, non-commercial.")
+
+
+@app.command()
+def card(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="A model's folder with its card, README.md.")],
+    measured: Annotated[list[Path], typer.Argument(metavar="JSON...", help="Of `evaluate --json`, of these weights.")],
+) -> None:
+    """Write measured scores into a model card, where the Hub looks for them; those that it had go."""
+    for result in write_scores(folder, measured):
+        print(f"{result.dataset_name}: {result.metric_name} {result.metric_value}")
 
 
 @app.command()

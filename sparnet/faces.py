@@ -174,7 +174,13 @@ def whole_landmarks(face: np.ndarray) -> np.ndarray | None:
     net = _landmark_net(LANDMARKS)
     if net is None:
         return None
-    return refine(face, template_box(whole_transform(face, TEMPLATE_SIDE)), net)
+    return refine(face, whole_box(len(face)), net)
+
+
+def whole_box(size: int) -> np.ndarray:
+    """The box x1, y1, x2, y2 of the face in a picture of size x size that is a face on the FFHQ template."""
+    scale = TEMPLATE_SIDE / size
+    return template_box(np.column_stack((np.eye(2) * scale, [(scale - 1) / 2] * 2)))
 
 
 def template_box(to_template: np.ndarray) -> np.ndarray:

@@ -19,10 +19,10 @@ def random_faces(batch: int = 1, size: int = 32, seed: int = 0) -> torch.Tensor:
     return torch.rand(batch, 3, size, size, generator=torch.Generator().manual_seed(seed)) * 2 - 1
 
 
-def small_network(seed: int = 0, **changes: object) -> SPARNet:
-    """As `SMALL` but for the changes, its weights always the same."""
+def small_network(seed: int = 0, config: SPARNetConfig = SMALL, **changes: object) -> SPARNet:
+    """As the config but for the changes, its weights always the same."""
     torch.manual_seed(seed)
-    return SPARNet(replace(SMALL, **changes)).eval()
+    return SPARNet(replace(config, **changes)).eval()
 
 
 def small_subject(seed: int = 0, model: SPARNet | None = None, name: str = "tiny", **changes: object) -> Subject:

@@ -7,26 +7,23 @@ from itertools import combinations
 import numpy as np
 import pytest
 import torch
+from made_up import SMALL, small_network
 from skimage.color import rgb2ycbcr
 
 from sparnet.errors import UserError
 from sparnet.images import to_image
-from sparnet.model import SPARNet, SPARNetConfig
+from sparnet.model import SPARNet
 from viz.instruments import ablation
 from viz.instruments.ablation import MODES, levels, replaced, replacement, rms, study, study_many, study_pairs
 from viz.subject import Subject
 
-TINY = SPARNetConfig(
-    size=32, smallest=8, min_channels=8, max_channels=16, hourglass_channels=8, body_depth=2, bottleneck=16
-)
-UNITS = [plan.name for plan in TINY.units()]
+UNITS = [plan.name for plan in SMALL.units()]
 CLOSE = {"rtol": 1e-4, "atol": 1e-5}  # float32 summed in another order
 
 
 def network(alpha_bias: float | None = None, **changes) -> SPARNet:
     """A random network of strong attention; with `alpha_bias` b every unit's alpha is sigmoid(b) everywhere."""
-    torch.manual_seed(0)
-    model = SPARNet(replace(TINY, **changes)).eval()
+    model = small_network(**changes)
     for _, unit in model.units():
         last = unit.channel.excite if changes.get("attention") == "channel" else getattr(unit, "attention", None)
         if alpha_bias is not None:
@@ -155,8 +152,9 @@ def test_many_faces_give_the_mean_of_each_with_its_interval():
     faces = [subject(model, sharp=True, seed=seed) for seed in (1, 2, 3)]
     some = {"units": ["body.0", "decoder.1"], "modes": ("zero", "shuffle")}
     many = study_many(faces, **some)
+    alone = [study(face, **some).arrays for face in faces]
     for name in ("rms", "psnr_change", "ssim_change"):
-        each = np.array([study(face, **some).arrays[name] for face in faces])
+        each = np.array([arrays[name] for arrays in alone])
         assert np.allclose(many.arrays[f"{name}_of_faces"], each, atol=1e-4)
         assert np.allclose(many.arrays[name], each.mean(0), atol=1e-4)
         assert (many.arrays[f"{name}_low"] <= each.mean(0) + 1e-4).all()
@@ -165,8 +163,8 @@ def test_many_faces_give_the_mean_of_each_with_its_interval():
     json.dumps(many.numbers, allow_nan=False)
     first = many.numbers["ranking"][0]
     assert first["rms"]["low"] < first["rms"]["mean"] == many.arrays["rms"].max() < first["rms"]["high"]
-    alone = study_many(faces[:1], **some).numbers["ranking"][0]["psnr_change"]
-    assert (alone["low"], alone["n"]) == (None, 1)  # one face has no interval
+    single = study_many(faces[:1], **some).numbers["ranking"][0]["psnr_change"]
+    assert (single["low"], single["n"]) == (None, 1)  # one face has no interval
     assert "psnr_change" not in study_many([faces[0], subject(model)], **some).arrays
     with pytest.raises(UserError, match="at least one face"):
         study_many([])

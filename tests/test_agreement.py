@@ -1,12 +1,14 @@
 """Agreement of maps: against scipy, against sets, and of networks whose maps are known."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
+from made_up import SMALL, small_network, small_subject
 from scipy import stats
 
 from sparnet.errors import UserError
-from sparnet.model import SPARNet, SPARNetConfig
 from viz.instruments.agreement import (
     MapAgreement,
     correlation,
@@ -21,16 +23,12 @@ from viz.instruments.agreement import (
 )
 from viz.subject import Subject, spatial_maps
 
-TINY = SPARNetConfig(
-    size=32, smallest=8, min_channels=8, max_channels=16, hourglass_channels=8, body_depth=1, bottleneck=16
-)
+TINY = replace(SMALL, body_depth=1)
 NAMES = [plan.name for plan in TINY.units()]
 
 
 def subject(seed=0, name="a", **changes):
-    torch.manual_seed(seed)
-    model = SPARNet(SPARNetConfig(**{**TINY.__dict__, **changes})).eval()
-    return Subject(model, name, torch.rand(1, 3, model.config.size, model.config.size) * 2 - 1)
+    return small_subject(seed, small_network(seed, TINY, **changes), name)
 
 
 def attending_at(level, face):
@@ -166,7 +164,7 @@ def test_networks_of_other_sizes_and_kinds_meet_on_one_grid():
     sides = {row["first"]: row["side"] for row in finding.numbers["pairs"]}
     assert sides["encoder.0"] == 16
     names = {row["other"] for row in finding.numbers["pairs"]}
-    assert names == {plan.name for plan in SPARNetConfig(**{**TINY.__dict__, "size": 64, "body_depth": 2}).units()}
+    assert names == {plan.name for plan in replace(TINY, size=64, body_depth=2).units()}
 
 
 def test_the_figure_shows_every_pair_and_its_difference_centred_at_zero():

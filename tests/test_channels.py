@@ -6,28 +6,25 @@ from dataclasses import astuple, replace
 import numpy as np
 import pytest
 import torch
+from made_up import SMALL, small_network, small_subject
 from scipy.stats import entropy
 
 from sparnet.errors import UserError
-from sparnet.model import SPARNet, SPARNetConfig
 from viz.instruments.channels import ChannelNumbers, channel_maps, clusters, mean_effect, study
 from viz.subject import Subject
 
-TINY = SPARNetConfig(
-    size=32, smallest=8, min_channels=8, max_channels=16, hourglass_channels=8, body_depth=1, bottleneck=16
-)
+TINY = replace(SMALL, body_depth=1)
 
 
 def subject(equal: bool = False, **changes) -> Subject:
     """A small network, all channels of an alpha the same if `equal`, in front of noise."""
-    torch.manual_seed(0)
-    model = SPARNet(replace(TINY, **({"attention": "3d"} | changes))).eval()
+    model = small_network(0, TINY, **({"attention": "3d"} | changes))
     with torch.no_grad():
         for _, unit in model.units():
             if equal:
                 unit.attention.weight.copy_(unit.attention.weight[:1].expand_as(unit.attention.weight))
                 unit.attention.bias.fill_(0.3)
-    return Subject(model, "tiny", torch.rand(1, 3, 32, 32) * 2 - 1)
+    return small_subject(model=model)
 
 
 def patterns(count, side=12, seed=0):

@@ -2,18 +2,17 @@
 
 import json
 from base64 import b64decode, b64encode
-from dataclasses import replace
 from io import BytesIO
 
 import numpy as np
 import pytest
 import torch
+from made_up import small_network, small_subject
 from PIL import Image, ImageColor
 
 from sparnet.checkpoints import fingerprint
 from sparnet.errors import UserError
 from sparnet.images import to_image
-from sparnet.model import SPARNet, SPARNetConfig
 from viz.instruments.edit import (
     BOOST,
     SUPPRESS,
@@ -29,15 +28,11 @@ from viz.instruments.edit import (
 )
 from viz.subject import Subject
 
-TINY = SPARNetConfig(
-    size=32, smallest=8, min_channels=8, max_channels=16, hourglass_channels=8, body_depth=2, bottleneck=16
-)
 FULL = np.ones((8, 8), np.float32)
 
 
 def subject(seed: int = 0, **changes) -> Subject:
-    torch.manual_seed(seed)
-    return Subject(SPARNet(replace(TINY, **changes)).eval(), "tiny", torch.rand(1, 3, 32, 32) * 2 - 1)
+    return small_subject(model=small_network(seed, **changes))
 
 
 def random_mask(side: int = 8) -> np.ndarray:

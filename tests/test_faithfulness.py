@@ -1,15 +1,16 @@
 """The deletion test, on networks of which it is known where they look."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
+from made_up import SMALL, random_faces, small_network, small_subject
 
 from sparnet.attention import enlarge
 from sparnet.errors import UserError
 from sparnet.metrics import mean_interval
-from sparnet.model import SPARNet, SPARNetConfig
 from viz.instruments.faithfulness import (
     ALPHA,
     GRADIENT,
@@ -31,17 +32,12 @@ from viz.instruments.faithfulness import (
 )
 from viz.subject import Subject
 
-TINY = dict(size=32, smallest=8, min_channels=8, max_channels=8, hourglass_channels=8, body_depth=1, bottleneck=16)
-SMALL = dict(cells=8, levels=2, draws=1)
-
-
-def random_face(seed: int = 0, size: int = 32) -> torch.Tensor:
-    return torch.rand(1, 3, size, size, generator=torch.Generator().manual_seed(seed)) * 2 - 1
+TINY = replace(SMALL, max_channels=8, body_depth=1)
+QUICK = dict(cells=8, levels=2, draws=1)
 
 
 def subject(seed: int = 0, **changes) -> Subject:
-    torch.manual_seed(0)
-    return Subject(SPARNet(SPARNetConfig(**TINY | changes)).eval(), "tiny", random_face(seed))
+    return small_subject(seed, small_network(0, TINY, **changes))
 
 
 def looking(weights: np.ndarray):
@@ -74,18 +70,18 @@ def test_a_random_saliency_is_zero_within_its_interval_and_the_right_one_is_not(
     weights = enlarge(generator.exponential(size=(8, 8)), 32)
     network = looking(weights)
     scores = [
-        deletion(network, random_face(i), generator.random((32, 32)), cells=8, levels=3, seed=i).scores()["elsewhere"]
+        deletion(network, random_faces(seed=i), generator.random((32, 32)), 8, 3, i).scores()["elsewhere"]
         for i in range(40)
     ]
     _, low, high = mean_interval(np.array(scores)[:, None], seed=0)
     assert low < 0 < high
     assert high - low < 0.35
-    right = [deletion(network, random_face(i), weights, 8, 3, i).scores()["elsewhere"] for i in range(10)]
+    right = [deletion(network, random_faces(seed=i), weights, 8, 3, i).scores()["elsewhere"] for i in range(10)]
     assert np.mean(right) > high + 0.1
 
 
 def test_a_network_that_copies_its_input_changes_nowhere_else():
-    curves = deletion(lambda face: face, random_face(), planted(), cells=8, levels=3)
+    curves = deletion(lambda face: face, random_faces(), planted(), cells=8, levels=3)
     assert (curves.most[0] == 0).all()
     assert curves.scores()["elsewhere"] is None
     assert np.allclose(curves.most[1], curves.most[2])  # anywhere: what was done to the input
@@ -98,7 +94,7 @@ def test_a_map_that_only_finds_what_damages_easily_does_not_score_for_as_much_da
     contrast = enlarge(generator.integers(0, 2, (8, 8)), 32)
     scores = []
     for seed in range(12):
-        face = 0.8 * torch.from_numpy(contrast).float() * random_face(seed)
+        face = 0.8 * torch.from_numpy(contrast).float() * random_faces(seed=seed)
         signs = torch.from_numpy(generator.choice([-1.0, 1.0], (32, 32))).float()  # so that no damage cancels another
         scores.append(deletion(looking(signs.numpy()), face, contrast, cells=8, levels=3, seed=seed).scores())
     plain, controlled = (np.array([[score[name]] for score in scores]) for name in ("elsewhere", PER_DAMAGE))
@@ -106,7 +102,8 @@ def test_a_map_that_only_finds_what_damages_easily_does_not_score_for_as_much_da
     assert abs(controlled.mean()) < 0.2 * plain.mean()
     weights = enlarge(generator.exponential(size=(8, 8)), 32) * signs.numpy()
     right = [
-        deletion(looking(weights), random_face(i), np.abs(weights), 8, 3, i).scores()[PER_DAMAGE] for i in range(8)
+        deletion(looking(weights), random_faces(seed=i), np.abs(weights), 8, 3, i).scores()[PER_DAMAGE]
+        for i in range(8)
     ]
     assert np.mean(right) > 0.3  # while a map of what does matter keeps its score
 
@@ -121,7 +118,7 @@ def test_maps_of_one_scale_count_alike():
 
 
 def test_all_orders_end_with_the_same_cells_damaged():
-    network, face = looking(np.random.default_rng(1).random((32, 32))), random_face()
+    network, face = looking(np.random.default_rng(1).random((32, 32))), random_faces()
     curves = [deletion(network, face, saliency, 8, 2) for saliency in np.random.default_rng(2).random((2, 32, 32))]
     ends = [end[:, -1] for one in curves for end in (one.most, one.least)]
     assert np.allclose(ends, ends[0], rtol=1e-4)
@@ -134,7 +131,7 @@ def test_the_area_of_known_curves():
 
 
 def test_removed_pixels_solve_the_equations_of_their_neighbours():
-    face = random_face(size=12)[0].double()
+    face = random_faces(size=12)[0].double()
     removed = torch.rand(2, 12, 12, generator=torch.Generator().manual_seed(1)) < 0.6
     filled = impute(face, removed)
     for mask, picture in zip(removed.numpy(), filled.numpy(), strict=True):
@@ -154,7 +151,7 @@ def test_removed_pixels_solve_the_equations_of_their_neighbours():
 
 
 def test_nothing_of_a_removed_pixel_is_left():
-    face, removed = random_face(size=16)[0], torch.zeros(1, 16, 16, dtype=torch.bool)
+    face, removed = random_faces(size=16)[0], torch.zeros(1, 16, 16, dtype=torch.bool)
     removed[:, 4:9, 3:12] = True
     other = torch.where(removed[0], -face, face)
     assert torch.equal(impute(face, removed), impute(other, removed))
@@ -188,10 +185,10 @@ def test_a_board_that_does_not_fit_is_refused(cells):
 
 def test_the_gradient_map_is_the_jacobians_column_norms():
     scale = torch.rand(8, 8)
-    assert np.allclose(gradient_map(lambda face: face * scale, random_face(size=8)), scale * 3**0.5, atol=1e-6)
+    assert np.allclose(gradient_map(lambda face: face * scale, random_faces(size=8)), scale * 3**0.5, atol=1e-6)
     torch.manual_seed(0)
     mixing = torch.nn.Conv2d(3, 3, 3, padding=1)
-    face = random_face(size=8)
+    face = random_faces(size=8)
     jacobian = torch.autograd.functional.jacobian(mixing, face)
     exact = jacobian.square().sum((0, 1, 2, 3, 4, 5)).sqrt()
     assert np.allclose(gradient_map(mixing, face, probes=400), exact, rtol=0.1)
@@ -221,7 +218,7 @@ def test_a_unit_of_hand_set_attention_is_the_map_that_is_tested():
 def test_a_study_tells_the_same_numbers_again_and_leaves_the_network_alone(tmp_path):
     one = subject()
     before = {name: value.clone() for name, value in one.model.state_dict().items()}
-    found = study(one, ["body.0"], **SMALL)
+    found = study(one, ["body.0"], **QUICK)
     found.save(tmp_path)
     told = json.loads((tmp_path / "faithfulness.json").read_text())
     assert list(told["scores"]) == [ALPHA, SCALED, "body.0", GRADIENT, SOBEL, RANDOM]
@@ -236,7 +233,7 @@ def test_a_study_tells_the_same_numbers_again_and_leaves_the_network_alone(tmp_p
 
 
 def test_the_figure_shows_each_map_once_and_its_own_curves():
-    found = study(subject(), **SMALL)
+    found = study(subject(), **QUICK)
     titles = [axes.get_title(loc="left") for axes in found.figure.axes if axes.images]
     assert titles == ["network input", ALPHA, SCALED, GRADIENT, SOBEL, f"{RANDOM} 1"]
     (chart,) = (axes for axes in found.figure.axes if axes.get_xlabel() == "cells damaged, %")
@@ -248,40 +245,32 @@ def test_the_figure_shows_each_map_once_and_its_own_curves():
 
 def test_over_a_folder_the_scores_are_the_means_and_the_leads_are_face_by_face(tmp_path):
     subjects = [subject(seed) for seed in range(3)]
-    found = study_many(subjects, **SMALL)
+    found = study_many(subjects, **QUICK)
     found.save(tmp_path)
-    attention, edges = (
-        [
-            deletion(one.model, one.degraded, saliency_maps(one, (), 1, i)[name], 8, 2, i).scores()["elsewhere"]
-            for i, one in enumerate(subjects)
-        ]
-        for name in (ALPHA, SOBEL)
-    )
-    told = found.numbers["scores"]
-    assert told[ALPHA]["elsewhere"]["mean"] == pytest.approx(np.mean(attention))
-    assert min(edges) <= told[SOBEL]["elsewhere"]["low"] < np.mean(edges) < told[SOBEL]["elsewhere"]["high"]
-    own, edges = (
-        [
-            deletion(one.model, one.degraded, saliency_maps(one, (), 1, i)[name], 8, 2, i).scores()[PER_DAMAGE]
-            for i, one in enumerate(subjects)
-        ]
-        for name in (SCALED, SOBEL)
-    )
-    lead = np.mean(np.subtract(own, edges))
+    scores = []
+    for i, one in enumerate(subjects):
+        maps = saliency_maps(one, (), 1, i)
+        tests = {name: deletion(one.model, one.degraded, maps[name], 8, 2, i) for name in (ALPHA, SCALED, SOBEL)}
+        scores.append({name: curves.scores() for name, curves in tests.items()})
+    edges = [face[SOBEL]["elsewhere"] for face in scores]
+    measured = found.numbers["scores"]
+    assert measured[ALPHA]["elsewhere"]["mean"] == pytest.approx(np.mean([face[ALPHA]["elsewhere"] for face in scores]))
+    assert min(edges) <= measured[SOBEL]["elsewhere"]["low"] < np.mean(edges) < measured[SOBEL]["elsewhere"]["high"]
+    lead = np.mean([face[SCALED][PER_DAMAGE] - face[SOBEL][PER_DAMAGE] for face in scores])
     assert found.numbers["lead_of_attention"][SOBEL]["mean"] == pytest.approx(lead)
 
 
 def test_what_cannot_be_tested_is_refused_with_what_to_do():
     with pytest.raises(UserError, match=r"no attention in body\.7.*encoder\.0"):
-        study(subject(), ["body.7"], **SMALL)
+        study(subject(), ["body.7"], **QUICK)
     with pytest.raises(UserError, match="has no attention"):
-        study(subject(attention="none"), **SMALL)
+        study(subject(attention="none"), **QUICK)
     with pytest.raises(UserError, match="gates whole channels"):
-        study(subject(attention="channel"), **SMALL)
+        study(subject(attention="channel"), **QUICK)
     with pytest.raises(UserError, match="at least two faces"):
-        study_many([subject()], **SMALL)
+        study_many([subject()], **QUICK)
     with pytest.raises(UserError, match="one model at a time"):
-        study_many([subject(), Subject(subject().model, "another", random_face())], **SMALL)
+        study_many([subject(), Subject(subject().model, "another", random_faces())], **QUICK)
 
 
 def test_several_maps_at_once_are_tested_as_each_alone_and_their_common_end_is_damaged_once():

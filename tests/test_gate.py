@@ -5,27 +5,22 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from made_up import SMALL, small_network, small_subject
 
 from sparnet.errors import UserError
 from sparnet.images import to_image
-from sparnet.model import SPARNet, SPARNetConfig
 from viz.instruments.gate import MAPS, GateNumbers, gate_maps, resume, steps, study
 from viz.subject import Subject
-
-TINY = SPARNetConfig(
-    size=32, smallest=8, min_channels=8, max_channels=16, hourglass_channels=8, body_depth=2, bottleneck=16
-)
 
 
 def subject(alpha: float | None = None, **changes) -> Subject:
     """A face in front of a random network; with `alpha` every unit's is that everywhere."""
-    torch.manual_seed(0)
-    model = SPARNet(replace(TINY, **changes)).eval()
+    model = small_network(**changes)
     for _, unit in model.units():
         if alpha is not None:
             torch.nn.init.zeros_(unit.attention.weight)
             torch.nn.init.constant_(unit.attention.bias, np.log(alpha / (1 - alpha)))
-    return Subject(model, "tiny", torch.rand(1, 3, 32, 32) * 2 - 1)
+    return small_subject(model=model)
 
 
 def lengths(x: torch.Tensor) -> np.ndarray:
@@ -98,7 +93,7 @@ def test_the_shares_of_both_terms_are_those_of_numpy_and_sum_to_one():
 def test_the_finding_holds_every_unit_and_shows_the_one_asked_for():
     one, told = subject(), []
     finding = study(one, "decoder.0", progress=lambda *message: told.append(message[:2]))
-    names = [plan.name for plan in TINY.units()]
+    names = [plan.name for plan in SMALL.units()]
     assert list(finding.numbers["units"]) == names
     assert {key for key in finding.arrays if "/" in key} == {f"{name}/{key}" for name in names for key in MAPS}
     assert np.array_equal(finding.arrays["restored"], to_image(one.model(one.degraded)))

@@ -1,13 +1,15 @@
 """Attribution: of linear networks, where it is known; its completeness, and where it lies."""
 
+from dataclasses import replace
+
 import cv2
 import numpy as np
 import pytest
 import torch
+from made_up import SMALL, small_network
 from torch import nn
 
 from sparnet.errors import UserError
-from sparnet.model import SPARNet, SPARNetConfig
 from viz.instruments.query import (
     DETECTORS,
     PATHS,
@@ -25,16 +27,12 @@ from viz.instruments.query import (
 )
 from viz.subject import Subject
 
-TINY = SPARNetConfig(
-    size=32, smallest=8, min_channels=8, max_channels=16, hourglass_channels=8, body_depth=1, bottleneck=16,
-    activation="prelu", degraded_size=8,
-)  # fmt: skip
+TINY = replace(SMALL, body_depth=1, activation="prelu", degraded_size=8)
 PATCH = (10, 12, 16, 20)
 
 
 def network(**changes):
-    torch.manual_seed(0)
-    return SPARNet(SPARNetConfig(**{**TINY.__dict__, **changes})).eval()
+    return small_network(0, TINY, **changes)
 
 
 def face(seed=0):

@@ -2,15 +2,17 @@
 
 import json
 from copy import deepcopy
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
+from made_up import SMALL, small_subject
 from scipy.stats import spearmanr
 from skimage.metrics import structural_similarity
 
 from sparnet.errors import UserError
-from sparnet.model import SPARNet, SPARNetConfig, Trace
+from sparnet.model import SPARNet, Trace
 from viz.instruments.sanity import (
     NO_FROM,
     OTHERS,
@@ -29,8 +31,8 @@ from viz.instruments.sanity import (
 )
 from viz.subject import Subject
 
-TINY = dict(size=32, smallest=8, min_channels=8, max_channels=8, hourglass_channels=8, body_depth=1, bottleneck=16)
-UNITS = [plan.name for plan in SPARNetConfig(**TINY).units()]
+TINY = replace(SMALL, max_channels=8, body_depth=1)
+UNITS = [plan.name for plan in TINY.units()]
 PARTS = ["out", *UNITS[::-1], "stem"]  # in the order in which they are made random
 
 
@@ -50,9 +52,7 @@ class Staring(SPARNet):
 
 def subject(kind=SPARNet, seed: int = 0, **changes) -> Subject:
     torch.manual_seed(0)
-    model = kind(SPARNetConfig(**TINY | changes)).eval()
-    face = torch.rand(1, 3, 32, 32, generator=torch.Generator().manual_seed(seed)) * 2 - 1
-    return Subject(model, "tiny", face)
+    return small_subject(seed, kind(replace(TINY, **changes)).eval())
 
 
 def randomised(model, names, seed=0):

@@ -2,16 +2,18 @@
 
 import io
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
+from made_up import SMALL, small_network
 from PIL import Image
 from torch import nn
 
 from sparnet.errors import UserError
 from sparnet.images import to_image, to_tensor
-from sparnet.model import SPARNet, SPARNetConfig, Trace
+from sparnet.model import Trace
 from viz.instruments.stability import (
     INPUT,
     KINDS,
@@ -29,9 +31,7 @@ from viz.instruments.stability import (
 )
 from viz.subject import Subject
 
-TINY = SPARNetConfig(
-    size=32, smallest=8, min_channels=8, max_channels=16, hourglass_channels=8, body_depth=1, bottleneck=16
-)
+TINY = replace(SMALL, body_depth=1)
 RAMP = torch.linspace(0.1, 0.9, 32).expand(1, 1, 32, 32)  # brighter to the right
 
 
@@ -43,8 +43,7 @@ class Known:
 
 
 def network(**changes):
-    torch.manual_seed(0)
-    return SPARNet(SPARNetConfig(**{**TINY.__dict__, **changes})).eval()
+    return small_network(0, TINY, **changes)
 
 
 def face(seed=0):

@@ -6,12 +6,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from made_up import SMALL, small_network
 
 from sparnet.attention import enlarge
 from sparnet.errors import UserError
 from sparnet.faces import TEMPLATE
 from sparnet.metrics import mean_interval
-from sparnet.model import SPARNet, SPARNetConfig, Trace
+from sparnet.model import SPARNet, Trace
 from sparnet.regions import TEMPLATE68, masks_from_five_points
 from viz.instruments.regions import (
     ALONG,
@@ -28,16 +29,13 @@ from viz.instruments.regions import (
 )
 from viz.subject import Subject
 
-TINY = SPARNetConfig(
-    size=32, smallest=8, min_channels=8, max_channels=16, hourglass_channels=8, body_depth=1, bottleneck=16
-)
+TINY = replace(SMALL, body_depth=1)
 MASKS = masks_from_five_points(TEMPLATE / 4, 128)
 
 
 def subject(flat: bool = False, seed: int = 0, points: np.ndarray | None = TEMPLATE / 16, **changes) -> Subject:
     """A small network of strong contrast, or its alpha 0.3 everywhere if `flat`; noise, bright at the eyes."""
-    torch.manual_seed(0)
-    model = SPARNet(replace(TINY, **changes)).eval()
+    model = small_network(0, TINY, **changes)
     for _, unit in model.units():
         if flat:
             torch.nn.init.zeros_(unit.attention.weight)
