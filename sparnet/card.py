@@ -6,9 +6,9 @@ evaluator's JSON -> the method that ran this folder's weights -> model-index: a 
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
-from huggingface_hub import EvalResult, ModelCard
+from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from sparnet.errors import UserError
 from sparnet.files import save_bytes, sha256_of
@@ -40,7 +40,8 @@ def write_scores(folder: Path, measured: Sequence[Path]) -> list[EvalResult]:
     digest = sha256_of(folder / WEIGHTS)
     results = [result for path in measured for result in _results(path, digest)]
     card = ModelCard(file.read_text(encoding="utf-8"))
-    card.data.model_name, card.data.eval_results = folder.resolve().name, results
+    data = cast(ModelCardData, card.data)
+    data.model_name, data.eval_results = folder.resolve().name, results
     save_bytes(str(card).encode(), file)
     return results
 
@@ -67,7 +68,7 @@ def _results(path: Path, digest: str) -> Iterator[EvalResult]:
                 dataset_config=line,
                 dataset_revision=revision,
                 metric_type=key,
-                metric_name=NAMES.get(key, key) + interval,
+                metric_name=f"{NAMES.get(key, key)}{interval}",
                 metric_value=mean,
             )
 

@@ -177,8 +177,14 @@ def whole_landmarks(face: np.ndarray) -> np.ndarray | None:
 
 def whole_box(size: int) -> np.ndarray:
     """The box x1, y1, x2, y2 of the face in a picture of size x size that is a face on the FFHQ template."""
-    to_size = size / TEMPLATE_SIDE
-    centre, half = (np.array(FACE_BOX[:2]) + 0.5) * to_size - 0.5, np.array(FACE_BOX[2:]) * to_size / 2
+    scale = TEMPLATE_SIDE / size
+    return template_box(np.column_stack((np.eye(2) * scale, [(scale - 1) / 2] * 2)))
+
+
+def template_box(to_template: np.ndarray) -> np.ndarray:
+    """The upright box (4,) that YuNet would draw around a face which the similarity (2,3) takes to `TEMPLATE`."""
+    centre = transform_points(inverse_transform(to_template), np.array([FACE_BOX[:2]]))[0]
+    half = np.array(FACE_BOX[2:]) / 2 / np.hypot(*to_template[:, 0])
     return np.concatenate((centre - half, centre + half))
 
 
@@ -423,8 +429,7 @@ class LBPCascade:
         x1, y1, x2, _ = window
         scale = (x2 - x1) / LBP_BOX[2]
         corner = np.array([x1, y1]) - scale * (np.array(LBP_BOX[:2]) - LBP_BOX[2] / 2)  # of the template, in the photo
-        centre, half = np.array(FACE_BOX[:2]), np.array(FACE_BOX[2:]) / 2
-        return np.concatenate((corner + scale * (centre - half), corner + scale * (centre + half)))
+        return template_box(np.column_stack((np.eye(2), -corner)) / scale)
 
 
 def _any_way_up(

@@ -52,7 +52,7 @@ class FanLandmarks:
             ) from error
 
         class Fan(FaceAlignment):
-            def _load_native(self, network_name, network_size, device, dtype):
+            def _load_native(self, network_name, network_size, device, dtype):  # pyright: ignore[reportIncompatibleMethodOverride]
                 return (network or _network(weights)).to(device, dtype=dtype).eval()
 
         self.detector = detector
@@ -65,7 +65,7 @@ class FanLandmarks:
         if not boxes:
             return []
         found = self.fan.get_landmarks_from_image(photo, detected_faces=boxes)
-        return [np.asarray(points, float) for points in found]
+        return [np.asarray(points, float) for points in found or ()]
 
     def __call__(self, photo: np.ndarray) -> np.ndarray | None:
         """(H,W,3) uint8 RGB -> (68,2) of the largest face that the detector finds, None where it finds none."""
