@@ -115,7 +115,7 @@ PROTOCOLS = {
             degradation="bicubic8",
             size=128,
             published=_PAPER,
-            published_on="the paper's own cut of Helen; identity: on UMD-Face; threshold of the landmark AUC unknown",
+            published_on="the paper's own cut of Helen, identity on UMD-Face; threshold of the landmark AUC unknown",
         ),
         Protocol(
             "celeba-16to128",

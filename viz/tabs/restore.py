@@ -291,7 +291,10 @@ def _preferred_model(remembered: object, mode: str) -> str:
     return model if model in models_here() else model_for(mode)
 
 
-def _remember(remembered: object, mode: str, model: str) -> dict:
+def _remember(remembered: object, mode: object, model: object) -> dict:
+    """What the browser is to keep: the intention, and for each the model."""
+    if not isinstance(mode, str) or not isinstance(model, str):
+        return {}
     models = remembered.get("models") if isinstance(remembered, dict) else None
     return {"mode": mode, "models": {**(models if isinstance(models, dict) else {}), mode: model}}
 
