@@ -1,8 +1,6 @@
 """Landmark errors on point sets made by hand, and what the networks around them are asked."""
 
-import sys
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,7 +11,7 @@ from sparnet.errors import UserError
 from sparnet.faces import Detector, Face, find_detector
 from sparnet.landmarks import read_landmarks
 from training.evaluation import landmarks
-from training.evaluation.landmarks import THRESHOLD, FanLandmarks, OnnxLandmarks, landmark_values, nrmse
+from training.evaluation.landmarks import THRESHOLD, OnnxLandmarks, landmark_values, nrmse
 
 SHARED = Path(__file__).parents[2] / "shared"
 YUNET, PFLD = SHARED / "instruments/face_detection_yunet.onnx", SHARED / "instruments/landmarks68_pfld.onnx"
@@ -136,40 +134,3 @@ def test_networks_for_something_else_are_refused():
     for name in ("identity_mobilefacenet.onnx", "face_detection_yunet.onnx"):
         with pytest.raises(UserError, match=name):
             OnnxLandmarks(SHARED / "instruments" / name, find_detector(YUNET))
-
-
-# FAN
-
-
-def fan_module(answer):
-    class FaceAlignment:
-        def __init__(self, kind, device, compile):
-            assert kind == "2D"
-            assert compile is False
-            if isinstance(answer, Exception):
-                raise answer
-
-        def get_landmarks_from_image(self, picture):
-            return answer
-
-    return SimpleNamespace(FaceAlignment=FaceAlignment, LandmarksType=SimpleNamespace(TWO_D="2D"))
-
-
-def test_fan_answers_with_the_largest_face(monkeypatch, truth):
-    monkeypatch.setitem(sys.modules, "face_alignment", fan_module([truth / 2, truth, truth / 3]))
-    assert FanLandmarks()(astronaut()) is truth
-
-
-@pytest.mark.parametrize("answer", [None, []])
-def test_fan_without_a_face_has_no_points(monkeypatch, answer):
-    monkeypatch.setitem(sys.modules, "face_alignment", fan_module(answer))
-    assert FanLandmarks()(astronaut()) is None
-
-
-def test_without_the_package_or_its_weights_fan_says_what_to_do(monkeypatch):
-    monkeypatch.setitem(sys.modules, "face_alignment", None)
-    with pytest.raises(UserError, match="pip install"):
-        FanLandmarks()
-    monkeypatch.setitem(sys.modules, "face_alignment", fan_module(OSError("no route")))
-    with pytest.raises(UserError, match="no route"):
-        FanLandmarks()

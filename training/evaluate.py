@@ -131,7 +131,7 @@ def main(
     degradation: Annotated[str | None, typer.Option(help="bicubic4, bicubic8, bicubic16 or blind.")] = None,
     size: Annotated[int | None, typer.Option(min=8, max=2048, help="Common side of the faces in px.")] = None,
     lpips: Annotated[Path | None, typer.Option(help="Weights of LPIPS with SqueezeNet.")] = None,
-    landmarks: Annotated[str | None, typer.Option(help="68-point ONNX file, or fan.")] = None,
+    landmarks: Annotated[str | None, typer.Option(help="68-point ONNX file, or fan[=FILE of its weights].")] = None,
     identity: Annotated[str | None, typer.Option(help="sface, or [sface=|insightface=]ONNX file.")] = None,
     identities_by: Annotated[str | None, typer.Option("--identities", help='Who it is: "(.+)_", or "(.+)/".')] = None,
     detector: Annotated[Path | None, typer.Option(help="YuNet's file, for landmarks and identity.")] = None,

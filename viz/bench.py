@@ -14,7 +14,8 @@ import typer
 from sparnet import images
 from sparnet.checkpoints import DEFAULT_MODEL, load_model
 from sparnet.errors import UserError
-from sparnet.faces import find_detector, transform_points
+from sparnet.faces import Face, find_detector, transform_points, whole_box
+from sparnet.fan import FanLandmarks, is_fan
 from sparnet.files import sha256_of
 from sparnet.folders import pictures_in
 from sparnet.landmarks import read_landmarks
@@ -46,6 +47,10 @@ class Options:
     face: Annotated[int, typer.Option(metavar="N", min=1, help="Which face of the photo; 1 is the largest.")] = 1
     whole: Annotated[bool, typer.Option("--whole", help="The picture is already a face.")] = False
     yunet: Annotated[Path | None, typer.Option(metavar="FILE", help="YuNet's .onnx, to find faces with.")] = None
+    landmarks: Annotated[
+        str | None,
+        typer.Option(help="fan[=FILE of its weights]: 68 points by FAN, for the true outlines of the parts."),
+    ] = None
     device: Annotated[str | None, typer.Option(help="cpu, cuda, ...; without it, cuda if there is one.")] = None
     revision: Annotated[str | None, typer.Option(help="Commit, tag or branch of a Hub repo.")] = None
     pdf: Annotated[bool, typer.Option("--pdf", help="Write the figure as a PDF for print too.")] = False
@@ -58,6 +63,7 @@ class Bench:
         self.options = options
         self.device = options.device or ("cuda" if torch.cuda.is_available() else "cpu")
         self.detector = find_detector(options.yunet) if options.yunet else None
+        self.fan, self.no_fan = fan_of(options.landmarks, self.device)
         self.models: list[dict] = []
         self.faces: dict[tuple, dict] = {}  # each once, however often it was looked at
         self.left_out: list[str] = []  # why, of each picture of a folder that cannot be looked at
@@ -123,6 +129,14 @@ class Bench:
         if whole and (written := read_landmarks(path)) is not None:
             points = transform_points(face.to_crop, written)
             subject = replace(subject, points=points, points_from="of the file beside the picture")
+        elif self.fan:
+            if whole:  # which has no box of a detector
+                points = self.fan.points(face.crop, [Face(whole_box(len(face.crop)))])[0]
+            else:
+                points = transform_points(face.to_crop, self.fan.points(photo, [face.face])[0])
+            subject = replace(subject, points=points, points_from="by FAN")
+        elif self.no_fan:
+            subject = replace(subject, points_from=f"{subject.points_from}, for FAN cannot be used: {self.no_fan}")
         self.faces[path, number, mode] = {
             "file": path.name,
             "sha256": sha256_of(path),
@@ -174,6 +188,21 @@ class FolderOfFaces:
     def by(self, model: str) -> "FolderOfFaces":
         """The same faces in front of another model."""
         return replace(self, network=self.bench.load(model))
+
+
+def fan_of(landmarks: str | None, device: str) -> tuple[FanLandmarks | None, str | None]:
+    """FAN if it is asked for; or, in place of it, why it cannot be used. `UserError` if something else is asked for."""
+    if landmarks is None:
+        return None, None
+    asked, weights = is_fan(landmarks)
+    if not asked:
+        raise UserError(f"--landmarks is {landmarks!r}; it can be fan, or fan=FILE with its weights.")
+    try:
+        return FanLandmarks(None, weights, device), None
+    except UserError as error:
+        if weights:
+            raise
+        return None, str(error)
 
 
 def _plain(value: Any) -> Any:

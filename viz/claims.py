@@ -12,7 +12,7 @@ from numpy import ndarray
 
 from sparnet.metrics import estimates, labelled
 from sparnet.regions import OUTLINES
-from viz.instruments.effect import ELSEWHERE, PER_CHANGE, WHOLE
+from viz.instruments.effect import ELSEWHERE, PER_CHANGE
 from viz.instruments.faithfulness import ALPHA, GRADIENT, PER_DAMAGE, RANDOM, SCALED, SOBEL
 from viz.instruments.population import LAYOUT, OWN
 from viz.instruments.regions import ALONG, COLORS, LEFT
@@ -139,11 +139,11 @@ def faithful(numbers: Mapping) -> Claim:
         0: ("No better than chance", "as much, for as much damage of the input, wherever attention is"),
         -1: ("The wrong way round", "*less*, for as much damage of the input, where attention is high"),
     }[where]
-    raw = scores[ALPHA]
     text = (
-        f"**{title}.** Damage changes the rest of the face {words}: score {against(score)} (1 perfect, 0 chance; the "
-        f"maps brought to one scale before their mean; as they are, {against(raw[PER_DAMAGE])}). Not for as much "
-        f"damage it would be {against(scores[SCALED]['elsewhere'])}, but so is the input's own change, "
+        f"**{title}.** Damage changes the rest of the face {words}: score {against(score)}, 1 perfect, 0 chance, by "
+        "the mean of the maps brought to one scale; by that of the maps as they are "
+        f"{against(scores[ALPHA][PER_DAMAGE])}. Whatever the damage, the score is "
+        f"{against(scores[SCALED]['elsewhere'])}, but that of the input's own change is "
         f"{against(scores[SCALED]['input'])}."
     )
     units = [scores[unit][PER_DAMAGE] for unit in scores if "." in unit]
@@ -176,27 +176,25 @@ def leads(numbers: Mapping) -> Claim:
 
 
 def helps(effect: Mapping) -> Claim:
-    """Do patches of the input that are attended to help the restoration more than others?"""
-    found = effect["correlations"][SCALED]
-    where, edges = side(found[WHOLE]["low"], found[WHOLE]["high"]), effect["correlations"][SOBEL]
-    per_change = side(found[PER_CHANGE]["low"], found[PER_CHANGE]["high"])
-    title = {
-        (1, 1): "Where attention is high, the input helps more",
-        (1, 0): "Where attention is high, the input helps more, as far as it differs more",
-        (1, -1): "Where attention is high, the input helps more, but only since it differs more",
-        (0, 1): "Attention is not where the input helps",
-        (0, 0): "Attention is not where the input helps",
-        (0, -1): "Attention is not where the input helps",
-    }.get((where, per_change), "Where attention is high, the input helps less")
-    cells = effect["cells"][WHOLE]
+    """Do patches of the input that are attended to help the rest of the restoration more than others?
+
+    By what they do elsewhere: a patch helps its own place whatever the network is.
+    """
+    found, edges = (effect["correlations"][name] for name in (SCALED, SOBEL))
+    where, controlled = (side(found[name]["low"], found[name]["high"]) for name in (ELSEWHERE, PER_CHANGE))
+    if where > 0:
+        title = "Attention is where the input helps the rest of the face"
+        title += "" if controlled > 0 else ", but only since it differs more there"
+    else:
+        title = "Attention is where the input helps less" if where else "Attention is not where the input helps"
+    cells = effect["cells"][ELSEWHERE]
     return Claim(
-        f"**{title}.** Rank correlation of the mean of all maps, brought to one scale, with the help of a patch: "
-        f"{against(found[WHOLE])} on the whole face, {against(found[ELSEWHERE])} on the rest of it, "
-        f"{against(found[PER_CHANGE])} for as much change of the input; of edges by Sobel {against(edges[WHOLE])}, "
-        f"{against(edges[ELSEWHERE])}, {against(edges[PER_CHANGE])}. Of {sum(cells.values())} patches "
-        f"{cells['help']} help on the mean over the faces, {cells['harm']} harm, for {cells['neither']} neither can "
-        "be told.",
-        where > 0 and per_change >= 0,
+        f"**{title}.** Rank correlation of the mean of all maps, brought to one scale, with what a patch of the input "
+        f"does for the rest of the face: {against(found[ELSEWHERE])}, for as much change of the input "
+        f"{against(found[PER_CHANGE])}; of edges by Sobel {against(edges[ELSEWHERE])} and "
+        f"{against(edges[PER_CHANGE])}. On the mean over the faces {cells['help']} of {sum(cells.values())} patches "
+        f"help the rest, {cells['harm']} harm it.",
+        where > 0 and controlled > 0,
     )
 
 

@@ -19,13 +19,14 @@ from skimage.measure import blur_effect
 from sparnet import images
 from sparnet.errors import UserError
 from sparnet.faces import Detector, find_detector
+from sparnet.fan import NAME, FanLandmarks, is_fan
 from sparnet.files import sha256_of
 from sparnet.landmarks import five_of_68, landmarks_file, read_landmarks
 from sparnet.metrics import psnr, psnr_rgb, region_psnr, ssim, ssim_rgb
 from sparnet.regions import REGIONS, region_masks
 from training.data import Crop, Item, face_square
 from training.evaluation.identity import KINDS, OnnxEmbedder, SFace
-from training.evaluation.landmarks import THRESHOLD, FanLandmarks, OnnxLandmarks, landmark_values
+from training.evaluation.landmarks import THRESHOLD, OnnxLandmarks, landmark_values
 from training.evaluation.methods import Fault
 from training.perceptual import Lpips, load_lpips
 
@@ -167,7 +168,7 @@ def choose(
     truncate: bool = False,
     device: torch.device | str = "cpu",
 ) -> Judges:
-    """The instruments of a command line; `landmarks` is a file or "fan", `identity` "sface" or [KIND=]file.
+    """The instruments of a command line; `landmarks` is a file or fan[=file], `identity` "sface" or [KIND=]file.
 
     KIND says what pixels the embedder takes: sface, or one of `identity.KINDS`, arcface if not said.
     """
@@ -178,13 +179,12 @@ def choose(
     files = {"lpips": lpips, "landmarks": landmarks, "identity": embedder_file or kind, "detector": detector}
     record = {what: _named(file) for what, file in files.items() if file}
     finder = embedder = network = None
-    if identity or (landmarks and landmarks != "fan"):
+    if identity or landmarks:
         finder = find_detector(detector)
         record["faces found by"] = finder.name
-        if landmarks and landmarks != "fan":
-            network = OnnxLandmarks(landmarks, finder)
-    if landmarks == "fan":
-        network = FanLandmarks(str(device))
+    if landmarks and finder:
+        fan, weights = is_fan(landmarks)
+        network = FanLandmarks(finder, weights, str(device)) if fan else OnnxLandmarks(landmarks, finder)
     if identity:
         record["identity by"] = kind
         embedder = SFace(embedder_file or None) if kind == "sface" else OnnxEmbedder(embedder_file, kind)
@@ -208,8 +208,10 @@ def known_points(item: Item, picture: ndarray, size: int, crop: Crop = "auto") -
 
 def _named(file: str | Path) -> str:
     """For the record: its name and hash, or that of an instrument which brings its own file."""
-    if file in ("fan", "sface"):
+    if file in (NAME, "sface"):
         return str(file)
+    fan, weights = is_fan(str(file))
+    file = weights if fan and weights else file
     if not Path(file).is_file():
         raise UserError(f"There is no file {file}.")
     return f"{Path(file).name}, SHA-256 {sha256_of(Path(file))}"

@@ -1,6 +1,6 @@
 """Are the parts of the face where they belong? 68 landmarks, and errors between two sets of them.
 
-    picture -> FAN, or face detector and a 68-point ONNX network -> predicted (68,2)
+    picture -> face detector -> a 68-point ONNX network, or FAN (sparnet.fan) -> predicted (68,2)
     .json or .pts beside the picture, or the sharp picture's points -> truth (68,2)
     (predicted, truth) -> nrmse -> landmark_values: error, its share of the area under the curve, failure
 
@@ -50,34 +50,6 @@ class OnnxLandmarks:
             points = transform_points(inverse_transform(to_crop), shares * PFLD_SIDE - 0.5)
             side = MARGIN * np.ptp(points, axis=0).max()
         return points
-
-
-class FanLandmarks:
-    """2D-FAN (Bulat and Tzimiropoulos 2017) with its own face detector, by the face-alignment package.
-
-    The weights are downloaded on first use. `UserError` if the package is missing or the weights are not available.
-    """
-
-    def __init__(self, device: str = "cpu"):
-        try:
-            from face_alignment import FaceAlignment, LandmarksType  # pyright: ignore[reportMissingImports]  optional
-        except ImportError as error:
-            raise UserError(
-                f"The landmarks of FAN need a package that cannot be used here ({error}): "
-                "pip install 'face-alignment>=1.5', or give the file of a 68-point ONNX network."
-            ) from error
-        try:
-            self.fan = FaceAlignment(LandmarksType.TWO_D, device=device, compile=False)
-        except OSError as error:  # all of urllib's errors are
-            raise UserError(
-                f"The weights of FAN could not be downloaded ({error}). Try again with a network, "
-                "or give the file of a 68-point ONNX network."
-            ) from error
-
-    def __call__(self, face: ndarray) -> ndarray | None:
-        """(H,W,3) uint8 RGB -> (68,2) of the largest face, None where no face is found."""
-        found = self.fan.get_landmarks_from_image(face) or []
-        return max(found, key=lambda points: np.ptp(points, axis=0).prod(), default=None)
 
 
 def nrmse(predicted: ndarray | None, truth: ndarray) -> float:

@@ -80,7 +80,7 @@ class Published:
     psnr: float | None = None  # dB on Y
     ssim: float | None = None
     landmark_auc: float | None = None  # share; the threshold is not known
-    identity: float | None = None  # cosine
+    identity: float | None = None  # cosine, of another data set: UMD-Face
     fid: float | None = None
 
 
@@ -115,7 +115,7 @@ PROTOCOLS = {
             degradation="bicubic8",
             size=128,
             published=_PAPER,
-            published_on="the paper's own cut of Helen, identity by UMD-Face, threshold of the landmark AUC unknown",
+            published_on="the paper's own cut of Helen, identity on UMD-Face; threshold of the landmark AUC unknown",
         ),
         Protocol(
             "celeba-16to128",

@@ -150,7 +150,7 @@ def published_table(report: dict) -> tuple[list[str], list[list[str]]] | None:
         "gain dB": [(row.psnr - floor if floor and row.psnr and row.psnr != floor else None, "+.2f") for row in rows],
         "SSIM": [(row.ssim, ".3f") for row in rows],
         "landmark AUC": [(row.landmark_auc, ".3f") for row in rows],
-        "identity": [(row.identity, ".3f") for row in rows],
+        "identity on UMD-Face": [(row.identity, ".3f") for row in rows],
         "FID": [(row.fid, ".2f") for row in rows],
     }
     columns = {

@@ -178,10 +178,10 @@ def study_many(
 def _view(
     pictures: list[Panel], found: Mapping[str, ndarray], names: Sequence[str], related: ndarray, spread: str
 ) -> View:
-    """The signed maps on one scale, and the correlations of every map (maps, 3), numbers or Estimates."""
-    top = max(float(np.abs(found[WHOLE]).max()), 1e-6)
+    """The signed maps, and the correlations of every map (maps, 3), numbers or Estimates."""
+    tops = {name: max(float(np.abs(found[name]).max()), 1e-6) for name in (WHOLE, ELSEWHERE)}
     panels = [
-        Panel(f"{label}, dB", found[name], (-top, top), DIVERGING)
+        Panel(f"{label}, dB", found[name], (-tops[name], tops[name]), DIVERGING)
         for name, label in ((WHOLE, "on the whole face"), (ELSEWHERE, "on the rest of it"))
     ]
     series = {

@@ -1,0 +1,82 @@
+"""Measured scores in a model card's front matter, where the Hub looks for them.
+
+evaluator's JSON -> the method that ran this folder's weights -> model-index: a result for each score
+"""
+
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, cast
+
+from huggingface_hub import EvalResult, ModelCard, ModelCardData
+
+from sparnet.errors import UserError
+from sparnet.files import save_bytes, sha256_of
+from sparnet.hub import WEIGHTS
+
+CARD = "README.md"
+NAMES = {  # of the evaluator's scores
+    "psnr": "PSNR on Y, dB",
+    "ssim": "SSIM on Y",
+    "lpips": "LPIPS",
+    "nrmse": "landmark NRMSE",
+    "landmark_auc": "landmark AUC",
+    "landmark_failed": "landmark failures",
+    "identity": "identity, cosine",
+    "fid": "FID",
+}
+
+
+def write_scores(folder: Path, measured: Sequence[Path]) -> list[EvalResult]:
+    """Replace the results in the folder's model card by those of the evaluator's JSON files; -> the results.
+
+    `UserError` if a file holds none of exactly these weights, or there is no card.
+    """
+    file = folder / CARD
+    if not file.is_file():
+        raise UserError(f"{folder} has no {CARD} to write the scores into. Write the model card first.")
+    if not (folder / WEIGHTS).is_file():
+        raise UserError(f"{folder} has no {WEIGHTS}, so it is unknown whose scores these are.")
+    digest = sha256_of(folder / WEIGHTS)
+    results = [result for path in measured for result in _results(path, digest)]
+    card = ModelCard(file.read_text(encoding="utf-8"))
+    data = cast(ModelCardData, card.data)
+    data.model_name, data.eval_results = folder.resolve().name, results
+    save_bytes(str(card).encode(), file)
+    return results
+
+
+def _results(path: Path, digest: str) -> Iterator[EvalResult]:
+    """One for each score that the file has of the method with these weights."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        method = next((name for name, one in found["methods"].items() if one.get("sha256") == digest), None)
+        data, line, scores = found["data"], found["protocol"]["line"], found["scores"].get(method, {})
+        name, revision = f"{data['name']}: {line}", data["sha256"]  # which keep apart what is of several sets
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"{path} is not what `python -m training.evaluate --json` writes ({error}).") from error
+    if not scores:
+        raise UserError(f"{path} has no scores of the weights with SHA-256 {digest}. Measure these weights first.")
+    for key, score in scores.items():
+        if (value := _estimate(score)) is not None:
+            mean, interval = value
+            yield EvalResult(
+                task_type="image-to-image",
+                task_name="face restoration",
+                dataset_type="imagefolder",
+                dataset_name=name,
+                dataset_config=line,
+                dataset_revision=revision,
+                metric_type=key,
+                metric_name=f"{NAMES.get(key, key)}{interval}",
+                metric_value=mean,
+            )
+
+
+def _estimate(score: Any) -> tuple[float, str] | None:
+    """(mean, its interval in words); None: the evaluator could not measure it."""
+    if not isinstance(score, dict) or score.get("mean") is None:
+        return None
+    low, high = score.get("low"), score.get("high")
+    interval = "" if low is None else f" (95 % interval {low:.4g} to {high:.4g}, {score['n']} faces)"
+    return round(score["mean"], 4), interval
