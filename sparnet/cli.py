@@ -4,6 +4,7 @@
     python -m sparnet models            what there is, what it is worth, where it is from
     python -m sparnet fetch MODEL       the authors' weights, or a Hub repo's, after showing their licence
     python -m sparnet convert | card | publish      released .pth -> our format, its measured scores -> the Hub
+    python -m sparnet export            model -> ONNX
 
 Exit 0 when done, 2 after one line on stderr when the user can put something right.
 """
@@ -15,7 +16,7 @@ from collections.abc import Sequence
 from itertools import chain
 from pathlib import Path
 from traceback import format_exception
-from typing import Annotated
+from typing import Annotated, Literal
 
 import httpx2
 import numpy as np
@@ -28,8 +29,10 @@ from tqdm import tqdm
 from sparnet import command, images
 from sparnet import fetch as fetching
 from sparnet.card import write_scores
-from sparnet.checkpoints import DEFAULT_MODEL, MODELS, REMEDY, load_model
+from sparnet.checkpoints import DEFAULT_MODEL, MODELS, REMEDY, is_repo_id, load_model
+from sparnet.engine import ENGINES, engine_for
 from sparnet.errors import UserError
+from sparnet.export import OPSET, TOLERANCE, export_onnx
 from sparnet.faces import find_detector
 from sparnet.files import (
     check_folder,
@@ -44,7 +47,8 @@ from sparnet.files import (
 from sparnet.folders import pictures_in
 from sparnet.hub import CONFIG, UNFINISHED, WEIGHTS
 from sparnet.model import SPARNet
-from sparnet.restorer import Mode, Restoration, RestoredFace, Restorer
+from sparnet.processes import Process
+from sparnet.restorer import Box, Mode, Restoration, RestoredFace, Restorer
 from sparnet.text import plain
 
 _NAMED = 20  # photos that failed, in the last line
@@ -86,56 +90,84 @@ def restore(
     yunet: Annotated[Path | None, typer.Option(metavar="FILE", help="YuNet's .onnx, to find faces with.")] = None,
     device: Annotated[str | None, typer.Option(help="cpu, cuda, ...; without it, cuda if there is one.")] = None,
     revision: Annotated[str | None, typer.Option(help="Commit, tag or branch of a Hub repo.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on: leave out photos whose result is in OUT.")] = False,
+    engine: Annotated[
+        str | None, typer.Option(help=f"One of {', '.join(ENGINES)}; without it auto, of a single photo torch.")
+    ] = None,
 ) -> None:
-    """Restore every face of a photo, or of all photos of a folder."""
+    """Restore every face of a photo, or of all photos of a folder.
+
+    Under `torchrun` or `accelerate launch` the processes share a folder's photos among them.
+    """
     if whole and box:
         raise UserError("--whole and --box exclude each other: give one of them.")
     if not source.exists():
         raise UserError(f"There is no {source}.")
     if box and source.is_dir():
         raise UserError("--box is for one photo, not for a folder.")
-    pairs = _folder_pairs(source, target) if source.is_dir() else [_photo_pair(source, target)]
-    photos, failed = [photo for photo, _ in pairs], []
+    many, process = source.is_dir(), Process.of_environment()
+    pairs = _folder_pairs(source, target) if many else [_photo_pair(source, target)]
+    inputs, failed = [photo for photo, _ in pairs], []
+    pairs = process.share(pairs)
+    photos = len(pairs)
     if attention is not None:
         check_name(attention)
-    if source.is_dir():
+    if many:
         check_name(target)
         pairs = [pair for pair in pairs if _fits(*pair, attention, failed)]
-    check_targets(_targets(pairs, attention), photos)
+    check_targets(_targets(pairs, attention), inputs)
     faces = "whole" if whole else [_parse_box(text) for text in box] if box else None
     mode: Mode | None = None if simulate is None else "simulate" if simulate else "as_is"
 
-    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    device = device or process.device()
     network = load_model(model, device, revision)
     if attention is not None and network.config.attention == "none":
         raise UserError(f"{model} has no attention maps to write: leave --attention out, or choose another model.")
-    restorer = Restorer(network, find_detector(yunet) if yunet else None)
-    print(f"Model {plain(model)} on {device}.")
-    for folder in (target if source.is_dir() else None, attention):
+    engine = engine or ("auto" if many else "torch")  # to compile takes longer than a photo
+    run = engine_for(network, engine)
+    restorer = Restorer(network, find_detector(yunet) if yunet else None, engine)
+    print(f"Model {plain(model)} on {device} by {run}.{f' {run.note}' if run.note else ''}")
+    for folder in (target if many else None, attention):
         if folder is not None:
             make_folder(folder)
-    for photo, out in tqdm(pairs, unit="photo", disable=not source.is_dir()):
-        try:
-            started = time.perf_counter()
-            given = images.load_photo(photo)
-            result = restorer(given.pixels, mode, faces)
-            seconds = time.perf_counter() - started
-            if result.failed and not result.faces:
-                raise UserError(" ".join(result.notes))
-            images.save_png(result.photo, out, given.alpha)
-            if attention is not None:
-                for i, face in enumerate(result.faces):
-                    title = f"{photo.name}, face {i + 1}, {model}"
-                    _save_attention(face, _attention_files(attention, out, i + 1), title)
-        except Exception as error:
-            if not source.is_dir():
-                raise
-            _fail(photo, error, failed)
-            continue
-        tqdm.write(_summary(photo, out, result, seconds, given.notes))
+    with process.together():
+        if resume:
+            pairs = [pair for pair in pairs if not pair[1].exists()]
+        for photo, out in tqdm(pairs, unit="photo", disable=not many or process.number > 0):
+            try:
+                summary = _restore(restorer, photo, out, mode, faces, attention, model)
+            except Exception as error:
+                if not many:
+                    raise
+                _fail(photo, error, failed)
+            else:
+                tqdm.write(summary)
     if failed:
         names = ", ".join(failed[:_NAMED]) + (f" and {len(failed) - _NAMED} more" if len(failed) > _NAMED else "")
-        raise UserError(f"{len(failed)} of {len(photos)} photos could not be restored: {names}.")
+        raise UserError(f"{len(failed)} of {photos} photos could not be restored: {names}.")
+
+
+def _restore(
+    restorer: Restorer,
+    photo: Path,
+    out: Path,
+    mode: Mode | None,
+    faces: Literal["whole"] | Sequence[Box] | None,
+    attention: Path | None,
+    model: str,
+) -> str:
+    """Restore a photo and tell about it. Its result is written last: where that is, all is."""
+    started = time.perf_counter()
+    given = images.load_photo(photo)
+    result = restorer(given.pixels, mode, faces)
+    seconds = time.perf_counter() - started
+    if result.failed and not result.faces:
+        raise UserError(" ".join(result.notes))
+    if attention is not None:
+        for i, face in enumerate(result.faces):
+            _save_attention(face, _attention_files(attention, out, i + 1), f"{photo.name}, face {i + 1}, {model}")
+    images.save_png(result.photo, out, given.alpha)
+    return _summary(photo, out, result, seconds, given.notes)
 
 
 @app.command()
@@ -208,6 +240,29 @@ def convert(
 
 
 @app.command()
+def export(
+    model: Annotated[str, typer.Argument(help="A name of `models`, folder, released .pth or Hub repo.")],
+    target: Annotated[Path, typer.Argument(metavar="OUT.onnx", help="The file to write.")],
+    revision: Annotated[str | None, typer.Option(help="Commit, tag or branch of a Hub repo.")] = None,
+) -> None:
+    """Write a model as ONNX: a face goes in, the restored one and every attention map come out, each by its name."""
+    if target.suffix.lower() != ".onnx":
+        raise UserError(f"OUT is {target}; it must end in .onnx.")
+    check_folder(target)
+    check_targets([("the exported model", target)], [])
+    network = load_model(model, "cpu", revision)
+    known = model in MODELS or is_repo_id(model)
+    licence = (
+        fetching.terms(model, revision)["licence"] if known else "that of the weights, which their file does not state"
+    )
+    names = export_onnx(network, target, plain(model), licence)
+    side = network.config.size
+    print(f"{plain(str(target))}: ONNX opset {OPSET}; face (batch, 3, {side}, {side}), RGB in -1..1")
+    print(f"    -> {', '.join(names)}")
+    print(f"In ONNX Runtime the same numbers to {TOLERANCE:g}. Licence: {licence}.")
+
+
+@app.command()
 def card(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="A model's folder with its card, README.md.")],
     measured: Annotated[list[Path], typer.Argument(metavar="JSON...", help="Of `evaluate --json`, of these weights.")],
@@ -263,7 +318,7 @@ def _folder_pairs(source: Path, target: Path) -> list[tuple[Path, Path]]:
     return [(photo, target / f"{name}.png") for photo, name in zip(photos, names, strict=True)]
 
 
-def _targets(pairs: list[tuple[Path, Path]], attention: Path | None) -> list[tuple[str, Path]]:
+def _targets(pairs: Sequence[tuple[Path, Path]], attention: Path | None) -> list[tuple[str, Path]]:
     """All that may be written. How many faces there are is not known yet: those by whose files a photo is called."""
     targets = [(f"the result of {photo.name}", out) for photo, out in pairs]
     if attention is None:

@@ -19,9 +19,7 @@ from pathlib import Path
 import cv2
 import httpx2
 import numpy as np
-import skimage.data
-from skimage.feature import Cascade
-from skimage.transform import SimilarityTransform
+import skimage  # its parts are loaded when they are used: SciPy, behind them, takes its time
 
 from sparnet.checkpoints import BUNDLED
 from sparnet.errors import UserError
@@ -134,7 +132,7 @@ def crop_transform(face: Face, size: int) -> np.ndarray:
             raise UserError(
                 "The five points of the face lie on one spot or are not numbers. Give a box around the face."
             )
-        return SimilarityTransform.from_estimate(points, (TEMPLATE + 0.5) * to_size - 0.5).params[:2]
+        return skimage.transform.SimilarityTransform.from_estimate(points, (TEMPLATE + 0.5) * to_size - 0.5).params[:2]
     x1, y1, x2, y2 = np.asarray(face.box, float)
     if not (x2 - x1 >= MIN_FACE and y2 - y1 >= MIN_FACE):
         raise UserError(
@@ -179,8 +177,14 @@ def whole_landmarks(face: np.ndarray) -> np.ndarray | None:
 
 def whole_box(size: int) -> np.ndarray:
     """The box x1, y1, x2, y2 of the face in a picture of size x size that is a face on the FFHQ template."""
-    to_size = size / TEMPLATE_SIDE
-    centre, half = (np.array(FACE_BOX[:2]) + 0.5) * to_size - 0.5, np.array(FACE_BOX[2:]) * to_size / 2
+    scale = TEMPLATE_SIDE / size
+    return template_box(np.column_stack((np.eye(2) * scale, [(scale - 1) / 2] * 2)))
+
+
+def template_box(to_template: np.ndarray) -> np.ndarray:
+    """The upright box (4,) that YuNet would draw around a face which the similarity (2,3) takes to `TEMPLATE`."""
+    centre = transform_points(inverse_transform(to_template), np.array([FACE_BOX[:2]]))[0]
+    half = np.array(FACE_BOX[2:]) / 2 / np.hypot(*to_template[:, 0])
     return np.concatenate((centre - half, centre + half))
 
 
@@ -373,7 +377,7 @@ class LBPCascade:
 
     def __init__(self, net: LandmarkNet | None = None):
         self.net = net
-        self.cascade = Cascade(skimage.data.lbp_frontal_face_cascade_filename())
+        self.cascade = skimage.feature.Cascade(skimage.data.lbp_frontal_face_cascade_filename())
 
     def __call__(self, photo: np.ndarray) -> Faces:
         smallest = self.WINDOW * max(1, max(photo.shape[:2]) / self.SIDE)
@@ -425,8 +429,7 @@ class LBPCascade:
         x1, y1, x2, _ = window
         scale = (x2 - x1) / LBP_BOX[2]
         corner = np.array([x1, y1]) - scale * (np.array(LBP_BOX[:2]) - LBP_BOX[2] / 2)  # of the template, in the photo
-        centre, half = np.array(FACE_BOX[:2]), np.array(FACE_BOX[2:]) / 2
-        return np.concatenate((corner + scale * (centre - half), corner + scale * (centre + half)))
+        return template_box(np.column_stack((np.eye(2), -corner)) / scale)
 
 
 def _any_way_up(
@@ -501,7 +504,7 @@ def _plausible(points: np.ndarray) -> bool:
     """Whether five points in a box's own 512x512 crop are a face that the box may well have meant."""
     if not np.ptp(points, axis=0).max() > 0:  # on one spot, or not numbers
         return False
-    to_points = SimilarityTransform.from_estimate(TEMPLATE, points).params[:2]
+    to_points = skimage.transform.SimilarityTransform.from_estimate(TEMPLATE, points).params[:2]
     scale = np.hypot(*to_points[:, 0])
     degrees = np.degrees(np.arctan2(to_points[1, 0], to_points[0, 0]))
     shift = np.linalg.norm(points.mean(axis=0) - TEMPLATE.mean(axis=0))

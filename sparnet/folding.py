@@ -26,6 +26,17 @@ def outputs_of(network: SPARNet, faces: Tensor) -> Outputs:
     return [network.out(x), *alphas]
 
 
+def traceable(model: SPARNet, maps: bool = True) -> SPARNet:
+    """The folded network for exporters: its forward gives restored and, with `maps`, every alpha, as a tuple."""
+    network = folded(model)
+
+    def forward(face: Tensor) -> tuple[Tensor, ...]:
+        return tuple(outputs_of(network, face)[: None if maps else 1])
+
+    vars(network)["forward"] = forward
+    return network
+
+
 @torch.no_grad()
 def folded(model: SPARNet) -> SPARNet:
     """A copy that computes the same up to rounding, in fewer steps."""

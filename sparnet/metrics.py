@@ -13,9 +13,8 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
+import skimage
 from numpy import ndarray
-from skimage.color import rgb2ycbcr
-from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 RESAMPLES = 2000
 CONFIDENCE = 0.95
@@ -26,7 +25,7 @@ def luma(image: ndarray, truncate: bool = False) -> ndarray:
 
     `truncate` cuts Y to whole numbers, as the released evaluation script does: only to compare with its figures.
     """
-    y = rgb2ycbcr(image)[..., 0]
+    y = skimage.color.rgb2ycbcr(image)[..., 0]
     return y.astype("uint8").astype(float) if truncate else y
 
 
@@ -36,7 +35,8 @@ def psnr(restored: ndarray, sharp: ndarray, truncate: bool = False) -> float:
     Huynh-Thu and Ghanbari 2008. The peak is 255 although Y ends at 235: so the paper and the field have it.
     """
     with np.errstate(divide="ignore"):
-        return float(peak_signal_noise_ratio(luma(sharp, truncate), luma(restored, truncate), data_range=255))
+        pair = luma(sharp, truncate), luma(restored, truncate)
+        return float(skimage.metrics.peak_signal_noise_ratio(*pair, data_range=255))
 
 
 def ssim(restored: ndarray, sharp: ndarray, truncate: bool = False) -> float:
@@ -50,7 +50,7 @@ def ssim(restored: ndarray, sharp: ndarray, truncate: bool = False) -> float:
 def psnr_rgb(restored: ndarray, sharp: ndarray) -> float:
     """`psnr`'s formula in dB with the squared error averaged over pixels and colours; infinite for equal pictures."""
     with np.errstate(divide="ignore"):
-        return float(peak_signal_noise_ratio(sharp, restored, data_range=255))
+        return float(skimage.metrics.peak_signal_noise_ratio(sharp, restored, data_range=255))
 
 
 def ssim_rgb(restored: ndarray, sharp: ndarray) -> float:
@@ -141,7 +141,7 @@ def labelled(values: Any, *labels: Sequence[str]) -> Any:
 
 
 def _structural(sharp: ndarray, restored: ndarray, channel_axis: int | None = None) -> float:
-    value = structural_similarity(
+    value = skimage.metrics.structural_similarity(
         sharp,
         restored,
         data_range=255,

@@ -93,7 +93,8 @@ class Restorer:
         mode = self._mode(mode)
         found, detector, notes = find_faces(photo, faces, self.detector)
         run = self.run()
-        notes += [run.note] * (run.note is not None)
+        if run.note:
+            notes.append(run.note)
         result, restored, total = photo.copy(), [], len(found)
         most = max(1, BATCH_BYTES // cost(self.model.config)[1])
         for first in range(0, total, most):

@@ -1,35 +1,41 @@
-"""Time and memory of one face with all its maps, and of the page; states the machine: `make bench`.
+"""Time, loss and memory of every engine, and of the page; states the machine: `make bench`.
 
-this process: a face 128x128 -> trace, beside a plain forward and the released SPARNet's design in turns
-              of that design: atlas of its 16 maps, ablation of its 16 units in 4 ways
+this process: one face -> plain PyTorch, the reference of its network | each engine and precision, with maps or not
+              a photo of 20 faces, and its faces alone; atlas and ablation of the released SPARNet's design
 child:        app.py -> page ready in seconds -> one photo restored -> peak memory of the server
 """
 
+import argparse
+import math
 import os
 import platform
 import socket
-import statistics
 import subprocess
 import sys
 import tempfile
 import time
 import urllib.request
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
+import openvino
 import skimage
 import torch
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
-from sparnet import SPARNet, SPARNetConfig, images, load_model  # noqa: E402
+from sparnet import Restorer, SPARNet, SPARNetConfig, images, load_model  # noqa: E402
 from sparnet.attention import atlas_figure  # noqa: E402
+from sparnet.engine import PRECISIONS, engine_for, openvino_graph, openvino_settings, runner  # noqa: E402
+from sparnet.folding import outputs_of  # noqa: E402
+from sparnet.limits import cost  # noqa: E402
 from viz.finding import figure_png  # noqa: E402
 from viz.instruments import ablation  # noqa: E402
 from viz.subject import Subject  # noqa: E402
 
-ROUNDS = 15
 FEATURES = (
     "avx2",
     "avx512f",
@@ -39,10 +45,22 @@ FEATURES = (
 
 
 def main():
+    parser = argparse.ArgumentParser()
+    parts = ("engines", "photo", "instruments", "page")
+    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--only", choices=parts, action="append", help="repeatable")
+    parser.add_argument("--network", choices=networks(), action="append", help="for engines; repeatable")
+    options = parser.parse_args()
     print_machine()
-    time_one_face()
-    time_the_instruments()
-    time_the_page()
+    chosen = options.only or parts
+    if "engines" in chosen:
+        time_the_engines(options.rounds, options.network)
+    if "photo" in chosen:
+        time_a_photo_of_many_faces(options.rounds)
+    if "instruments" in chosen:
+        time_the_instruments()
+    if "page" in chosen:
+        time_the_page()
 
 
 def print_machine():
@@ -60,27 +78,98 @@ def degraded_astronaut() -> torch.Tensor:
     return images.to_tensor(images.degrade(images.resize(skimage.data.astronaut()[:256, 96:352], 128), 16))
 
 
-def time_one_face():
-    face = degraded_astronaut()
-    tiny, released = load_model("sparnet-tiny"), SPARNet(SPARNetConfig()).eval()
-    runs = {
-        "sparnet-tiny, restored + all maps": lambda: tiny.trace(face),
-        "sparnet-tiny, restored only": lambda: tiny(face),
-        "released SPARNet's design, restored + all maps": lambda: released.trace(face),
+def networks() -> dict[str, SPARNet]:
+    """The released SPARNet's design has random weights: its own cannot be bundled, and take the same time."""
+    torch.manual_seed(0)
+    names = ("sparnet-tiny", "sparnet-hd-light-256")
+    return {"sparnet": SPARNet(SPARNetConfig()).eval()} | {name: load_model(name) for name in names}
+
+
+def engines(model: SPARNet) -> dict[str, Callable[[torch.Tensor], list[torch.Tensor]]]:
+    """Each way to run the network: faces (B,3,S,S) -> restored, and every alpha where the name says maps."""
+    ways = {
+        "PyTorch, float32": lambda faces: [model(faces)],
+        "PyTorch, float32, maps": lambda faces: outputs_of(model, faces),
+        "PyTorch, folded, channels last, maps": engine_for(model, "torch").outputs,
     }
+    core, settings = openvino.Core(), openvino_settings()
+    for maps in (False, True):
+        graph = openvino_graph(model, maps)
+        for precision, name in PRECISIONS.items():
+            if name == "float32" or "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+                compiled = core.compile_model(graph, "CPU", settings | {"INFERENCE_PRECISION_HINT": precision})
+                ways[f"OpenVINO, {name}{', maps' * maps}"] = runner(compiled)
+    return ways
+
+
+def time_the_engines(rounds: int, chosen: list[str] | None = None):
+    peak = matrix_product_peak()
+    print(
+        f"\npeak      {peak:.0f} GFLOP/s, of float32 matrix products of 1024x1024; shares of it count what the network"
+    )
+    print("          multiplies as it is, so that a folded one, which multiplies less, may have more than all of it")
+    for name, model in networks().items():
+        if chosen and name not in chosen:
+            continue
+        size = model.config.size
+        sharp = images.resize(skimage.data.astronaut()[:256, 96:352], size)
+        face = images.to_tensor(images.degrade(sharp, model.config.degraded_size or size // 4))
+        ways = engines(model)
+        with torch.inference_mode():
+            seconds = in_turns({way: partial(run, face) for way, run in ways.items()}, rounds)
+            losses = {way: loss(run(face)[0], model(face), images.to_tensor(sharp)) for way, run in ways.items()}
+        reference = seconds["PyTorch, float32"]
+        print(f"\n{name}, one face of {size}x{size}, median of {rounds} rounds in turns; x: of the first row's speed")
+        for way, values in seconds.items():
+            ratio, share = np.median(reference / values), cost(model.config)[0] / values.min() / peak
+            text = f"{np.median(values) * 1000:7.0f} ms   x {ratio:.2f}   {share:4.0%} of the peak"
+            print(f"  {way:40} {text}   {losses[way]:+.4f} dB")
+        print(f"  chosen: {engine_for(model)}")
+
+
+def in_turns(runs: dict[str, Callable[[], object]], rounds: int) -> dict[str, np.ndarray]:
+    """Seconds of each round of each, one after the other, so that a drifting machine touches all alike."""
     seconds = {name: [] for name in runs}
-    with torch.inference_mode():
-        for round_number in range(ROUNDS + 2):
-            for name, run in runs.items():  # in turns, so that a drifting machine touches all alike
-                start = time.perf_counter()
-                run()
-                if round_number >= 2:
-                    seconds[name].append(time.perf_counter() - start)
-    first = next(iter(seconds.values()))
-    print(f"\none 128x128 face, float32, median of {ROUNDS} rounds taken in turns (ratio to the first row)")
-    for name, values in seconds.items():
-        ratio = statistics.median(np.divide(values, first))
-        print(f"  {name:48} {statistics.median(values) * 1000:7.0f} ms   x {ratio:.2f}")
+    for number in range(rounds + 1):
+        for name, run in runs.items():
+            start = time.perf_counter()
+            run()
+            if number:
+                seconds[name].append(time.perf_counter() - start)
+    return {name: np.array(values) for name, values in seconds.items()}
+
+
+def matrix_product_peak() -> float:
+    """GFLOP/s of float32 matrix products: what convolutions could reach at most, with as many multiplications."""
+    left, right = torch.rand(1024, 1024), torch.rand(1024, 1024)
+    return 2 * 1024**3 / in_turns({"product": lambda: left @ right}, 30)["product"].min() / 1e9
+
+
+def loss(restored: torch.Tensor, exact: torch.Tensor, sharp: torch.Tensor) -> float:
+    """dB of PSNR over the sharp face (1,3,S,S) that the answer lies above the exact one."""
+    error, least = ((answer - sharp).square().mean().item() for answer in (restored, exact))
+    return 10 * math.log10(least / error)
+
+
+def time_a_photo_of_many_faces(rounds: int):
+    photo, faces = photo_of_faces(20)
+    model = load_model("sparnet-tiny")
+    run, restorer = engine_for(model), Restorer(model)
+    batch = degraded_astronaut().expand(len(faces), -1, -1, -1).contiguous()
+    runs = {"alone": lambda: [run(face[None]) for face in batch], "photo": lambda: restorer(photo, faces=faces)}
+    seconds = in_turns(runs, rounds)
+    print(f"\na photo of {photo.shape[1]}x{photo.shape[0]} with {len(faces)} faces, sparnet-tiny by {run}")
+    print(f"  its faces through the network, each alone {np.median(seconds['alone']):6.2f} s")
+    ratio = np.median(seconds["photo"] / seconds["alone"])
+    print(f"  cut, restored and pasted                  {np.median(seconds['photo']):6.2f} s   x {ratio:.2f}")
+
+
+def photo_of_faces(count: int) -> tuple[np.ndarray, list[list[float]]]:
+    """The astronaut's face beside itself, five in a row, and a box around each."""
+    face, box = skimage.data.astronaut()[:256, 96:352], np.array([74, 60, 174, 190])
+    rows = -(-count // 5)
+    boxes = [(box + np.array([column, row, column, row]) * 256).tolist() for row in range(rows) for column in range(5)]
+    return np.tile(face, (rows, 5, 1)), boxes[:count]
 
 
 def time_the_instruments():

@@ -4,6 +4,7 @@ import os
 import re
 import subprocess
 import sys
+import weakref
 from pathlib import Path
 
 import numpy as np
@@ -248,6 +249,58 @@ def test_released_weights_are_converted_to_a_folder_that_loads(run, photo, tmp_p
     assert code == 0
     assert "non-commercial" in out
     assert SPARNet.from_pretrained(tmp_path / "light").config == MODELS["sparnet-light-3d"].config
+
+
+def test_a_folder_that_was_interrupted_is_resumed_without_doing_a_photo_twice_or_losing_one(
+    run, named, folder, tmp_path, monkeypatch
+):
+    source, load, done = named("a.png", "b.png", "c.png", "d.png"), images.load_photo, []
+    arguments = ("restore", source, tmp_path / "out", "--model", folder, "--whole", "--attention", tmp_path / "maps")
+
+    def killed(path):
+        if len(done) == 2:
+            raise SystemExit("killed")
+        done.append(path.name)
+        return load(path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(images, "load_photo", killed)
+        assert run(*arguments)[0] == "killed"
+    monkeypatch.setattr(images, "load_photo", lambda path: done.append(path.name) or load(path))
+    assert run(*arguments, "--resume")[0] == 0
+    assert done == ["a.png", "b.png", "c.png", "d.png"]
+    assert len(list((tmp_path / "out").iterdir())) == len(list((tmp_path / "maps").glob("*.npz"))) == 4
+    assert run(*arguments, "--resume")[0] == 0
+    assert len(done) == 4
+
+
+def test_processes_share_a_folder_and_all_finish_though_a_photo_of_one_fails(named, folder, tmp_path):
+    source = named(*(f"{number}.png" for number in range(5)))
+    (source / "0.png").write_text("not a photo")  # the first process has failed before the second is through
+    launch = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--no_python", sys.executable]
+    line = [*launch, "-m", "sparnet", "restore", source, tmp_path / "out", "--model", folder, "--whole"]
+    done = subprocess.run(line, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode != 0
+    assert "1 of 3 photos could not be restored: 0.png" in done.stderr
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [f"{number}.png" for number in range(1, 5)]
+    assert done.stdout.count("1 face restored") == 4
+
+
+def test_one_photo_is_in_memory_at_a_time_and_written_before_the_next_is_read(
+    run, named, folder, tmp_path, monkeypatch
+):
+    source, load, alive = named(*(f"{number}.png" for number in range(6))), images.load_photo, []
+
+    def counted(path):
+        assert len(list((tmp_path / "out").iterdir())) == len(alive)
+        given = load(path)
+        alive.append(weakref.ref(given.pixels))
+        assert sum(photo() is not None for photo in alive) <= 1
+        return given
+
+    monkeypatch.setattr(images, "load_photo", counted)
+    assert run("restore", source, tmp_path / "out", "--model", folder, "--whole")[0] == 0
+    assert len(alive) == 6
 
 
 def test_what_cannot_be_converted_is_a_user_error(run, tmp_path):

@@ -1,12 +1,10 @@
 """The blind degradation: what is drawn and how often, each stage against another library, the order, the sheet."""
 
 import io
-import subprocess
 import sys
 from collections import Counter
 from functools import cache
 from math import cos, radians, sin, sqrt
-from pathlib import Path
 
 import cv2
 import numpy as np
@@ -382,15 +380,19 @@ def test_the_sheet_shows_the_sharp_face_and_under_every_degraded_one_what_was_do
     assert not np.array_equal(degradation_sheet([face(CELL)], columns=4, seed=3), sheet[:one_row])
 
 
-def test_the_command_writes_the_sheet_of_a_folder_and_says_the_seed(tmp_path):
+def test_the_command_writes_the_sheet_of_a_folder_and_says_the_seed(tmp_path, monkeypatch, capsys):
     for name in "ab":
         images.save_png(face(), tmp_path / f"{name}.png")
     out = tmp_path.parent / f"{tmp_path.name}-sheet.png"
-    command = [sys.executable, "-m", "training.degradations", tmp_path, out, "--seed=4", "--columns=2", "--size=64"]
-    done = subprocess.run(command, cwd=Path(__file__).parents[1], capture_output=True, text=True)
-    assert (done.returncode, done.stderr) == (0, "")
-    assert "seed 4" in done.stdout
-    assert "2 faces" in done.stdout
+    line = ["degradations", str(tmp_path), str(out), "--seed=4", "--columns=2", "--size=64"]
+    monkeypatch.setattr(sys, "argv", line)
+    with pytest.raises(SystemExit) as ended:
+        run_command(main)
+    assert not ended.value.code
+    told = capsys.readouterr()
+    assert "2 faces" in told.out
+    assert "seed 4" in told.out
+    assert told.err == ""
     assert np.array_equal(images.load(out), degradation_sheet([images.resize(face(), 64)] * 2, columns=2, seed=4))
 
 

@@ -23,10 +23,18 @@ def small():
     return MultiScaleDiscriminator(3, channels=4, max_channels=8, halvings=2)
 
 
+@pytest.fixture(scope="module")
+def authors():
+    """The discriminators as the authors trained them, and the mode in which nothing of them is computed."""
+    with FakeTensorMode() as mode:
+        return MultiScaleDiscriminator(), mode
+
+
 @pytest.mark.parametrize("size", [512, 256])
-def test_three_scales_have_five_feature_maps_with_the_shapes_of_their_arithmetic(size):
-    with FakeTensorMode():
-        judgements = MultiScaleDiscriminator()(torch.empty(2, 3, size, size))
+def test_three_scales_have_five_feature_maps_with_the_shapes_of_their_arithmetic(authors, size):
+    net, mode = authors
+    with mode:
+        judgements = net(torch.empty(2, 3, size, size))
     assert len(judgements) == 3
     for scale, (features, score) in enumerate(judgements):
         side = size // 2**scale
@@ -38,9 +46,8 @@ def test_three_scales_have_five_feature_maps_with_the_shapes_of_their_arithmetic
         assert score.shape == (2, 1, side - 3 + 1, side - 3 + 1)  # no padding
 
 
-def test_the_three_have_as_many_parameters_as_the_authors():
-    with FakeTensorMode():
-        assert sum(p.numel() for p in MultiScaleDiscriminator().parameters()) == 11_750_403
+def test_the_three_have_as_many_parameters_as_the_authors(authors):
+    assert sum(p.numel() for p in authors[0].parameters()) == 11_750_403
 
 
 def test_channels_double_up_to_their_limit():
@@ -118,9 +125,9 @@ def test_each_scale_sees_the_face_halved_as_pillow_would():
         assert np.abs(half[0].numpy() - np.stack(expected)).max() < 1e-5
 
 
-def test_a_face_too_small_for_the_smallest_scale_is_an_error_that_says_what_is_needed():
-    with pytest.raises(ValueError, match="at least 132x132"), FakeTensorMode():
-        MultiScaleDiscriminator()(torch.empty(1, 3, 128, 128))
+def test_a_face_too_small_for_the_smallest_scale_is_an_error_that_says_what_is_needed(authors):
+    with pytest.raises(ValueError, match="at least 132x132"):
+        authors[0](faces(128))
     net = small()  # 9 pixels at the third scale
     with pytest.raises(ValueError, match="at least 36x36"):
         net(faces(35))

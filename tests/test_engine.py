@@ -37,7 +37,8 @@ def own_cache(tmp_path, monkeypatch):
 def network(seed: int = 0, **config) -> SPARNet:
     """Untrained, with norms as a training leaves them."""
     torch.manual_seed(seed)
-    model = SPARNet(replace(SMALL, **config))
+    smallest = {"size": 16, "body_depth": 0, "bottleneck": 32}
+    model = SPARNet(replace(SMALL, **(config or smallest)))
     for _ in range(2):
         model(random_faces(4, model.config.size))
     return model.eval()
@@ -76,7 +77,10 @@ def test_the_bundled_models_have_the_same_numbers_in_every_engine(name, monkeypa
 
 def test_features_are_the_models(monkeypatch):
     model = network()
-    trace, exact = engine_for(model)(random_faces(), features=True), model.trace(random_faces(), features=True)
+    trace, exact = (
+        engine_for(model)(random_faces(1, 16), features=True),
+        model.trace(random_faces(1, 16), features=True),
+    )
     for name, features in exact.features.items():
         assert torch.equal(trace.features[name], features)
 
@@ -144,7 +148,7 @@ def test_changed_weights_are_seen_and_a_model_that_nobody_uses_goes(monkeypatch)
 
 
 def test_in_the_background_pytorch_runs_until_the_engine_stands(monkeypatch):
-    model, faces = network(), random_faces()
+    model, faces = network(), random_faces(1, 16)
     first = engine_for(model, background=True)
     assert first.name == "PyTorch"
     assert torch.equal(first(faces).restored, model.trace(faces).restored)
@@ -172,8 +176,8 @@ def test_what_is_being_trained_or_traces_in_its_own_way_or_is_in_half_precision_
 
 def test_faces_that_the_model_refuses_every_engine_refuses():
     for name in ("torch", "openvino"):
-        with pytest.raises(ValueError, match=r"takes \(B, 3, 32, 32\)"):
-            engine_for(network(), name)(random_faces(1, 16))
+        with pytest.raises(ValueError, match=r"takes \(B, 3, 16, 16\)"):
+            engine_for(network(), name)(random_faces(1, 32))
 
 
 def test_openvino_computes_with_the_threads_that_it_may_have(monkeypatch):
@@ -197,6 +201,7 @@ def test_an_enlarging_convolution_is_the_transposed_one_which_multiplies_less_th
 def test_cuda_graphs_are_captured_once_a_size_and_replayed_with_new_faces(monkeypatch):
     """With stand-ins for CUDA: a captured graph does again, on the same memory, what was done while it was captured."""
     model = network()
+    side = model.config.size
     graphs, captures = Graphs(model), []
     graphs.network.float()
 
@@ -214,9 +219,9 @@ def test_cuda_graphs_are_captured_once_a_size_and_replayed_with_new_faces(monkey
 
     monkeypatch.setattr(graphs, "capture", capture)
     run = Run("CUDA graphs", "float16", graphs, model=model)
-    first = run(random_faces(2, seed=1))
+    first = run(random_faces(2, side, seed=1))
     kept = first.restored.clone()
     for batch in (2, 5, 2):
-        assert_same(run, model, batch)
+        assert_same(run, model, batch, 0.01)
     assert captures == [2, 5]
     assert torch.equal(first.restored, kept)  # not overwritten by later faces

@@ -18,9 +18,10 @@ import pytest
 import torch
 from made_up import pictures
 from PIL import Image
+from runs import ROOT, SMALL
 from skimage.metrics import peak_signal_noise_ratio
 
-from sparnet import SPARNet, SPARNetConfig, images, metrics
+from sparnet import SPARNet, images, metrics
 from sparnet.errors import UserError
 from sparnet.faces import Face
 from sparnet.metrics import luma, psnr
@@ -41,17 +42,6 @@ from training.evaluation.methods import Bicubic, Pictures, load_network, pairing
 from training.evaluation.protocols import PROTOCOLS, Condition, factor_of
 from training.evaluation.report import crowd
 
-ROOT = Path(__file__).parents[1]
-SMALL = SPARNetConfig(
-    size=32,
-    smallest=16,
-    min_channels=8,
-    max_channels=16,
-    hourglass_channels=8,
-    body_depth=0,
-    bottleneck=32,
-    degraded_size=8,
-)
 FACES = 11  # a batch and a bit
 
 

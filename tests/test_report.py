@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from runs import SMALL
 
-from sparnet import SPARNet, SPARNetConfig, images
+from sparnet import SPARNet, images
 from training.data import Index, index_pictures
 from training.evaluation import gallery, tables
 from training.evaluation.comparison import Trial
@@ -18,16 +19,6 @@ from training.evaluation.methods import Bicubic, Model, Pictures
 from training.evaluation.protocols import PROTOCOLS, SWEEPS
 from training.evaluation.report import evaluate
 
-SMALL = SPARNetConfig(
-    size=32,
-    smallest=16,
-    min_channels=8,
-    max_channels=16,
-    hourglass_channels=8,
-    body_depth=0,
-    bottleneck=32,
-    degraded_size=8,
-)
 HOSTILE = "<img src=x onerror=alert(1)>&.png"  # a slash cannot be in a file's name
 POINTS = np.random.default_rng(0).uniform(8, 24, (68, 2))
 

@@ -4,10 +4,11 @@ import errno
 import os
 import resource
 import signal
-import subprocess
 import sys
 import threading
+import time
 from hashlib import sha256
+from multiprocessing import get_context
 from pathlib import Path
 
 import pytest
@@ -19,17 +20,6 @@ from sparnet.errors import UserError
 from sparnet.model import SPARNetConfig
 from training import state
 from training.command import run_command
-
-ROOT = Path(__file__).parents[1]
-HOLDER = """
-import os, sys, time
-from pathlib import Path
-from training.state import lock
-file = lock(Path(sys.argv[1]), resume=True)
-if os.fork():  # the loader's workers outlive a killed trainer as this child does
-    print("locked", flush=True)
-time.sleep(60)
-"""
 
 
 @pytest.fixture
@@ -107,20 +97,20 @@ def test_a_checkpoint_from_before_there_was_a_hash_is_loaded_and_that_told(tmp_p
 @pytest.mark.parametrize(
     ("content", "fault"),
     [
-        (torch.zeros(3), "holds a Tensor"),
-        ([1, 2], "holds a list"),
-        ({"step": 3}, "has no model, averaged, optimizer, record, best"),
-        (checkpoint(-1), "its step is -1"),
-        (checkpoint(2.5), "its step is a float"),
-        (checkpoint(True), "its step is True"),
-        (checkpoint(1, model=[]), "its model is a list"),
-        (checkpoint(1, record={}), "its record has no recipe"),
-        (checkpoint(1, history=None), "its history is a NoneType"),
+        (torch.zeros(3), "Input should be a valid dictionary"),
+        ([1, 2], "Input should be a valid dictionary"),
+        ({"step": 3}, "model: Field required"),
+        (checkpoint(-1), "step: Input should be greater than or equal to 0"),
+        (checkpoint(2.5), "step: Input should be a valid integer"),
+        (checkpoint(True), "step: Input should be a valid integer"),
+        (checkpoint(1, model=[]), "model: Input should be a valid dictionary"),
+        (checkpoint(1, record={}), r"record\.recipe: Field required"),
+        (checkpoint(1, history=None), "history: Input should be a valid dictionary"),
     ],
 )
 def test_something_else_in_the_checkpoints_place_is_refused_by_what_it_is(run, content, fault):
     torch.save(content, run / state.CHECKPOINT)
-    with pytest.raises(UserError, match=rf"checkpoint\.pt is not a checkpoint of this trainer: .*{fault}") as caught:
+    with pytest.raises(UserError, match=rf"checkpoint\.pt is not a checkpoint of this trainer \({fault}") as caught:
         state.load_checkpoint(run, lambda message: None)
     assert "\n" not in str(caught.value)
 
@@ -147,20 +137,28 @@ def test_a_disk_that_fills_leaves_the_model_exported_before(tmp_path, request):
 
 
 def test_a_folder_has_one_trainer_until_that_ends_however_it_ends(run):
-    line = [sys.executable, "-c", HOLDER, run]
-    holder = subprocess.Popen(
-        line, cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT)}, stdout=subprocess.PIPE, start_new_session=True
-    )
+    processes = get_context("fork")
+    locked = processes.Event()
+
+    def hold() -> None:
+        os.setsid()
+        file = state.lock(run, resume=True)
+        if os.fork():  # the loader's workers outlive a killed trainer as this child does
+            locked.set()
+        time.sleep(60)
+        file.close()
+
+    holder = processes.Process(target=hold)
+    holder.start()
     try:
-        assert holder.stdout.readline() == b"locked\n"
+        assert locked.wait(30)
         with pytest.raises(UserError, match="Another process trains in"):
             state.lock(run, resume=True)
         holder.kill()
-        holder.wait()
+        holder.join()
         state.lock(run, resume=True).close()
     finally:
         os.killpg(holder.pid, signal.SIGKILL)
-        holder.stdout.close()
 
 
 def test_a_run_that_came_while_another_was_made_ready_is_not_overwritten(run):

@@ -62,6 +62,19 @@ def test_arguments_and_answers_cross_with_the_page_s_own_components_and_no_tenso
     assert back[box].tolist() == [0, 1, 2]
 
 
+def test_a_loaded_model_crosses_by_its_name_and_is_there_the_one_of_that_side(monkeypatch):
+    with gr.Blocks() as page:
+        pass
+    here, there = models.Shelf(), models.Shelf()
+    for shelf in (here, there):
+        shelf.put("sparnet-tiny")
+    monkeypatch.setattr(models, "_shelf", here)
+    data = zero._pickled({"subject": models.named("sparnet-tiny").model}, page)
+    assert len(data) < 200
+    monkeypatch.setattr(models, "_shelf", there)
+    assert zero._loaded(data, page)["subject"] is models.named("sparnet-tiny").model
+
+
 @pytest.fixture
 def page():
     """An event of each lane, and one of none."""

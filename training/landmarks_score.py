@@ -6,7 +6,6 @@
 Errors are mean distances as a share of the distance of the eyes, for the box alone and with the net.
 """
 
-import json
 from pathlib import Path
 from typing import Annotated
 
@@ -18,18 +17,19 @@ from numpy import ndarray
 from sparnet import images
 from sparnet.errors import UserError
 from sparnet.faces import (
-    FACE_BOX,
     LBP_BOX,
     TEMPLATE,
+    TEMPLATE_SIDE,
     Face,
     LBPCascade,
     crop_transform,
     inverse_transform,
     refine,
+    template_box,
     transform_points,
 )
 from sparnet.folders import pictures_in
-from sparnet.landmarks import LandmarkNet, five_of_68
+from sparnet.landmarks import LandmarkNet, five_of_68, read_landmarks
 from training.command import run_command
 
 DRAWS = 4  # of a box with its error, for each face
@@ -38,10 +38,7 @@ BOX_ERROR = np.array([19, 21]) / LBP_BOX[2], 40 / LBP_BOX[2]  # sd of the cascad
 
 def true_box(points: ndarray) -> ndarray:
     """The upright box that a perfect detector would draw around these points."""
-    to_crop = crop_transform(Face(np.zeros(4), points), 512)
-    centre = transform_points(inverse_transform(to_crop), np.array([FACE_BOX[:2]]))[0]
-    half = np.array(FACE_BOX[2:]) / 2 / np.hypot(*to_crop[:, 0])
-    return np.concatenate((centre - half, centre + half))
+    return template_box(crop_transform(Face(np.zeros(4), points), TEMPLATE_SIDE))
 
 
 def shaken(box: ndarray, generator: np.random.Generator) -> ndarray:
@@ -96,7 +93,7 @@ def roll(points: ndarray) -> float:
 
 
 def main(
-    helen: Annotated[Path, typer.Option(help="Folder of PNG faces, each with 68 landmarks in a JSON file beside it.")],
+    helen: Annotated[Path, typer.Option(help="Folder of PNG faces, each with 68 landmarks in a file beside it.")],
     aligned: Annotated[Path, typer.Option(help="Folder of 512x512 faces aligned as FFHQ's.")],
     model: Annotated[Path, typer.Option(help="Folder of the net.")] = Path("checkpoints/landmarks5"),
     seed: int = 0,
@@ -104,18 +101,16 @@ def main(
     """Print the scores of the landmark net."""
     net, cascade, generator = LandmarkNet.from_pretrained(model), LBPCascade(), np.random.default_rng(seed)
     found, drawn, turned = Errors(net), Errors(net), Errors(net)
-    faces = [path for path in pictures_in(helen) if path.suffix == ".png" and path.with_suffix(".json").exists()]
-    pictures = pictures_in(aligned)
+    faces = [(path, points) for path in pictures_in(helen) if (points := read_landmarks(path)) is not None]
     if not faces:
         raise UserError(f"No faces with landmarks in {helen}.")
-    for path in faces:
-        photo = images.load(path)
-        truth = five_of_68(np.array(json.loads(path.with_suffix(".json").read_text())["landmarks68"]))
+    for path, points in faces:
+        photo, truth = images.load(path), five_of_68(points)
         for face in cascade(photo)[:1]:
             found.add(photo, face.box, truth)
         for _ in range(DRAWS):
             drawn.add(photo, shaken(true_box(truth), generator), truth)
-    for path in pictures:
+    for path in pictures_in(aligned):
         photo = images.resize(images.load(path), 256)
         for _ in range(DRAWS):
             turn = cv2.getRotationMatrix2D((127.5, 127.5), generator.uniform(-30, 30), 1)

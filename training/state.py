@@ -18,11 +18,13 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from hashlib import file_digest, sha256
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 import torch
+from pydantic import ConfigDict, NonNegativeInt, TypeAdapter, ValidationError, with_config
 from safetensors.torch import save
 from torch import Tensor
+from typing_extensions import TypedDict  # pydantic's, before Python 3.12
 
 from sparnet.errors import UserError
 from sparnet.files import make_folder, save_bytes, to_disk, write_whole
@@ -35,18 +37,25 @@ LOCK = ".lock"
 SEAL = b"\nSHA-256 %s\n"  # the end of a checkpoint: the hash of all before it; what follows an archive, torch skips
 SEALED = len(SEAL % bytes(64))
 ARCHIVE_END, ARCHIVE_END_SIZE = b"PK\5\6", 22  # with these a checkpoint ends that has no hash
-FIELDS = {
-    "model": dict,
-    "averaged": dict,
-    "optimizer": dict,
-    "record": dict,
-    "step": int,
-    "best": float,
-    "scores": str,
-    "history": dict,
-    "unreadable": list,
-}
-"""What every checkpoint holds; some hold more."""
+
+
+class _Record(TypedDict):
+    recipe: dict
+
+
+@with_config(ConfigDict(strict=True))
+class _Kept(TypedDict):
+    """What every checkpoint holds; some hold more."""
+
+    model: dict
+    averaged: dict
+    optimizer: dict
+    record: _Record
+    step: NonNegativeInt
+    best: float
+    scores: str
+    history: dict
+    unreadable: list
 
 
 def has_run(folder: Path) -> bool:
@@ -129,7 +138,15 @@ def load_checkpoint(folder: Path, say: Callable[[str], None], names: Sequence[st
             say(f"{path}, the checkpoint before it, is used")
         if not sealed:
             say(f"{path} has no hash, as earlier versions wrote it: damage to it may go unnoticed")
-        return _checked(state, path)
+        try:
+            TypeAdapter(_Kept).validate_python(state)
+        except ValidationError as error:
+            fault = error.errors()[0]
+            what = f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}".removeprefix(": ")
+            raise UserError(
+                f"{path} is not a checkpoint of this trainer ({what}); take it away, or choose another --out."
+            ) from error
+        return state
     raise UserError(f"No readable checkpoint in {folder}; start again in another folder, --init {folder}/model helps.")
 
 
@@ -173,24 +190,6 @@ def _check_moments(optimizer: torch.optim.Optimizer) -> None:
             expected = {"step": torch.Size(), "exp_avg": parameter.shape, "exp_avg_sq": parameter.shape}
             if shapes not in ({}, expected):
                 raise ValueError(f"moments {shapes} for a parameter of {tuple(parameter.shape)}")
-
-
-def _checked(state: Any, path: Path) -> dict:
-    """The state itself; `UserError` unless it is what a checkpoint holds."""
-    fault = None
-    if not isinstance(state, dict):
-        fault = f"it holds a {type(state).__name__}"
-    elif missing := [name for name in FIELDS if name not in state]:
-        fault = f"it has no {', '.join(missing)}"
-    elif wrong := [name for name, kind in FIELDS.items() if not isinstance(state[name], kind)]:
-        fault = f"its {wrong[0]} is a {type(state[wrong[0]]).__name__}"
-    elif not isinstance(state["record"].get("recipe"), dict):
-        fault = "its record has no recipe"
-    elif isinstance(state["step"], bool) or state["step"] < 0:
-        fault = f"its step is {state['step']}"
-    if fault:
-        raise UserError(f"{path} is not a checkpoint of this trainer: {fault}; take it away, or choose another --out.")
-    return state
 
 
 def differences(then: dict, now: dict, prefix: str = "") -> Iterator[tuple[str, object, object]]:

@@ -16,7 +16,7 @@ from contextlib import ExitStack
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 import torch
@@ -295,6 +295,11 @@ def print_recipes() -> None:
         print(f"    published  {recipe.published}\n    ours       {recipe.ours}")
 
 
+def given(**options: Any) -> dict[str, Any]:
+    """Those of the options that were given."""
+    return {name: value for name, value in options.items() if value is not None}
+
+
 def main(
     name: Annotated[str, typer.Argument(metavar="RECIPE", help="What to train; --list shows the choice.")] = "",
     data: Annotated[list[Path], typer.Option(help="Folder of pictures or tar shards, or one shard; repeatable.")] = [],  # noqa: B006
@@ -346,26 +351,15 @@ def main(
     recipe = find_recipe(name)
     if not data or out is None:
         raise UserError("--data PATH and --out DIR are needed: the faces to train on, and the folder of the run.")
-    changes = {
-        "steps": steps,
-        "batch_size": batch_size,
-        "accumulate": accumulate,
-        "lr": lr,
-        "loss": loss,
-        "schedule": schedule,
-        "precision": precision,
-        "validate_every": validate_every,
-    }
     if rehearse:
         recipe = recipe.rehearsal()
     if size is not None:
         recipe = recipe.at(size)
-    recipe = replace(recipe, **{field: value for field, value in changes.items() if value is not None})
+    lengths = given(steps=steps, batch_size=batch_size, accumulate=accumulate, validate_every=validate_every)
+    recipe = replace(recipe, **lengths, **given(lr=lr, loss=loss, schedule=schedule, precision=precision))
     if from_constant and not resume:
         raise UserError("--from-constant says where to go on: give --resume too.")
-    gan_changes = {"pixel_steps": pixel_steps, "perceptual_kind": perceptual_kind}
-    gan_changes = {field: value for field, value in gan_changes.items() if value is not None}
-    if gan_changes:
+    if gan_changes := given(pixel_steps=pixel_steps, perceptual_kind=perceptual_kind):
         if recipe.gan is None:
             raise UserError(f"{name} is trained by its pixel loss alone: give no --pixel-steps or --perceptual-kind.")
         recipe = replace(recipe, gan=replace(recipe.gan, **gan_changes))

@@ -63,7 +63,13 @@ class SFace:
     """
 
     def __init__(self, file: str | Path | None = None):
-        file = _fetch_sface() if file is None else file
+        try:
+            file = file or fetch_file(SFACE_REPO, SFACE_FILE)
+        except (OSError, httpx2.TransportError) as error:  # all of huggingface_hub's errors are OSErrors
+            raise UserError(
+                f"SFace could not be fetched from the Hub ({error}). With a network, this fetches it: "
+                f"hf download {SFACE_REPO} {SFACE_FILE}. Or give its file: --identity sface=FILE."
+            ) from error
         with opened_by_opencv(file, SFACE_FILE, SFACE_REPO):
             self.network = cv2.FaceRecognizerSF.create(str(file), "")
             self.network.feature(np.zeros((SIDE, SIDE, 3), np.uint8))
@@ -122,14 +128,3 @@ def identities(names: Iterable[str], rule: str) -> list[str]:
 
 def _unit(embedding: ndarray) -> ndarray:
     return embedding / np.linalg.norm(embedding)
-
-
-def _fetch_sface() -> str:
-    """The path of SFace's file in the Hub's cache, filled if needed; within seconds when offline."""
-    try:
-        return fetch_file(SFACE_REPO, SFACE_FILE)
-    except (OSError, httpx2.TransportError) as error:  # all of huggingface_hub's errors are OSErrors
-        raise UserError(
-            f"SFace could not be fetched from the Hub ({error}). With a network, this fetches it: "
-            f"hf download {SFACE_REPO} {SFACE_FILE}. Or give its file: --identity sface=FILE."
-        ) from error

@@ -12,8 +12,8 @@ from typing import Annotated
 
 import cv2
 import numpy as np
+import scipy
 import torch
-from scipy.stats import rankdata
 
 from sparnet.errors import UserError
 from sparnet.images import to_image
@@ -86,7 +86,7 @@ def rank_correlation(first: np.ndarray, other: np.ndarray) -> float | None:
     """Spearman's rho, -1..1: Pearson's r of the ranks, equal values sharing their mean rank; None as `correlation`."""
     if is_constant(first) or is_constant(other):
         return None
-    return correlation(rankdata(first), rankdata(other))
+    return correlation(scipy.stats.rankdata(first), scipy.stats.rankdata(other))
 
 
 def is_constant(values: np.ndarray) -> bool:

@@ -16,11 +16,10 @@ from dataclasses import dataclass
 from typing import Annotated
 
 import numpy as np
+import scipy
+import skimage
 import torch
 from numpy import ndarray
-from scipy.stats import rankdata
-from skimage.color import rgb2gray
-from skimage.filters import sobel
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -123,7 +122,7 @@ def gradient_map(network: Network, face: Tensor, probes: int = PROBES, seed: int
 
 def sobel_map(face: Tensor) -> ndarray:
     """(1,3,S,S) -> (S,S): length of the Sobel gradient of the face's luminance; it knows nothing of the network."""
-    return sobel(rgb2gray(to_image(face)))
+    return skimage.filters.sobel(skimage.color.rgb2gray(to_image(face)))
 
 
 def impute(face: Tensor, removed: Tensor) -> Tensor:
@@ -379,7 +378,7 @@ def _enlarge_all(masks: ndarray, size: int) -> ndarray:
 
 def _ranks(values: ndarray) -> ndarray:
     """The share of the other cells that are lower, 0..1; those equal count half."""
-    return (rankdata(values).reshape(values.shape) - 1) / (values.size - 1)
+    return (scipy.stats.rankdata(values).reshape(values.shape) - 1) / (values.size - 1)
 
 
 def _pooled(curves: Mapping[str, Curves]) -> tuple[dict[str, Curves], list[float | None]]:

@@ -17,9 +17,9 @@ from dataclasses import replace
 from typing import Annotated, Any
 
 import numpy as np
+import skimage
 import torch
 from numpy import ndarray
-from skimage.metrics import structural_similarity
 from torch import nn
 
 from sparnet.metrics import Estimate, estimates, labelled
@@ -85,7 +85,7 @@ def similarity(first: ndarray, other: ndarray) -> float | None:
     window = min(7, len(first) - 1 + len(first) % 2)
     if window < 3:
         return None
-    value = structural_similarity(first, other, data_range=1, win_size=window)
+    value = skimage.metrics.structural_similarity(first, other, data_range=1, win_size=window)
     return float(value)  # pyright: ignore[reportArgumentType]  it is a tuple only where maps or gradients are asked for
 
 

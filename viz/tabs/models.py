@@ -131,6 +131,11 @@ async def arrival(names: object) -> None:
             await asyncio.gather(asyncio.wrap_future(_begin(name.strip())), return_exceptions=True)
 
 
+def name_of(model: SPARNet) -> str | None:
+    """By what name this very model is loaded; None: it is not, or no more."""
+    return _shelf.name_of(model)
+
+
 def use(shelf: "Shelf", device: str) -> None:
     """From now on, models are those of this shelf, and others are loaded onto that device."""
     global _shelf, DEVICE
@@ -209,6 +214,11 @@ class Shelf:
         load.fetched = False
         load.set_result(_load_here(name))
         self._loads[name] = load
+
+    def name_of(self, model: SPARNet) -> str | None:
+        with self._lock:
+            there = {name: load.result() for name, load in self._loads.items() if load.done() and load.failed is None}
+        return next((name for name, loaded in there.items() if loaded.model is model), None)
 
     def begin(self, name: str, load: Callable[[str], Loaded], fetched: bool) -> Load:
         """`load(name)` in a thread of its own, unless it is there already; `UserError` if too many are being fetched.

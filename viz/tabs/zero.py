@@ -21,6 +21,7 @@ from gradio.blocks import Block
 
 from sparnet.errors import UserError
 from sparnet.faces import find_detector
+from sparnet.model import SPARNet
 from viz.tabs import models
 from viz.tabs.serving import QUICK, SLOW
 
@@ -76,13 +77,15 @@ def lend(page: gr.Blocks) -> None:
 
 
 class _Pickler(pickle.Pickler):
-    """Pickles a component of the page as its number, and a tensor of the GPU as one of the CPU."""
+    """Pickles a component of the page as its number, a loaded model by name, a tensor of the GPU as one of the CPU."""
 
     def __init__(self, file: io.BytesIO, page: gr.Blocks):
         super().__init__(file)
         self.page = page
 
-    def persistent_id(self, obj: Any) -> int | None:
+    def persistent_id(self, obj: Any) -> int | str | None:
+        if isinstance(obj, SPARNet):
+            return models.name_of(obj)
         known = isinstance(obj, Block) and self.page.blocks.get(obj._id) is obj
         return obj._id if known else None
 
@@ -97,8 +100,8 @@ class _Unpickler(pickle.Unpickler):
         super().__init__(file)
         self.page = page
 
-    def persistent_load(self, pid: int) -> Block:
-        return self.page.blocks[pid]
+    def persistent_load(self, pid: int | str) -> Block | SPARNet:
+        return models.named(pid).model if isinstance(pid, str) else self.page.blocks[pid]
 
 
 def _pickled(value: Any, page: gr.Blocks) -> bytes:
