@@ -112,8 +112,8 @@ _lock = threading.Lock()
 def engine_for(model: SPARNet, engine: str = "auto", background: bool = False) -> Run:
     """What runs the model, built once and anew when its weights change; in the `background`, PyTorch runs it meanwhile.
 
-    engine: "openvino", "torch", or "auto": what SPARNET_ENGINE says, without that the fastest here. A model in
-    training, not in float32, or that traces in its own way runs as it is. `UserError` for another engine.
+    engine: "openvino", "torch", or "auto": what SPARNET_ENGINE says, without that the fastest here. A model that is in
+    training, not in float32, on ZeroGPU, or that traces in its own way, runs as it is. `UserError` for another engine.
     """
     if engine == "auto":
         engine = os.environ.get("SPARNET_ENGINE", engine)
@@ -121,7 +121,8 @@ def engine_for(model: SPARNet, engine: str = "auto", background: bool = False) -
         raise UserError(f"There is no engine {engine!r}. Choose one of {', '.join(ENGINES)}.")
     weight = next(model.parameters())
     plain = Run("PyTorch", str(weight.dtype).removeprefix("torch."), model=model)
-    if model.training or weight.dtype != torch.float32 or type(model).trace is not SPARNet.trace:
+    lent = weight.device.type == "cuda" and "SPACES_ZERO_GPU" in os.environ  # to a worker that lives for one call
+    if model.training or lent or weight.dtype != torch.float32 or type(model).trace is not SPARNet.trace:
         return plain
     with _lock:
         builds = _builds.setdefault(model, {})
