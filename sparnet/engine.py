@@ -3,7 +3,7 @@
     SPARNet -> folded (folding.py)
         on a CPU  -> OpenVINO, compiled once and kept on disk; in bfloat16 where that is faster and loses nothing
         on a GPU  -> float16, channels last, a CUDA graph for each size of a batch
-        otherwise -> PyTorch, channels last
+        otherwise -> PyTorch
     engine_for(model) -> run: run.name, run.precision; run(faces) -> Trace
 
 What edits a network or differentiates it uses `SPARNet.trace` itself.
@@ -164,15 +164,15 @@ class Witness:
 
 
 def torch_engine(model: SPARNet, note: str | None = None) -> Run:
-    """PyTorch, folded and channels last."""
+    """PyTorch, folded, channels last where the norms do not stand in the way."""
     network = folded(model)
-    network.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]: PyTorch's types leave it out
+    layout = torch.channels_last if model.config.norm == "batch" else torch.contiguous_format
+    network.to(memory_format=layout)  # pyright: ignore[reportCallIssue]: PyTorch's types leave it out
 
     def outputs(faces: Tensor) -> Outputs:
-        found = outputs_of(network, faces.contiguous(memory_format=torch.channels_last))
-        return [output.contiguous() for output in found]
+        return [output.contiguous() for output in outputs_of(network, faces.contiguous(memory_format=layout))]
 
-    return Run("PyTorch, channels last", "float32", outputs, note)
+    return Run("PyTorch, folded", "float32", outputs, note)
 
 
 def graph_engine(model: SPARNet, witness: Witness) -> Run:
