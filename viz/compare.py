@@ -102,10 +102,10 @@ class Column:
         return [", ".join(facts), *scores] if facts else []
 
 
-def restored_column(name: str, restorer: Restorer, one: OneFace) -> Column:
+def restored_column(name: str, restorer: Restorer, face: OneFace) -> Column:
     """The face restored by a model, at the model's own size; `UserError` if the network fails on it."""
     size = restorer.model.config.size
-    degraded = one.degraded(size)
+    degraded = face.degraded(size)
     start = perf_counter()
     trace = restorer.trace(degraded)
     picture = picture_of(trace.restored, degraded)  # on a GPU, this waits for it
@@ -120,17 +120,17 @@ def restored_column(name: str, restorer: Restorer, one: OneFace) -> Column:
     )
 
 
-def side_by_side(one: OneFace, restored: Sequence[Column]) -> list[Column]:
+def side_by_side(face: OneFace, restored: Sequence[Column]) -> list[Column]:
     """Original (only where a face was degraded on purpose), Bicubic, then the models, all of one size.
 
     The size is the largest model's, at least 128; smaller pictures are enlarged, bicubic. Scores are of these pictures.
     """
     side = max([SHARP, *(column.pixels or 0 for column in restored if column.picture is not None)])
-    if one.mode == "as_is":
-        return [Column("Bicubic", one.degraded(side), one.pixels), *(_at(side, column) for column in restored)]
-    original = one.crop(side)
-    columns = [Column("Bicubic", one.degraded(side), SMALL), *(_at(side, column) for column in restored)]
-    return [Column("Original", original, one.pixels), *(_scored(column, original) for column in columns)]
+    if face.mode == "as_is":
+        return [Column("Bicubic", face.degraded(side), face.pixels), *(_at(side, column) for column in restored)]
+    original = face.crop(side)
+    columns = [Column("Bicubic", face.degraded(side), SMALL), *(_at(side, column) for column in restored)]
+    return [Column("Original", original, face.pixels), *(_scored(column, original) for column in columns)]
 
 
 def best(columns: Sequence[Column]) -> str:

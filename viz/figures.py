@@ -57,9 +57,11 @@ def sheet(view: View, title: str, note: str = "", side: float = SIDE) -> Figure:
     Maps of one scale of colours share a colour bar, at the right of the first of them. `note` stands beneath the title;
     what others have named is text in all of them. side: of a map, in inches.
     """
-    told: set = set()  # scales that have their colour bar
+    scales: set = set()  # that have their colour bar
     blocks = {"the face": view.pictures, **view.groups} if view.pictures else view.groups
-    boxes = [(*_block_size(name, maps, side), partial(_block, name, maps, side, told)) for name, maps in blocks.items()]
+    boxes = [
+        (*_block_size(name, maps, side), partial(_block, name, maps, side, scales)) for name, maps in blocks.items()
+    ]
     boxes += [(*_chart_size(name, chart), partial(_chart, name, chart)) for name, chart in view.diagrams.items()]
     width = max([WIDTH, *(w for w, _, _ in boxes)])
     lines = [line for paragraph in note.splitlines() for line in _wrapped(paragraph, width)]
@@ -88,7 +90,7 @@ def _above(maps: Sequence[Panel], side: float) -> float:
     return 0.22 + _LINE * max(len(_wrapped(panel.name, side)) for panel in maps)
 
 
-def _block(name: str, maps: Sequence[Panel], side: float, told: set, figure: Figure, x: float, y: float) -> None:
+def _block(name: str, maps: Sequence[Panel], side: float, scales: set, figure: Figure, x: float, y: float) -> None:
     _text(figure, x, y, [name], weight="bold")
     y += _above(maps, side)
     for i, panel in enumerate(maps):
@@ -98,9 +100,9 @@ def _block(name: str, maps: Sequence[Panel], side: float, told: set, figure: Fig
         axes.set_title("\n".join(map(for_figure, _wrapped(panel.name, side))), fontsize=7, loc="left", pad=3)
         x += side + _GAP
         if _last(maps, i):
-            if image is not None and panel.key not in told:
+            if image is not None and panel.key not in scales:
                 quiet(figure.colorbar(image, cax=in_inches(figure, x, y, _BAR, side)))
-            told.add(panel.key)
+            scales.add(panel.key)
             x += _BAR_ROOM
 
 

@@ -102,7 +102,7 @@ def replaced(
     for step in steps(model, face):
         if step.name in units:
             alphas = torch.cat([replacement(step.alpha, mode, seed) for mode in modes])
-            parts = [resume(model, step.name, step.shortcut + some * step.f) for some in alphas.split(rows)]
+            parts = [resume(model, step.name, step.shortcut + batch * step.f) for batch in alphas.split(rows)]
             yield step.name, torch.cat(parts)
 
 

@@ -178,8 +178,8 @@ def study(
     }
     view = View(faces, groups, {"How alike the two maps of each pair are:": Bars(groups, series, "1 is the same")})
     headed = {
-        f"{pair.name}   r {_shown(of.pearson)}   rank {_shown(of.spearman)}   IoU {of.iou:.2f}": groups[pair.name]
-        for pair, of in found.items()
+        f"{pair.name}   r {_shown(both.pearson)}   rank {_shown(both.spearman)}   IoU {both.iou:.2f}": groups[pair.name]
+        for pair, both in found.items()
     }
     return Finding(
         "agreement",
@@ -262,10 +262,10 @@ def _aligned(first: dict[str, np.ndarray], other: dict[str, np.ndarray]) -> dict
 
 def _same_depth(name: str, own: list[str], others: list[str]) -> str:
     part = name.partition(".")[0]
-    here, there = ([unit for unit in units if unit.partition(".")[0] == part] for units in (own, others))
-    if not there:
-        here, there = own, others
-    return there[int((here.index(name) + 0.5) / len(here) * len(there))]
+    own_part, other_part = ([unit for unit in units if unit.partition(".")[0] == part] for units in (own, others))
+    if not other_part:
+        own_part, other_part = own, others
+    return other_part[int((own_part.index(name) + 0.5) / len(own_part) * len(other_part))]
 
 
 def _shown(value: float | None) -> str:

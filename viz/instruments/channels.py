@@ -165,9 +165,11 @@ def study(
         arrays |= {f"{unit}/{name}": map_ for name, map_ in channel_maps(alpha).items()}
         arrays[f"{unit}/cluster"] = labels
         arrays[f"{unit}/representatives"] = alpha[[channel for channel, _, _ in kinds[unit]]]
-    units = {unit: asdict(of) | {"rms_change": effects[unit]} for unit, of in numbers.items()}
-    for unit, of in kinds.items():
-        units[unit]["clusters"] = [{"channel": channel, "members": members, "mean_r": r} for channel, members, r in of]
+    units = {unit: asdict(shares) | {"rms_change": effects[unit]} for unit, shares in numbers.items()}
+    for unit, groups in kinds.items():
+        units[unit]["clusters"] = [
+            {"channel": channel, "members": members, "mean_r": r} for channel, members, r in groups
+        ]
     found = {"model": subject.name, "unit_of_rms": "8-bit levels", "rms_change_of_all": effects["all"], "units": units}
     if places:
         found |= {"seed": seed, "clusters_asked_for": count}

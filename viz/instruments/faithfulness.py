@@ -202,17 +202,17 @@ def deletions(
     with torch.no_grad():
         before = network(face)
         for start in range(0, len(sets), batch):
-            some = list(sets)[start : start + batch]
-            chosen = np.frombuffer(b"".join(some), bool).reshape(-1, cells, cells)
+            keys = list(sets)[start : start + batch]
+            chosen = np.frombuffer(b"".join(keys), bool).reshape(-1, cells, cells)
             removed = torch.from_numpy(_enlarge_all(chosen, size)).to(face.device)
             imputed = (impute(face[0], removed) + noise).clamp(-1, 1)
             damaged = torch.where(removed[:, None], imputed, face)
             output = (127.5 * (network(damaged) - before)).square().mean(1).cpu().numpy()
             change = (127.5 * (damaged - face)).square().mean((1, 2, 3)).cpu().numpy()
-            for key, squared, done in zip(some, output, change, strict=True):
+            for key, squared, damage in zip(keys, output, change, strict=True):
                 for i, end, color, level in sets[key]:
                     watched = enlarge(board != color, size)
-                    squares[i, end, :, level] += squared[watched].mean(), squared.mean(), done
+                    squares[i, end, :, level] += squared[watched].mean(), squared.mean(), damage
     return [Curves(*ends) for ends in np.sqrt(squares / 2)]
 
 

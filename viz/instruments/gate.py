@@ -128,11 +128,11 @@ def study(
         "degraded": to_image(subject.degraded),
         "restored": to_image(resume(subject.model, names[-1], x_out)),
     }
-    groups = {name: _equation(of) for name, of in maps.items()}
+    groups = {name: _equation(shown) for name, shown in maps.items()}
     series = {
-        "alpha f beside the shortcut, by norm": [of.norm_share for of in numbers.values()],
-        "share of f that is passed": [of.passed for of in numbers.values()],
-        "mean alpha": [of.mean_alpha for of in numbers.values()],
+        "alpha f beside the shortcut, by norm": [gate.norm_share for gate in numbers.values()],
+        "share of f that is passed": [gate.passed for gate in numbers.values()],
+        "mean alpha": [gate.mean_alpha for gate in numbers.values()],
     }
     view = View(
         pictures(faces), groups, {"Every unit of this face:": Bars(numbers, series, "share", ends=(0, 1))}, shown=unit
@@ -140,8 +140,8 @@ def study(
     return Finding(
         "gate",
         MEANING,
-        {"model": subject.name, "shown": unit, "units": {name: asdict(of) for name, of in numbers.items()}},
-        {f"{name}/{key}": value for name, of in maps.items() for key, value in of.items()} | faces,
+        {"model": subject.name, "shown": unit, "units": {name: asdict(gate) for name, gate in numbers.items()}},
+        {f"{name}/{key}": value for name, shown in maps.items() for key, value in shown.items()} | faces,
         sheet(
             replace(view, groups={unit: groups[unit]}),
             f"{unit}: x_out = shortcut(x_in) + alpha f",

@@ -117,8 +117,8 @@ def profile_distance(first: ndarray, other: ndarray | float = 1.0) -> ndarray:
     A region that either has not is left out.
     """
     doublings = np.log2(np.maximum(first, _LEAST)) - np.log2(np.maximum(other, _LEAST))
-    there = ~np.isnan(doublings)
-    return np.sqrt(np.square(np.where(there, doublings, 0)).sum(-1) / there.sum(-1))
+    known = ~np.isnan(doublings)
+    return np.sqrt(np.square(np.where(known, doublings, 0)).sum(-1) / known.sum(-1))
 
 
 def moved_profiles(subject: Subject, maps: Mapping[str, ndarray], masks: Mapping[str, ndarray]) -> ndarray:

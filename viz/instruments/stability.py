@@ -56,13 +56,13 @@ class Perturbation:
 
 def perturbations(seeds: Iterable[int]) -> list[Perturbation]:
     """Noise of each seed, at least one; JPEG; shifts to the four sides; a horizontal flip."""
-    some = [
+    changes = [
         Perturbation("noise", f"noise, seed {seed}", lambda face, seed=seed: add_noise(face, seed), _same)
         for seed in seeds
     ]
-    some.append(Perturbation("jpeg", f"JPEG, quality {QUALITY}", jpeg, _same))
+    changes.append(Perturbation("jpeg", f"JPEG, quality {QUALITY}", jpeg, _same))
     for name, x, y in (("right", SHIFT, 0), ("left", -SHIFT, 0), ("down", 0, SHIFT), ("up", 0, -SHIFT)):
-        some.append(
+        changes.append(
             Perturbation(
                 "shift",
                 f"{SHIFT} px {name}",
@@ -70,8 +70,8 @@ def perturbations(seeds: Iterable[int]) -> list[Perturbation]:
                 lambda maps, x=x, y=y: np.roll(maps, (-y, -x), (1, 2)),  # what goes round lies in the border
             )
         )
-    some.append(Perturbation("flip", "flip", lambda face: face.flip(3), lambda maps: maps[:, :, ::-1]))
-    return some
+    changes.append(Perturbation("flip", "flip", lambda face: face.flip(3), lambda maps: maps[:, :, ::-1]))
+    return changes
 
 
 def add_noise(face: Tensor, seed: int) -> Tensor:
@@ -139,20 +139,21 @@ class Stability:
     @classmethod
     def of(cls, subject: Subject, seeds: Iterable[int], progress: Progress = silent) -> "Stability":
         """Every perturbation of one face, one forward each."""
-        some = perturbations(seeds)
+        changes = perturbations(seeds)
         before = responses(subject, subject.degraded)
         scores = {row: {kind: [] for kind in KINDS} for row in before}
         squares = {row: {kind: 0.0 for kind in KINDS} for row in before}
-        for i, one in enumerate(some):
-            progress(i, len(some), one.name)
-            for row, maps in responses(subject, one.change(subject.degraded)).items():
-                undone = one.undo(maps)
+        for i, perturbation in enumerate(changes):
+            progress(i, len(changes), perturbation.name)
+            for row, maps in responses(subject, perturbation.change(subject.degraded)).items():
+                undone = perturbation.undo(maps)
                 was, now = inner(before[row]), inner(undone)
-                scores[row][one.kind].append(Score.of(was, now))
-                squares[row][one.kind] += np.square(now - was, dtype=np.float64).mean(0)
-        progress(len(some), len(some), "Done")
+                scores[row][perturbation.kind].append(Score.of(was, now))
+                squares[row][perturbation.kind] += np.square(now - was, dtype=np.float64).mean(0)
+        progress(len(changes), len(changes), "Done")
         variance = {
-            row: np.mean([squares[row][kind] / len(of[kind]) for kind in KINDS], axis=0) for row, of in scores.items()
+            row: np.mean([squares[row][kind] / len(kinds[kind]) for kind in KINDS], axis=0)
+            for row, kinds in scores.items()
         }
         restored = to_image(torch.from_numpy(before[OUTPUT]))
         return cls(scores, variance, to_image(subject.degraded), restored)
@@ -160,8 +161,8 @@ class Stability:
     def table(self, measure: str) -> np.ndarray:
         """(rows, KINDS) float64: the mean of a `Score`'s field over the perturbations of a kind; NaN: not defined."""
         return np.array(
-            [[np.mean([getattr(score, measure) for score in of[kind]], dtype=float) for kind in KINDS]
-             for of in self.scores.values()]
+            [[np.mean([getattr(score, measure) for score in kinds[kind]], dtype=float) for kind in KINDS]
+             for kinds in self.scores.values()]
         )  # fmt: skip
 
 
