@@ -7,6 +7,7 @@ import argparse
 import os
 import signal
 import sys
+from functools import partial
 from importlib import import_module
 from importlib.util import find_spec
 
@@ -17,14 +18,15 @@ if find_spec("spaces"):
 import gradio as gr
 
 from sparnet.errors import UserError
-from viz.tabs import compare, hosting, inside, models, programs, restore, serving, tools, zero
+from viz.tabs import compare, hosting, inside, live, many, models, programs, restore, serving, tools, zero
 from viz.tabs.door import Page
+from viz.tabs.serving import explained
 from viz.tabs.theme import CSS, theme
 
+TABS = ("restore", "inside", "compare", "live", "many")
 TITLE = "Face SPARNet: restore a face, see its attention"
-HEAD = """<h1>Restore a face. See the network's attention.</h1>
-<p>SPARNet rebuilds faces from as little as 16x16 pixels. Drop in a photo, compare before and after, and look at every
-attention map inside the network.</p>"""
+HEAD = """<h1>See where a face restorer looks</h1>
+<p>Each unit of SPARNet learns where to let its features through: eyes, nose, mouth, without a label.</p>"""
 
 
 def build() -> gr.Blocks:
@@ -33,17 +35,37 @@ def build() -> gr.Blocks:
     with Page(title=TITLE, analytics_enabled=False, delete_cache=files, fill_width=True) as page:
         gr.HTML(HEAD, elem_id="head")
         with gr.Tabs() as tabs:
-            with gr.Tab("Restore"):
-                shown, chosen, look_inside = restore.build()
-            with gr.Tab("Look inside", id="inside", elem_id="inside-tab") as inside_tab:
-                tab = inside.Tab()
-                programs.build([tab.photo, tab.model, tab.mode, tab.whole])
-            with gr.Tab("Compare", elem_id="compare-tab"):
-                compare.build()
-        opened = look_inside.click(
-            lambda: gr.Tabs(selected="inside"), None, tabs, show_progress="hidden", api_visibility="private"
-        )
-        tab.take_from(shown, chosen, inside_tab.select, opened.then)
+            with gr.Tab("Restore", id="restore"):
+                bench = restore.Tab()
+            with gr.Tab("Look inside", id="inside") as inside_tab:
+                looked = inside.Tab(bench, inside_tab)
+            with gr.Tab("Compare", id="compare"):
+                compare.Tab(bench)
+            with gr.Tab("Live", id="live"):
+                camera = live.build()
+            with gr.Tab("Many photos", id="many"):
+                many.Tab(bench)
+        programs.build()
+        for button, tab in ((bench.to_inside, "inside"), (looked.change, "restore")):
+            button.click(partial(gr.Tabs, selected=tab), None, tabs, queue=False, show_progress="hidden",
+                         api_visibility="private")  # fmt: skip
+        settings = {"api_visibility": "private", **serving.QUICK}
+        taken = camera.select(bench.take, bench.remembered, bench.outputs, show_progress_on=bench.stage, **settings)
+        taken.then(lambda: gr.Tabs(selected="restore"), None, tabs, show_progress="hidden", api_visibility="private")
+
+        def arrive(request: gr.Request, progress=gr.Progress()):  # noqa: B008  Gradio looks for this default
+            """What a link asks for: ?tab=inside&instrument=ablation&unit=body.3&example=astronaut"""
+            asked = request.query_params
+            made = bench.example_named(asked["example"], progress) if "example" in asked else {}
+            if "instrument" in asked or "unit" in asked:
+                made |= looked.open_at(asked.get("instrument"), asked.get("unit"))
+                value = {"value": made[bench.maps]} if bench.maps in made else {}
+                made[bench.maps] = gr.update(unit=asked.get("unit"), **value)
+            if asked.get("tab") in TABS:
+                made[tabs] = gr.Tabs(selected=asked["tab"])
+            return made or gr.skip()
+
+        page.load(explained(arrive), None, [tabs, *bench.outputs, *looked.opening], show_progress="hidden", **settings)
     zero.lend(page)
     return page
 

@@ -5,7 +5,7 @@
     alphas {unit: (C,h,w)} -> atlas_figure   encoder | body | decoder | 0..1
                            -> maps_npz       raw, nothing averaged
 
-`viz/static/explorer.js` lays a map over a face in the browser; a test holds it to this file.
+`viz/static/maps.js` lays a map over a face in the browser; a test holds it to this file.
 """
 
 from dataclasses import dataclass

@@ -48,7 +48,7 @@ from sparnet.folders import pictures_in
 from sparnet.hub import CONFIG, UNFINISHED, WEIGHTS
 from sparnet.model import SPARNet
 from sparnet.processes import Process
-from sparnet.restorer import Box, Mode, Restoration, RestoredFace, Restorer
+from sparnet.restorer import Box, Mode, Restoration, RestoredFace, Restorer, disclaimer
 from sparnet.text import plain
 
 _NAMED = 20  # photos that failed, in the last line
@@ -166,7 +166,7 @@ def _restore(
     if attention is not None:
         for i, face in enumerate(result.faces):
             _save_attention(face, _attention_files(attention, out, i + 1), f"{photo.name}, face {i + 1}, {model}")
-    images.save_png(result.photo, out, given.alpha)
+    images.save_png(result.photo, out, given.alpha, disclaimer(model) if result.faces else None)
     return _summary(photo, out, result, seconds, given.notes)
 
 

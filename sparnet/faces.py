@@ -93,13 +93,15 @@ def find_detector(yunet: str | Path | None = None) -> Detector:
         path = fetch_file(YUNET_REPO, YUNET_FILE)
     except (OSError, httpx2.TransportError) as error:
         # Absent or refused (all of huggingface_hub's errors are OSErrors), offline, no room or right to store it.
-        log.warning("YuNet could not be fetched from the Hub: %s", error)
+        log.warning(
+            "YuNet could not be fetched from the Hub: %s. With a network, this fetches it: hf download %s %s",
+            error, YUNET_REPO, YUNET_FILE,
+        )  # fmt: skip
         net = _landmark_net(LANDMARKS)
         aligned = f"aligned by our landmark net {LANDMARKS.name} (upright where it is unsure)" if net else "not aligned"
         note = (
             "Faces were searched with scikit-image's LBP cascade, which sees only frontal, nearly upright faces, and "
-            f"{aligned}: the better detector, YuNet, is not here. With a network, this fetches it: "
-            f"hf download {YUNET_REPO} {YUNET_FILE}"
+            f"{aligned}: the better detector, YuNet, is not here."
         )
         return Detector("LBP cascade", note, LBPCascade(net))
     return Detector("YuNet", f"Faces were searched with YuNet ({YUNET_REPO}).", _YuNet(path))
@@ -160,6 +162,18 @@ def refine(photo: np.ndarray, box: np.ndarray, net: LandmarkNet) -> np.ndarray |
         face = Face(box, landmarks)
         to_crop = crop_transform(face, size)
     return face.landmarks
+
+
+def track(photo: np.ndarray, face: Face) -> Face | None:
+    """A face of the frame before, where the bundled net sees it in this one; None where it is lost or has no points."""
+    net = _landmark_net(LANDMARKS)
+    before = face.landmarks
+    if net is None or before is None or (points := refine(photo, face.box, net)) is None:
+        return None
+    moved = points.mean(0) - before.mean(0)
+    scale = np.linalg.norm(np.ptp(points, axis=0)) / np.linalg.norm(np.ptp(before, axis=0))
+    centre, half = (face.box[:2] + face.box[2:]) / 2 + moved, (face.box[2:] - face.box[:2]) / 2 * scale
+    return Face(np.concatenate((centre - half, centre + half)), points)
 
 
 def whole_landmarks(face: np.ndarray) -> np.ndarray | None:

@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image, ImageCms, ImageOps, TiffImagePlugin, UnidentifiedImageError
+from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
 from .errors import UserError
@@ -116,8 +117,8 @@ def load_photo(path: str | Path) -> Decoded:
     return _of_file(path, decode_photo)
 
 
-def encode_png(image: np.ndarray, alpha: np.ndarray | None = None) -> bytes:
-    """(H,W,3) uint8 sRGB -> a PNG file's content, without metadata.
+def encode_png(image: np.ndarray, alpha: np.ndarray | None = None, description: str | None = None) -> bytes:
+    """(H,W,3) uint8 sRGB -> a PNG file's content, with no metadata but the text chunk Description, where one is given.
 
     alpha: (H,W) uint8, as in `Decoded`: the PNG is transparent like the photo, and over white it shows the image.
     """
@@ -126,14 +127,18 @@ def encode_png(image: np.ndarray, alpha: np.ndarray | None = None) -> bytes:
         share = alpha[..., None].astype(np.float32) / 255
         colours = 255 - (255 - image.astype(np.float32)) / np.maximum(share, 1 / 255)
         picture = Image.fromarray(np.dstack((np.rint(colours.clip(0, 255)).astype(np.uint8), alpha)))
-    buffer = io.BytesIO()
-    picture.save(buffer, "PNG")
+    buffer, chunks = io.BytesIO(), PngInfo()
+    if description is not None:
+        chunks.add_itxt("Description", description)
+    picture.save(buffer, "PNG", pnginfo=chunks)
     return buffer.getvalue()
 
 
-def save_png(image: np.ndarray, path: str | Path, alpha: np.ndarray | None = None) -> None:
+def save_png(
+    image: np.ndarray, path: str | Path, alpha: np.ndarray | None = None, description: str | None = None
+) -> None:
     """Write (H,W,3) uint8 sRGB as PNG, see `encode_png`; the file is there whole or not at all."""
-    save_bytes(encode_png(image, alpha), path)
+    save_bytes(encode_png(image, alpha, description), path)
 
 
 def resize(image: np.ndarray, side: int) -> np.ndarray:

@@ -95,7 +95,7 @@ class Restorer:
         run = self.run()
         if run.note:
             notes.append(run.note)
-        result, restored, total = photo.copy(), [], len(found)
+        restored, total = [], len(found)
         most = max(1, BATCH_BYTES // cost(self.model.config)[1])
         for first in range(0, total, most):
             batch = found[first : first + most]
@@ -106,8 +106,6 @@ class Restorer:
                 if isinstance(one, UserError):
                     notes.append(f"Face {number} was not restored. {one}")
                     continue
-                crop = one.crop if mode == "as_is" else None  # else the face's own detail would show through
-                paste_into(result, one.restored, one.to_crop, crop, photo, _fade(photo, faces))
                 restored.append(one)
                 if mode == "as_is":
                     notes += self.too_sharp(side_in_photo(one.to_crop, self.model.config.size), number)
@@ -115,6 +113,7 @@ class Restorer:
             notes.append("The photo has no colour, so of the colours that the network gave the brightness was kept.")
         if progress:
             progress(total, total, "Done")
+        result = paste_faces(photo, restored, mode, whole=faces == "whole")
         return Restoration(result, restored, detector, notes, total - len(restored), str(run))
 
     def restore_face(
@@ -192,6 +191,22 @@ class Restorer:
                 "Restore them as they are."
             )
         return mode
+
+
+def disclaimer(model: str) -> str:
+    """What a restored picture's file says of itself."""
+    return f"Restored by {model}: a plausible guess, not evidence of identity."
+
+
+def paste_faces(photo: np.ndarray, faces: Sequence[RestoredFace], mode: Mode, whole: bool = False) -> np.ndarray:
+    """The photo (H,W,3) uint8 with these faces of it in their places, as a new array; `whole`: it is one face."""
+    height, width = photo.shape[:2]
+    fade = (width > height, height > width) if whole else (True, True)  # beside a whole picture is nothing to fade into
+    result = photo.copy()
+    for face in faces:
+        crop = face.crop if mode == "as_is" else None  # else the face's own detail would show through
+        paste_into(result, face.restored, face.to_crop, crop, photo, fade)
+    return result
 
 
 @contextmanager
@@ -276,12 +291,6 @@ def _check(photo: np.ndarray) -> None:
     height, width = check_image(photo).shape[:2]
     if min(height, width) < MIN_SIDE:
         raise UserError(f"The picture is {width} x {height} pixels; at least {MIN_SIDE} x {MIN_SIDE} are needed.")
-
-
-def _fade(photo: np.ndarray, faces) -> tuple[bool, bool]:
-    """Along which axes a pasted face fades out: a whole picture has nothing beside it to fade into."""
-    height, width = photo.shape[:2]
-    return (width > height, height > width) if isinstance(faces, str) else (True, True)
 
 
 def _of_face(maps: dict[str, Tensor], i: int) -> dict[str, Tensor]:

@@ -52,5 +52,6 @@ def browser():
         pytest.skip(missing)
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox", "--disable-gpu"])
+        browser.executable = path
         yield browser
         browser.close()

@@ -16,10 +16,11 @@ from playwright.sync_api import Browser, Page
 import app
 from sparnet import SPARNet
 from sparnet.faces import Detector, Face
-from viz.tabs import models, serving
+from viz.tabs import bench, models, serving
+from viz.tabs.theme import CSS, theme
 
 ROOT = Path(__file__).parents[1]
-PATIENCE = 60_000  # milliseconds of the browser, for a busy machine
+PATIENCE = int(os.environ.get("PATIENCE", 60_000))  # milliseconds of the browser, for a busy machine
 
 
 @contextmanager
@@ -52,9 +53,8 @@ def started(files: Path, log: Path) -> Iterator[tuple[str, subprocess.Popen]]:
 
 
 @contextmanager
-def served(folder: Path, model: SPARNet, faces: Sequence[Face]) -> Iterator[str]:
-    """-> its address; `model` is offered by the host, and the detector finds `faces` in every photo."""
-    model.save_pretrained(folder / "model")
+def served(folder: Path, model: SPARNet, faces: Sequence[Face], **others: SPARNet) -> Iterator[str]:
+    """-> its address; `model` and others are offered by the host, and the detector finds `faces` in every photo."""
     with pytest.MonkeyPatch.context() as patch, socket.socket() as free:
         (folder / "served").mkdir()
         patch.setenv("GRADIO_TEMP_DIR", str(folder / "served"))
@@ -62,12 +62,16 @@ def served(folder: Path, model: SPARNet, faces: Sequence[Face]) -> Iterator[str]
         patch.setattr(serving, "_detectors", [found])
         patch.setattr(models, "_offered", {})
         patch.setattr(models, "_shelf", models.Shelf())
-        models.offer(str(folder / "model"))
+        patch.setattr(bench, "_first", [])
+        for name, network in {"model": model, **others}.items():
+            network.save_pretrained(folder / name)
+            models.offer(str(folder / name))
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
         free.close()
         page = app.build()
-        yield page.launch(server_name="127.0.0.1", server_port=port, prevent_thread_lock=True, quiet=True)[1]
+        look = {"theme": theme(), "css_paths": list(CSS), "footer_links": ["api"]}
+        yield page.launch(server_name="127.0.0.1", server_port=port, prevent_thread_lock=True, quiet=True, **look)[1]
         page.close(verbose=False)
 
 
@@ -76,7 +80,7 @@ def watched(browser: Browser, address: str) -> Iterator[Page]:
     """The page, just opened; `AssertionError` if its console has an error or it asks any other host for anything."""
     page = browser.new_page(viewport={"width": 1360, "height": 1000})
     page.set_default_timeout(PATIENCE)
-    problems = []
+    page.problems = problems = []
     ours = (address, "data:", "blob:")
     page.on("console", lambda message: problems.append(message.text) if message.type == "error" else None)
     page.on("pageerror", lambda error: problems.append(str(error)))
@@ -84,4 +88,4 @@ def watched(browser: Browser, address: str) -> Iterator[Page]:
     page.goto(address)
     yield page
     page.close()
-    assert problems == []
+    assert problems == [], problems

@@ -282,7 +282,7 @@ def test_models_of_the_hosts_own_come_first_under_names_that_tell_no_path(tmp_pa
     for run in ("a", "b"):
         SPARNet(SMALL).save_pretrained(tmp_path / run / "best")
         models.offer(str(tmp_path / run / "best"))
-    assert [name for _, name in models.model_choices()[:2]] == ["best", "b/best"]
+    assert models.models_here()[:2] == ["best", "b/best"]
     restore, _ = serving.restorer(models.first_model())
     assert restore.model.config == SMALL
     with pytest.raises(UserError, match="is not a model of this page"):

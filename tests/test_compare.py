@@ -2,6 +2,8 @@
 
 import io
 import json
+from base64 import b64decode
+from dataclasses import replace
 from pathlib import Path
 
 import gradio_client.exceptions
@@ -10,35 +12,46 @@ import pytest
 import skimage.data
 import torch
 from gradio_client import Client, handle_file
+from matplotlib import colormaps
 from PIL import Image
 from playwright.sync_api import expect
-from served import served
+from served import PATIENCE, served, watched
 
 from sparnet import Restorer, SPARNet, SPARNetConfig, load_model
-from sparnet.attention import mean_attention
-from sparnet.checkpoints import DEFAULT_MODEL, MODELS
+from sparnet.attention import mean_map
+from sparnet.checkpoints import DEFAULT_MODEL
+from sparnet.errors import UserError
 from sparnet.faces import Face
-from sparnet.metrics import psnr
-from viz.compare import Column, OneFace, best, comparison_strip, restored_column, side_by_side
-from viz.tabs import models
+from sparnet.images import degrade
+from sparnet.metrics import psnr, ssim
+from viz.compare import Column, OneFace, comparison_strip, counterpart, most_contrast, restored_column, side_by_side
+from viz.figures import BLUE, ORANGE
+from viz.tabs import compare, models
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:gradio.queueing")  # its use of pandas
 
 ASTRONAUT = Path(skimage.data.__file__).with_name("astronaut.png")
 FACE, OTHER = Face(np.array([180.0, 70, 265, 180])), Face(np.array([170.0, 90, 240, 170]))
-BLIND = SPARNetConfig(  # as SPARNetHD is, but small: another size, and no one size that faces were reduced to
-    size=256, smallest=32, min_channels=8, max_channels=16, hourglass_channels=8, bottleneck=16,
-    body_depth=1, norm="instance", degraded_size=None,
+SMALL = SPARNetConfig(
+    size=64, smallest=16, min_channels=8, max_channels=8, body_depth=3, bottleneck=8, hourglass_channels=8,
+    degraded_size=16,
 )  # fmt: skip
+BLIND = SPARNetConfig(  # as SPARNetHD is, but small: another size, and no one size that faces were reduced to
+    size=128, smallest=16, min_channels=8, max_channels=8, body_depth=4, bottleneck=8, hourglass_channels=8,
+    norm="instance", degraded_size=None,
+)  # fmt: skip
+BROKEN = replace(SMALL, hourglass_channels=16)
 NOT_HERE = "sparnet"  # known, but not bundled
-BUNDLED = [name for name, entry in MODELS.items() if entry.bundled]
-PATIENCE = 60_000  # milliseconds, for a busy machine
+
+
+def network(config: SPARNetConfig) -> SPARNet:
+    torch.manual_seed(0)
+    return SPARNet(config).eval()
 
 
 @pytest.fixture(scope="module")
 def blind():
-    torch.manual_seed(0)
-    return SPARNet(BLIND).eval()
+    return network(BLIND)
 
 
 @pytest.fixture(scope="module")
@@ -49,28 +62,39 @@ def calls():
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory, blind, calls):
-    """The address of the page, whose networks' calls are counted."""
-    trace = Restorer.trace
+    """The address of the page, whose networks' calls are counted; the model `broken` always fails."""
+    trace, others = Restorer.trace, {"blind": blind, "broken": network(BROKEN)}
 
     def counted(self, degraded, features=False):
+        if self.model.config == BROKEN:
+            raise UserError("It is broken.")
         calls.append(len(degraded))
         return trace(self, degraded, features)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Restorer, "trace", counted)
-        with served(tmp_path_factory.mktemp("page"), blind, [FACE, OTHER]) as address:
+        patch.setattr(compare, "models_here", lambda: list(models._offered))
+        with served(tmp_path_factory.mktemp("page"), network(SMALL), [FACE, OTHER], **others) as address:
             yield address
 
 
-@pytest.fixture(scope="module")
-def offered(server):
-    """The name of the stand-in for SPARNetHD."""
-    return models.first_model()
-
-
 @pytest.fixture
-def one():
+def face():
     return OneFace(skimage.data.astronaut(), FACE, "simulate")
+
+
+def test_what_is_known_of_a_face_is_not_computed_again_and_keeps_its_colour(face, monkeypatch):
+    asked = []
+
+    def failing(name):
+        asked.append(name)
+        raise UserError("No.")
+
+    monkeypatch.setattr(compare, "restorer", failing)
+    known = {"b": Column("b", BLUE, plain(1), seconds=0.1)}
+    *_, (columns, _) = compare._restored(face, ["a", "b", "c"], known)
+    assert (columns[1], asked) == (known["b"], ["a", "c"])
+    assert len({column.color for column in columns}) == 3
 
 
 def plain(value: int, side: int = 128) -> np.ndarray:
@@ -86,76 +110,111 @@ def test_a_picture_identical_to_the_original_is_called_that_and_its_facts_are_pl
     json.dumps(bicubic.facts(), allow_nan=False)
 
 
-def test_every_model_is_given_the_same_sixteen_by_sixteen_pixels(one):
-    small = Image.fromarray(one.crop(128)).resize((16, 16), Image.Resampling.BICUBIC)
+def test_every_model_that_enlarges_is_given_the_same_sixteen_by_sixteen_pixels(face):
+    small = Image.fromarray(face.crop(128)).resize((16, 16), Image.Resampling.BICUBIC)
     for size in (128, 256):
         enlarged = small.resize((size, size), Image.Resampling.BICUBIC)
-        assert np.array_equal(one.degraded(size), np.array(enlarged))
+        assert np.array_equal(face.degraded(size, 16), np.array(enlarged))
 
 
-def test_as_it_is_every_model_is_given_the_same_place_of_the_photo():
-    one = OneFace(skimage.data.astronaut(), FACE, "as_is")
-    reduced = np.array(Image.fromarray(one.degraded(256)).resize((128, 128), Image.Resampling.BOX))
-    assert np.abs(reduced.astype(int) - one.degraded(128)).mean() < 2
+def test_as_it_is_models_are_given_the_same_place_of_the_photo(face):
+    reduced = np.array(Image.fromarray(face.degraded(256, None)).resize((128, 128), Image.Resampling.BOX))
+    assert np.abs(reduced.astype(int) - face.degraded(128, None)).mean() < 2
 
 
-def test_a_model_shows_what_restoring_the_photo_with_it_gives(one):
+def test_a_model_is_only_given_what_it_is_made_for():
+    photo = skimage.data.astronaut()
+    tiny = Face(np.array([180.0, 70, 192, 85]))  # about as small as a model for 16x16 takes it
+    for mode, face, small, given in (
+        ("simulate", FACE, 16, 16),
+        ("simulate", FACE, 32, 32),
+        ("simulate", FACE, None, None),
+        ("as_is", FACE, None, None),
+        ("as_is", FACE, 16, 16),
+        ("as_is", tiny, 16, None),
+    ):
+        assert OneFace(photo, face, mode).reduced_to(small) == given
+
+
+def test_a_model_shows_what_restoring_the_photo_with_it_gives(face):
     restorer = Restorer(load_model(DEFAULT_MODEL))
-    column = restored_column(DEFAULT_MODEL, restorer, one)
-    usual = restorer(one.photo, faces=[one.face]).faces[0]
+    column = restored_column(DEFAULT_MODEL, restorer, face)
+    usual = restorer(face.photo, faces=[face.face]).faces[0]
     assert np.array_equal(column.picture, usual.restored)
-    assert column.attention.mean() == pytest.approx(
-        np.mean([float(alpha.mean()) for alpha in usual.alphas.values()]), abs=1e-6
-    )
+    assert list(column.maps) == list(usual.alphas)
+    assert all(np.array_equal(column.maps[unit], mean_map(alpha)) for unit, alpha in usual.alphas.items())
     assert (column.pixels, column.parameters) == (128, sum(w.numel() for w in restorer.model.parameters()))
     assert column.seconds > 0
 
 
-def test_all_columns_get_the_largest_models_size_and_are_scored_against_the_original(one, blind):
-    small = Column("small", one.crop(128), pixels=128, parameters=1, seconds=0.1)
-    failed = Column("failed", error="It is not here.")
-    columns = side_by_side(one, [small, failed, restored_column("blind", Restorer(blind), one)])
-    assert [column.name for column in columns] == ["Original", "Bicubic", "small", "failed", "blind"]
-    assert {column.picture.shape for column in columns if column.picture is not None} == {(256, 256, 3)}
-    original, bicubic, enlarged, still_failed, _ = columns
-    assert np.array_equal(original.picture, one.crop(256))
-    assert np.array_equal(bicubic.picture, one.degraded(256))
-    by_pillow = Image.fromarray(small.picture).resize((256, 256), Image.Resampling.BICUBIC)
-    assert np.array_equal(enlarged.picture, np.array(by_pillow))
-    assert enlarged.psnr == pytest.approx(psnr(np.array(by_pillow), one.crop(256)))
-    assert enlarged.psnr > bicubic.psnr
-    assert (original.psnr, still_failed) == (None, failed)
-    assert best(columns) == "small"
+def test_a_model_that_saw_the_sharp_face_is_not_scored_and_says_so(face, blind):
+    column = restored_column("blind", Restorer(blind), face)
+    assert np.array_equal(column.picture, Restorer(blind).restore_face(face.photo, FACE, "as_is").restored)
+    assert (column.psnr, column.ssim, column.reduced_to) == (None, None, None)
+    assert column.lines()[0] == "given the sharp face: not scored"
 
 
-def test_as_it_is_there_is_no_truth_and_nothing_is_scored():
-    one = OneFace(skimage.data.astronaut(), FACE, "as_is")
-    models = [Column(name, plain(value), 128, 1, 0.1) for name, value in (("a", 1), ("b", 2))]
-    columns = side_by_side(one, [*models, Column("c", error="No.")])
-    assert [column.name for column in columns] == ["Bicubic", "a", "b", "c"]
-    assert all(column.psnr is None and column.ssim is None for column in columns)
-    assert best(columns) == "b"
+def test_scores_are_at_one_size_whoever_else_is_compared(face):
+    columns = side_by_side(face, [restored_column("small", Restorer(network(SMALL)), face)])
+    assert [column.name for column in columns] == ["Original", "Bicubic", "small"]
+    truth = face.crop(128)
+    for column in columns[1:]:
+        at_one_size = np.array(Image.fromarray(column.picture).resize((128, 128), Image.Resampling.BICUBIC))
+        assert (column.psnr, column.ssim) == (psnr(at_one_size, truth), ssim(at_one_size, truth))
+    assert np.array_equal(columns[1].picture, degrade(truth, 16))
+    assert columns[0].psnr is None
 
 
-def test_bicubic_is_never_what_a_model_is_chosen_for_even_if_it_scores_higher():
-    bicubic = Column("Bicubic", plain(1), psnr=30.0, ssim=0.9)
-    models = [Column(name, plain(2), 128, 1, 0.1, psnr=psnr) for name, psnr in (("a", 20.0), ("b", 25.0), ("c", 24.0))]
-    assert best([bicubic, *models]) == "b"
-    assert best([bicubic, Column("d", error="No.")]) == "Bicubic"
+def test_as_it_is_there_is_no_truth_and_nothing_is_scored(face, blind):
+    face = replace(face, mode="as_is")
+    small = restored_column("small", Restorer(network(SMALL)), face)
+    alone = side_by_side(face, [restored_column("blind", Restorer(blind), face)])
+    assert [column.name for column in alone] == ["Original", "blind"]
+    assert alone[1].given == "the face as it is"
+    columns = side_by_side(face, [small])
+    assert [column.name for column in columns] == ["Original", "Bicubic", "small"]
+    assert [column.reduced_to for column in columns] == [None, 16, 16]
+    assert all(column.psnr is None for column in (*alone, *columns))
 
 
-def test_mean_attention_weighs_every_unit_the_same_whatever_its_maps_size():
-    small, large = torch.rand(1, 3, 2, 2), torch.rand(1, 1, 4, 4)
-    expected = (np.kron(small[0].mean(0).numpy(), np.ones((2, 2))) + large[0, 0].numpy()) / 2
-    assert np.allclose(mean_attention({"encoder.0": small, "decoder.0": large}), expected)
-    assert mean_attention({}) is None
+def test_a_face_as_small_as_what_models_are_given_is_no_truth():
+    tiny = OneFace(skimage.data.astronaut()[:16, :16], Face(np.array([0.0, 0, 16, 16])), "simulate", whole=True)
+    assert all(column.psnr is None for column in side_by_side(tiny, []))
+
+
+@pytest.mark.parametrize(
+    ("unit", "depths", "expected"),
+    [
+        ("encoder.2", (3, 6, 3), "encoder.2"),
+        ("body.0", (3, 10, 3), "body.0"),
+        ("body.5", (3, 10, 3), "body.9"),
+        ("body.2", (3, 11, 3), "body.4"),
+        ("decoder.1", (3, 6, 5), "decoder.2"),
+        ("body.3", (3, 1, 3), "body.0"),
+        ("body.3", (3, 0, 3), None),
+    ],
+)
+def test_the_closest_unit_is_of_the_same_group_and_relative_depth(unit, depths, expected):
+    def units(depths):
+        groups = zip(("encoder", "body", "decoder"), depths, strict=True)
+        return [f"{group}.{i}" for group, depth in groups for i in range(depth)]
+
+    assert counterpart(unit, units((3, 6, 3)), units(depths)) == expected
+
+
+def test_the_units_of_the_highest_contrast_come_in_forward_order():
+    maps = {f"body.{i}": np.linspace(0.5 - spread, 0.5 + spread, 9) for i, spread in enumerate((0.3, 0, 0.4, 0.1, 0.2))}
+    assert most_contrast(maps) == ["body.0", "body.2", "body.4"]
 
 
 @pytest.mark.parametrize(("side", "panel"), [(128, 256), (320, 320)])
 def test_the_strip_shows_each_picture_whole_in_order_and_nothing_runs_into_another_column(side, panel):
     greys = [40, 90, 200]
     names = ["Bicubic", "somebody-with-a-long-name/a-model-with-a-name-of-ninety-six-letters-as-the-hub-allows", "c"]
-    columns = [Column(name, plain(grey, side), side, 10**6, 0.5) for name, grey in zip(names, greys, strict=True)]
+    columns = [
+        Column(name, picture=plain(grey, side), pixels=side, parameters=10**6, seconds=0.5)
+        for name, grey in zip(names, greys, strict=True)
+    ]
     columns.insert(1, Column("failed", error="It is not here. " * 20 + "https://example.org/" + "x" * 200))
     strip = comparison_strip(columns, "A title")
     lefts = []
@@ -165,46 +224,61 @@ def test_the_strip_shows_each_picture_whole_in_order_and_nothing_runs_into_anoth
         lefts.append(places.min())
     assert lefts == sorted(lefts)
     for left in lefts[1:]:
-        assert (strip[:, left - 8 : left] == 255).all()  # between columns
+        assert (strip[:, left - 12 : left - 4] == 255).all()  # between frames
     assert (strip[:, -10:] == 255).all()
 
 
-def test_the_strip_has_attention_on_one_scale_only_where_a_model_has_it():
-    columns = [Column("a", plain(9), attention=np.zeros((4, 4), np.float32)), Column("b", plain(9))]
-    darkest = (68, 1, 84)  # viridis at 0
-    assert (comparison_strip(columns, "") == darkest).all(2).sum() == 128**2
-    without = comparison_strip(columns[1:], "")
-    assert not (without == darkest).all(2).any()
-    assert len(without) < len(comparison_strip(columns, "")) - 128
+def test_the_strip_has_each_columns_colour_and_maps_on_one_scale_only_where_a_model_has_them():
+    flat = np.full((4, 4), 0.25, np.float32)
+    columns = [
+        Column("a", BLUE, plain(9), maps={"body.0": flat, "body.1": 2 * flat}),
+        Column("b", ORANGE, plain(9), maps={"body.0": 2 * flat}),
+    ]
+    strip = comparison_strip(columns, "")
+
+    def count(color: tuple[int, ...]) -> int:
+        return int((strip == color).all(2).sum())
+
+    for color in (BLUE, ORANGE):
+        rgb = tuple(bytes.fromhex(color[1:]))
+        assert count(rgb) == 264**2 - 256**2
+    table = colormaps["viridis"](np.arange(256), bytes=True)[:, :3]
+    half, whole = (np.floor(0.6 * table[level] + 0.4 * 9 + 0.5).astype(int) for level in (128, 255))
+    assert len(comparison_strip([Column("c", picture=plain(9))], "")) < len(strip) - 80
+    assert (count(tuple(half)), count(tuple(whole))) == (80**2, 3 * 80**2)
 
 
-def test_the_client_compares_models_and_a_failed_one_has_its_message(server, offered):
-    models = [DEFAULT_MODEL, NOT_HERE, offered, DEFAULT_MODEL]
-    strip, facts = Client(server, verbose=False).predict(
-        handle_file(ASTRONAUT), models, "simulate", api_name="/compare"
+@pytest.fixture(scope="module")
+def client(server):
+    return Client(server, verbose=False)
+
+
+def test_the_client_compares_models_and_a_failed_one_has_its_message(client):
+    strip, facts = client.predict(
+        handle_file(ASTRONAUT), ["model", NOT_HERE, "blind", "model"], "simulate", api_name="/compare"
     )
     columns = {column["name"]: column for column in facts["columns"]}
-    assert list(columns) == ["Original", "Bicubic", DEFAULT_MODEL, NOT_HERE, offered]
+    assert list(columns) == ["Original", "Bicubic", "model", NOT_HERE, "blind"]
     assert "is not bundled" in columns[NOT_HERE]["error"]
-    assert [columns[name]["pixels"] for name in ("Bicubic", DEFAULT_MODEL, offered)] == [16, 128, 256]
-    assert columns[DEFAULT_MODEL]["psnr"] > columns["Bicubic"]["psnr"] > 15
+    assert [columns[name]["pixels"] for name in ("Bicubic", "model", "blind")] == [16, 64, 128]
+    assert [columns[name]["given"] for name in ("model", "blind")] == ["16x16 pixels", "the sharp face"]
+    assert [columns[name]["reduced_to"] for name in ("model", "blind")] == [16, None]
+    assert columns["Bicubic"]["psnr"] > 15
     assert 0 < columns["Bicubic"]["ssim"] < 1
-    assert columns["Original"]["psnr"] is None
+    assert (columns["Original"]["psnr"], columns["blind"]["psnr"]) == (None, None)
     assert facts["face"] == FACE.box.tolist()
     assert facts["notes"] == ["The faces of the test, always."]
     with Image.open(strip) as picture:
         assert picture.format == "PNG"
+        assert picture.text["Description"].startswith("Restored by model, blind:")
         assert picture.width > 5 * 256
 
 
-def test_the_client_may_ask_for_another_face_as_it_is(server, offered):
-    _, facts = Client(server, verbose=False).predict(
-        handle_file(ASTRONAUT), [DEFAULT_MODEL], "as_is", face=2, api_name="/compare"
-    )
-    assert [column["name"] for column in facts["columns"]] == ["Bicubic", DEFAULT_MODEL]
+def test_the_client_may_ask_for_another_face_as_it_is(client):
+    _, facts = client.predict(handle_file(ASTRONAUT), ["blind"], "as_is", face=2, api_name="/compare")
+    assert [column["name"] for column in facts["columns"]] == ["Original", "blind"]
     assert facts["face"] == OTHER.box.tolist()
-    assert facts["columns"][1]["psnr"] is None
-    assert any(note.startswith(f"{DEFAULT_MODEL}: Face 2 is about") for note in facts["notes"])
+    assert facts["columns"][1]["given"] == "the face as it is"
 
 
 @pytest.mark.parametrize(
@@ -212,63 +286,64 @@ def test_the_client_may_ask_for_another_face_as_it_is(server, offered):
     [
         ([], "simulate", 1, "0 models are chosen"),
         ([f"me/{i}" for i in range(7)], "simulate", 1, "7 models are chosen"),
-        ([DEFAULT_MODEL], "sharpen", 1, "is not a mode"),
-        ([DEFAULT_MODEL], "simulate", 3, "There is no face 3; 2 found"),
+        (["model"], "sharpen", 1, "is not a mode"),
+        (["model"], "simulate", 3, "There is no face 3; 2 found"),
+        (["broken"], "simulate", 1, "No model could restore the face. It is broken."),
     ],
 )
-def test_the_clients_mistakes_are_answered_by_sentences(server, models, mode, face, told):
+def test_the_clients_mistakes_are_answered_by_sentences(client, models, mode, face, told):
     with pytest.raises(gradio_client.exceptions.AppError, match=told):
-        Client(server, verbose=False).predict(handle_file(ASTRONAUT), models, mode, face, api_name="/compare")
+        client.predict(handle_file(ASTRONAUT), models, mode, face, api_name="/compare")
 
 
-def test_the_tab_compares_and_the_slider_goes_between_any_two_without_the_network(server, offered, calls, browser):
-    page = browser.new_page(viewport={"width": 1360, "height": 1000})
-    page.set_default_timeout(PATIENCE)
-    problems = []
-    page.on("console", lambda message: problems.append(message.text) if message.type == "error" else None)
-    page.goto(server)
-    page.get_by_role("tab", name="Compare").click()
-    tab = page.locator("#compare-tab")
-    tab.locator("#compare-models input").click()
-    page.get_by_role("option", name=f"{NOT_HERE} (weights").click()
-    tab.locator("#compare-models input").press("Escape")
-    tab.locator("#compare-photo-input input[type=file]").set_input_files(ASTRONAUT)
-    here = [offered, *BUNDLED]
-    names = ["Original", "Bicubic", *here, NOT_HERE]
-    expect(tab.locator("#columns h3")).to_have_text(names, timeout=PATIENCE)
-    expect(tab.locator("#columns .failed")).to_contain_text("is not bundled")
-    expect(tab.locator("#columns .attention")).to_have_count(len(here))
-    expect(tab.locator("#compare-status")).to_contain_text(f"{len(here)} of {len(here) + 1}")
+def test_the_opened_tab_compares_by_itself_and_two_clicked_columns_stand_in_the_slider(server, blind, calls, browser):
+    with watched(browser, server) as page:
+        page.get_by_role("tab", name="Compare").click()
+        view = page.locator("#compare-view")
+        expect(view.locator(".columns h2")).to_have_text(["Original", "Bicubic", "model", "blind", "broken"])
+        expect(page.locator("#download-strip")).to_be_enabled(timeout=PATIENCE)
+        expect(view.locator(".failed")).to_have_text("It is broken.")
+        expect(view.get_by_text("given the sharp face: not scored")).to_be_visible()
+        expect(view.locator(".map canvas[role=img]")).to_have_count(2 * 3)
+        expect(view.locator(".scores dt")).to_have_text(["Bicubic", "model"] * 2)
 
-    def picture(source: str) -> np.ndarray:
-        return np.array(Image.open(io.BytesIO(page.request.get(source).body())).convert("RGB"))
+        def slider() -> list[np.ndarray]:
+            sources = view.locator(".stage img").evaluate_all("all => all.map(image => image.src)")
+            return [np.array(Image.open(io.BytesIO(b64decode(source.partition(",")[2])))) for source in sources]
 
-    def slider() -> list[np.ndarray]:
-        return [picture(tab.locator("#compare-slider img").nth(i).get_attribute("src")) for i in (0, 1)]
+        face = OneFace(skimage.data.astronaut(), FACE, "simulate")
+        assert np.array_equal(slider()[0], face.degraded(128, 16))
+        by_blind = Restorer(blind).restore_face(face.photo, FACE, "as_is").restored
+        before, asked = len(calls), []
+        page.on("request", lambda request: asked.append(request.url) if "data:" not in request.url else None)
+        view.locator("[data-key='column blind']").click()
+        view.locator("[data-key='column Original']").click()
+        expect(view.locator(".stage b")).to_have_text(["blind", "Original"])
+        left, right = slider()
+        assert np.array_equal(left, by_blind)
+        assert np.array_equal(right, face.crop(256))
+        view.locator("[data-key='column model']").press("l")
+        expect(view.locator("[data-key='column model']")).to_be_focused()
+        expect(view.locator(".stage b")).to_have_text(["model", "Original"])
+        colors = view.locator("figure:has([data-key^='column ']), .stage .side").evaluate_all(
+            "all => all.map(part => part.style.getPropertyValue('--color'))"
+        )
+        assert colors[0] == colors[4] == BLUE  # the left half of the slider and the model's column
+        view.locator("[data-key=slider]").press("ArrowRight")
+        view.locator("select").nth(0).select_option("body.0")
+        expect(view.locator(".map:has(canvas[role=img]) small").first).to_contain_text("body.0, up to")
+        page.get_by_role("tab", name="Restore").click()
+        page.get_by_role("tab", name="Compare").click()
+        expect(view.locator(".stage b")).to_have_text(["model", "Original"])
+        assert asked == []
 
-    one = OneFace(skimage.data.astronaut(), FACE, "simulate")
-    bicubic, model = slider()
-    assert np.array_equal(bicubic, one.degraded(256))
-    before = len(calls)
-    assert before >= len(here)
-    for side, name in (("left", offered), ("right", "Original")):
-        tab.locator(f"#compare-{side} input").click()
-        tab.locator(f"#compare-{side}").get_by_role("option", name=name, exact=True).click()
-        expect(tab.locator(f"#compare-{side}").get_by_role("option")).to_have_count(0)
-    expect(tab.locator("#compare-slider")).to_contain_text(f"{offered} | Original", timeout=PATIENCE)
-    left, right = slider()
-    assert np.array_equal(right, one.crop(256))
-    assert not np.array_equal(left, bicubic)
-    assert not np.array_equal(left, model)
-    assert len(calls) == before
-
-    tab.get_by_role("button", name="Face 2").click()
-    expect(tab.locator("#columns small").first).not_to_have_text(f"{one.pixels}x{one.pixels} in the photo")
-    _, right = slider()
-    assert np.array_equal(right, OneFace(one.photo, OTHER, "simulate").crop(256))
-    assert len(calls) == before + len(here)
-    with page.expect_download() as download:
-        tab.locator("#download-strip").click()
-    assert np.array(Image.open(download.value.path())).shape[1] > len(names) * 256
-    page.close()
-    assert problems == []
+        page.get_by_role("tab", name="Restore").click()
+        page.get_by_role("radio", name="face 2").click(force=True)
+        page.get_by_role("tab", name="Compare").click()
+        pixels = replace(face, face=OTHER).pixels
+        expect(view.locator(".columns figcaption").first).to_have_text(f"{pixels}x{pixels} in the photo")
+        expect(page.locator("#download-strip")).to_be_enabled(timeout=PATIENCE)
+        assert len(calls) == before + 2
+        with page.expect_download() as download:
+            page.locator("#download-strip").click()
+        assert np.array(Image.open(download.value.path())).shape[1] > 5 * 256

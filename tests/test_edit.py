@@ -8,20 +8,17 @@ import numpy as np
 import pytest
 import torch
 from made_up import small_network, small_subject
-from PIL import Image, ImageColor
+from PIL import Image
 
 from sparnet.checkpoints import fingerprint
 from sparnet.errors import UserError
 from sparnet.images import to_image
 from viz.instruments.edit import (
-    BOOST,
-    SUPPRESS,
     Edit,
     apply,
     edited,
     from_json,
     load,
-    painted,
     save,
     study,
     to_json,
@@ -37,13 +34,6 @@ def subject(seed: int = 0, **changes) -> Subject:
 
 def random_mask(side: int = 8) -> np.ndarray:
     return np.random.default_rng(side).uniform(-1, 1, (side, side)).astype(np.float32)
-
-
-def layer(color: str, opacity: int = 255, where: slice = slice(None)) -> np.ndarray:
-    """What one brush leaves in an editor of 4x6 pixels."""
-    pixels = np.zeros((4, 6, 4), np.uint8)
-    pixels[:, where] = *ImageColor.getrgb(color), opacity
-    return pixels
 
 
 def png(array: np.ndarray) -> str:
@@ -209,44 +199,6 @@ def test_the_fingerprint_changes_with_any_weight_and_the_file_names_other_weight
     one.model.out.bias.data[1] += 1e-6
     with pytest.raises(UserError, match="other weights"):
         from_json(text, one)
-
-
-def test_paint_becomes_a_mask_orange_boosts_blue_suppresses_and_faint_paint_is_faint():
-    left, right = slice(0, 2), slice(4, 6)
-    strokes = layer(BOOST, where=left) + layer(SUPPRESS, 51, right)
-    mask = painted({"background": None, "layers": [strokes], "composite": strokes})
-    assert mask.dtype == np.float32
-    assert np.allclose(mask, np.repeat([[1, 1, 0, 0, -0.2, -0.2]], 4, axis=0), atol=1e-6)
-
-
-def test_a_later_layer_covers_an_earlier_as_pillow_composes_them():
-    layers = [layer(BOOST), layer(SUPPRESS, 102, slice(0, 3))]
-    mask = painted({"layers": layers})
-    flat = Image.alpha_composite(*(Image.fromarray(one) for one in layers))
-    assert np.allclose(mask, painted({"layers": [np.array(flat)]}), atol=0.02)
-    assert np.allclose(mask[0], [0.2] * 3 + [1] * 3, atol=1e-6)
-
-
-def test_the_rounding_where_a_stroke_fades_out_is_no_other_colour_but_red_and_grey_are():
-    faint = layer(BOOST, 3)
-    faint[..., :3] = np.array(ImageColor.getrgb(BOOST)) // 85 * 85  # all that 8 bits, premultiplied, leave of it
-    assert painted({"layers": [faint]}).max() < 0.02
-    for other in ("#ff0000", "#000000"):
-        with pytest.raises(UserError, match="blue, to suppress, or orange"):
-            painted({"layers": [layer(other)]})
-
-
-@pytest.mark.parametrize(
-    "value", [None, {"layers": []}, {"layers": [layer(BOOST, 0)]}], ids=["empty", "none", "erased"]
-)
-def test_nothing_painted_says_how_to_paint(value):
-    with pytest.raises(UserError, match="Nothing is painted yet"):
-        painted(value)
-
-
-def test_layers_of_another_form_are_a_bug():
-    with pytest.raises(ValueError, match=r"\(H,W,4\)"):
-        painted({"layers": [layer(BOOST)[..., :3]]})
 
 
 def test_the_finding_shows_the_face_and_alpha_before_and_after_and_can_be_replayed():

@@ -1,16 +1,17 @@
 """Looking inside: every instrument in the page and for programs, on a small network, in a real browser and client."""
 
-import io
 import json
 import re
+from base64 import b64encode
+from collections import Counter
 from pathlib import Path
 
+import gradio as gr
 import gradio_client.exceptions
 import numpy as np
 import pytest
 import skimage.data
 import torch
-from gradio import FileData
 from gradio_client import Client, handle_file
 from PIL import Image
 from playwright.sync_api import Page, expect
@@ -20,11 +21,13 @@ from sparnet import Restorer, SPARNet, SPARNetConfig, images
 from sparnet.errors import UserError
 from sparnet.faces import Face
 from sparnet.model import FaceAttentionUnit
+from viz.instrument import QUESTIONS
 from viz.instruments import INSTRUMENTS, ablation, agreement, edit, gate, query
 from viz.instruments.edit import Edit
 from viz.subject import Subject
 from viz.tabs import models, painting, serving
-from viz.tabs.inside import _pixels
+from viz.tabs.painting import SIDE
+from viz.tabs.panel import Panel, pixels_of
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:gradio.queueing")  # its use of pandas
 
@@ -46,7 +49,7 @@ def model():
 
 @pytest.fixture(scope="module")
 def calls():
-    """A unit's name every time that any network runs through it while the server runs."""
+    """A unit's identity every time that any network runs through it while the server runs."""
     return []
 
 
@@ -55,7 +58,7 @@ def server(tmp_path_factory, model, calls):
     forward = FaceAttentionUnit.forward
 
     def counted(self, x, *rest, **more):
-        calls.append(type(self).__name__)
+        calls.append(id(self))
         return forward(self, x, *rest, **more)
 
     with pytest.MonkeyPatch.context() as patch:
@@ -82,29 +85,31 @@ def subject(model, name):
     return Subject.of(model, name, one)
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def page(server, browser):
+    """The page as it opens: the astronaut's faces, rebuilt by the small network."""
     with watched(browser, server) as page:
         yield page
 
 
 @pytest.fixture
 def inside(page):
-    """The tab with the astronaut's first face, the gates measured."""
+    """The tab with the astronaut's first face."""
+    if page.locator("#faces [data-face='0']").get_attribute("aria-pressed") != "true":
+        page.get_by_role("tab", name="Restore", exact=True).click()
+        page.locator("#examples [data-example=astronaut]").click()
+        expect(page.locator("#inside-face")).to_contain_text("Face 1 of 2", timeout=PATIENCE)
     page.get_by_role("tab", name="Look inside").click()
-    page.locator("#inside-photo-input input[type=file]").set_input_files(ASTRONAUT)
-    open_tab(page, "Gate")
-    expect(page.locator("#png-gate")).to_be_enabled(timeout=PATIENCE)
     return page
 
 
-def open_tab(page: Page, label: str) -> None:
-    page.locator("#instruments").get_by_role("tab", name=label, exact=True).click()
+def open_instrument(page: Page, label: str) -> None:
+    page.locator("#rail").get_by_role("button", name=label, exact=True).click()
 
 
 def numbers(page: Page, instrument: str) -> dict:
     """The finding's JSON, by its button."""
-    expect(page.locator(f"#json-{instrument}")).to_be_enabled(timeout=PATIENCE)
+    expect(page.locator(f"#told-{instrument} .meaning")).to_be_visible(timeout=PATIENCE)
     with page.expect_download() as download:
         page.locator(f"#json-{instrument}").click()
     return json.loads(Path(download.value.path()).read_text())
@@ -118,16 +123,29 @@ def pixels(page: Page, canvas) -> np.ndarray:
     return np.array(values, np.uint8).reshape(-1, side, 4)[..., :3]
 
 
-def test_a_face_restored_in_the_first_tab_is_taken_over_with_its_number_and_mode(page, model):
-    page.locator("#photo-input input[type=file]").set_input_files(ASTRONAUT)
-    expect(page.locator("#download-atlas")).to_be_enabled(timeout=PATIENCE)
-    page.locator("#faces [data-face='1']").click()
-    expect(page.locator("#download-atlas")).to_be_enabled(timeout=PATIENCE)
-    page.locator("#to-inside").click()
-    expect(page.locator("#inside-status")).to_contain_text("2 of 2", timeout=PATIENCE)
-    expect(page.locator("#inside-status")).to_contain_text("reduced first")
-    open_tab(page, "Gate")
-    found = numbers(page, "gate")
+def test_a_photo_restored_and_looked_into_costs_a_run_a_face_and_one_for_the_gates(server, browser, calls):
+    with watched(browser, server) as page:
+        before = len(calls)
+        page.locator("#photo-input input[type=file]").set_input_files(ASTRONAUT)
+        expect(page.locator("#status")).to_contain_text("sparnet-hd-light-256", timeout=PATIENCE)
+        page.locator("#to-inside").click()
+        expect(page.locator("#inside-face")).to_contain_text("Face 1 of 2, restored as it is", timeout=PATIENCE)
+        expect(page.locator("#view-atlas .stage").first).to_be_visible(timeout=PATIENCE)
+        open_instrument(page, "Gate")
+        expect(page.locator("#view-gate .stage").first).to_be_visible(timeout=PATIENCE)
+        assert max(Counter(calls[before:]).values()) <= 2 + 1
+        page.locator("#inside-change").click()
+        expect(page.locator("#photo-input")).to_be_visible()
+
+
+def test_the_face_that_is_looked_at_is_measured(inside, model):
+    open_instrument(inside, "Gate")
+    expect(inside.locator("#told-gate .meaning")).to_be_visible(timeout=PATIENCE)
+    inside.locator("#inside-change").click()
+    inside.locator("#faces [data-face='1']").click()
+    inside.get_by_role("tab", name="Look inside").click()
+    expect(inside.locator("#inside-face")).to_contain_text("Face 2 of 2, rebuilt from 16x16", timeout=PATIENCE)
+    found = numbers(inside, "gate")  # which was open
     assert found["provenance"]["faces"][0]["box"] == OTHER.box.tolist()
     one = Restorer(model).restore_face(skimage.data.astronaut(), OTHER, "simulate")
     expected = gate.study(Subject.of(model, "small", one)).numbers["units"]
@@ -135,29 +153,36 @@ def test_a_face_restored_in_the_first_tab_is_taken_over_with_its_number_and_mode
         assert found["units"][unit] == pytest.approx(expected[unit], abs=1e-5)
 
 
-def test_opening_the_tab_takes_nothing_away_from_a_photo_of_its_own(page, tmp_path):
-    page.locator("#photo-input input[type=file]").set_input_files(ASTRONAUT)
-    expect(page.locator("#download-atlas")).to_be_enabled(timeout=PATIENCE)
-    page.get_by_role("tab", name="Look inside").click()
-    expect(page.locator("#png-atlas")).to_be_enabled(timeout=PATIENCE)
-    images.save_png(np.ascontiguousarray(skimage.data.astronaut()[:, ::-1]), tmp_path / "other.png")
-    page.locator("#inside-photo-input input[type=file]").set_input_files(tmp_path / "other.png")
-    first = page.locator("#film img").get_attribute("src")
-    expect(page.locator("#film img")).not_to_have_attribute("src", first, timeout=PATIENCE)
-    own = page.locator("#film img").get_attribute("src")
-    page.get_by_role("tab", name="Restore", exact=True).click()
-    page.get_by_role("tab", name="Look inside").click()
-    page.wait_for_timeout(1500)
-    assert page.locator("#film img").get_attribute("src") == own
-    page.get_by_role("tab", name="Restore", exact=True).click()
-    page.locator("#to-inside").click()  # asked for
-    expect(page.locator("#film img")).to_have_attribute("src", first, timeout=PATIENCE)
-    expect(page.locator("#inside-photo-input img")).to_have_count(0)
+def test_what_does_not_apply_is_grey_and_says_why(inside):
+    for name, why in (("Channels", "3D attention only"), ("Population", "no faces gathered")):
+        button = inside.locator("#rail nav button", has_text=name)
+        expect(button).to_be_disabled()
+        expect(button).to_contain_text(why)
+    assert inside.locator("#rail nav h3").all_inner_texts() == list(QUESTIONS)
+
+
+def test_unit_and_scale_are_chosen_once_and_kept_from_one_instrument_to_the_next(inside):
+    inside.locator("#look [name=unit]").select_option("body.1")
+    inside.locator("#look [name=scale]").select_option("own")
+    open_instrument(inside, "Gate")
+    pressed = inside.locator("#view-gate .choice [aria-pressed=true]")
+    expect(pressed).to_have_text("body.1", timeout=PATIENCE)
+    alpha = inside.locator("#view-gate figure").filter(has=inside.get_by_text("alpha", exact=True))
+    ends = alpha.locator(".scale").inner_text().split()
+    assert 0 < float(ends[0]) < float(ends[1]) < 1
+    inside.locator("#view-gate .choice").get_by_role("button", name="body.2", exact=True).click()
+    expect(inside.locator("#look [name=unit]")).to_have_value("body.2")
+    open_instrument(inside, "Paint")
+    expect(inside.locator("#paint canvas")).to_have_attribute("aria-label", re.compile("body.2"), timeout=PATIENCE)
+    inside.locator("#look [name=scale]").select_option("one")
+    open_instrument(inside, "Gate")
+    expect(alpha.locator(".scale")).to_have_text("01")
 
 
 def test_every_gate_shows_its_maps_and_pointing_at_one_tells_the_values_of_all(inside, subject):
+    open_instrument(inside, "Gate")
     buttons = inside.locator("#view-gate .choice button")
-    expect(buttons).to_have_text(UNITS)
+    expect(buttons).to_have_text(UNITS, timeout=PATIENCE)
     buttons.filter(has_text=UNITS[-1]).click()
     stages = inside.locator("#view-gate .stage")
     expect(stages).to_have_count(2 + len(gate.MAPS))
@@ -166,7 +191,7 @@ def test_every_gate_shows_its_maps_and_pointing_at_one_tells_the_values_of_all(i
     stages.nth(3).hover(position={"x": x * box["width"], "y": y * box["height"]})
     maps = gate.study(subject).arrays
     shown = [float(text) for text in inside.locator("#view-gate output").all_inner_texts()[2:]]
-    for text, part in zip(shown, ("x_in", "shortcut", "f", "alpha", "gated", "x_out"), strict=True):
+    for text, part in zip(shown, ("x_in", "shortcut", "x_out", "f", "gated", "alpha"), strict=True):
         values = maps[f"{UNITS[-1]}/{part}"]
         side = len(values)
         assert text == pytest.approx(values[int(y * side), int(x * side)], rel=0.006, abs=1e-3)
@@ -178,8 +203,10 @@ def test_every_gate_shows_its_maps_and_pointing_at_one_tells_the_values_of_all(i
 
 
 def test_unit_overlay_opacity_blend_and_colours_never_ask_the_network_nor_the_server(inside, calls):
+    open_instrument(inside, "Gate")
+    expect(inside.locator("#told-gate .meaning")).to_be_visible(timeout=PATIENCE)
     view = inside.locator("#view-gate")
-    last = view.locator(".stage canvas").nth(3)  # alpha
+    last = view.locator(".stage canvas").nth(5)  # alpha
     plain, before = pixels(inside, last), len(calls)
     asked = []
     inside.on("request", lambda request: asked.append(request.url) if not request.url.startswith("data:") else None)
@@ -188,7 +215,8 @@ def test_unit_overlay_opacity_blend_and_colours_never_ask_the_network_nor_the_se
         "range => { range.value = 35; range.dispatchEvent(new Event('input', {bubbles: true})); }"
     )
     view.locator("[name=blend]").select_option("multiply")
-    assert last.evaluate("canvas => [canvas.style.opacity, canvas.style.mixBlendMode]") == ["0.35", "multiply"]
+    opacity = 'canvas.getContext("2d").getImageData(0, 0, 1, 1).data[3]'
+    assert last.evaluate(f"canvas => [{opacity}, canvas.style.mixBlendMode]") == [89, "multiply"]
     assert view.locator(".stage").nth(5).locator("img").get_attribute("src").startswith("data:image/png")
     view.locator("[name=colors]").select_option("gray")
     grey = pixels(inside, last)
@@ -201,19 +229,34 @@ def test_unit_overlay_opacity_blend_and_colours_never_ask_the_network_nor_the_se
 
 
 def test_another_face_is_measured_anew_and_nothing_of_the_last_one_stays(inside):
-    open_tab(inside, "Stability")
+    open_instrument(inside, "Stability")
     inside.locator("#run-stability").click()
-    expect(inside.locator("#json-stability")).to_be_enabled(timeout=PATIENCE)
-    first = inside.locator("#film img").get_attribute("src")
-    open_tab(inside, "Regions")
+    expect(inside.locator("#told-stability .meaning")).to_be_visible(timeout=PATIENCE)
+    open_instrument(inside, "Atlas")
+    inside.locator("#run-film").click()
+    expect(inside.locator("#film img")).to_be_visible(timeout=PATIENCE)
+    open_instrument(inside, "Regions")
     assert numbers(inside, "regions")["regions_from"].startswith("5 points")
-    inside.locator("#inside-faces [data-face='1']").click()
-    expect(inside.locator("#inside-status")).to_contain_text("2 of 2", timeout=PATIENCE)
+    first = inside.locator("#inside-face img").last.get_attribute("src")
+    inside.locator("#inside-change").click()
+    inside.locator("#faces [data-face='1']").click()
+    inside.get_by_role("tab", name="Look inside").click()
+    expect(inside.locator("#inside-face")).to_contain_text("Face 2 of 2", timeout=PATIENCE)
+    assert inside.locator("#inside-face img").last.get_attribute("src") != first
     expect(inside.locator("#chart-regions-0 .js-plotly-plot")).to_be_visible(timeout=PATIENCE)  # it was open
-    assert inside.locator("#film img").get_attribute("src") != first
-    open_tab(inside, "Stability")
+    open_instrument(inside, "Stability")
     expect(inside.locator("#told-stability")).to_contain_text("Not measured of this face yet")
     expect(inside.locator("#view-stability canvas")).to_have_count(0)
+    open_instrument(inside, "Atlas")
+    expect(inside.locator("#view-atlas .stage").first).to_be_visible(timeout=PATIENCE)
+    expect(inside.locator("#film img")).to_have_count(0)
+
+
+def test_an_answer_that_comes_after_its_face_has_gone_is_dropped():
+    with gr.Blocks():
+        panel = Panel(INSTRUMENTS["stability"])
+    assert panel.drop_if_old("new", "old")[panel.told] == ""
+    assert panel.drop_if_old("new", "new") == panel.drop_if_old("new", None) == gr.skip()
 
 
 @pytest.mark.parametrize(
@@ -221,7 +264,7 @@ def test_another_face_is_measured_anew_and_nothing_of_the_last_one_stays(inside)
     [("Ablation", "ablation"), ("Faithfulness", "faithfulness"), ("Sanity", "sanity")],
 )
 def test_what_is_slow_is_measured_when_asked_for(inside, label, instrument):
-    open_tab(inside, label)
+    open_instrument(inside, label)
     expect(inside.locator(f"#told-{instrument}")).to_contain_text("Not measured of this face yet")
     inside.locator(f"#run-{instrument}").click()
     expect(inside.locator(f"#told-{instrument} .meaning")).to_be_visible(timeout=PATIENCE)
@@ -230,7 +273,7 @@ def test_what_is_slow_is_measured_when_asked_for(inside, label, instrument):
 
 
 def test_a_part_marked_on_the_restored_face_is_what_is_asked_about(inside):
-    open_tab(inside, "Query")
+    open_instrument(inside, "Query")
     expect(inside.locator("#view-query .stage")).to_have_count(2)
     stage = inside.locator("#view-query .stage.pick")
     stage.scroll_into_view_if_needed()
@@ -245,79 +288,84 @@ def test_a_part_marked_on_the_restored_face_is_what_is_asked_about(inside):
 
 
 def test_a_click_is_an_eighth_of_the_face_about_it_and_stays_inside():
-    assert _pixels([0.5, 0.5, 0.5, 0.5], 128) == [56, 56, 72, 72]
-    assert _pixels([0.0, 0.99, 0.0, 0.99], 128) == [0, 112, 16, 128]
-    assert _pixels([0.25, 0.5, 0.5, 1], 128) == [32, 64, 64, 128]
+    assert pixels_of([0.5, 0.5, 0.5, 0.5], 128) == [56, 56, 72, 72]
+    assert pixels_of([0.0, 0.99, 0.0, 0.99], 128) == [0, 112, 16, 128]
+    assert pixels_of([0.25, 0.5, 0.5, 1], 128) == [32, 64, 64, 128]
+    for shares in (None, "x", [0, 0, 1], [0, 0, 2, 1], [0, 0, "1", 1]):
+        with pytest.raises(UserError, match="not on the face"):
+            pixels_of(shares, 128)
 
 
 def test_painted_attention_changes_the_face_and_can_be_undone_saved_and_replayed(inside, subject, tmp_path):
-    open_tab(inside, "Paint")
-    canvas = inside.locator("#paint-canvas canvas").first
-    canvas.wait_for()
-    inside.locator("#paint-unit input").click()
-    inside.get_by_role("option", name="body.0", exact=True).click()
-    inside.locator("#paint-apply").click()
-    expect(inside.locator("#paint-told")).to_contain_text("Nothing is painted yet", timeout=PATIENCE)
-    inside.wait_for_timeout(1000)  # the new backdrop
-    paint(inside, canvas)
-    inside.locator("#paint-apply").click()
-    expect(inside.locator("#paint-told")).to_contain_text("Edits 1: body.0", timeout=PATIENCE)
-    found = numbers(inside, "edit")
-    assert found["rms_change_of_alpha"]["body.0"] > 0
+    inside.locator("#look [name=unit]").select_option("body.0")
+    open_instrument(inside, "Paint")
+    canvas = inside.locator("#paint canvas")
+    expect(canvas).to_have_attribute("aria-label", re.compile("body.0"), timeout=PATIENCE)
+    face = inside.locator("#paint-after img").last
+    unpainted = face.get_attribute("src")
+    stroke(inside, canvas)
+    expect(inside.locator("#told-edit")).to_contain_text("Painted: body.0", timeout=PATIENCE)
+    assert face.get_attribute("src") != unpainted
     with inside.expect_download() as download:
         inside.locator("#paint-save").click()
     saved = Path(download.value.path()).read_text()
     (one,) = edit.from_json(saved, subject)
     assert one.unit == "body.0"
-    assert one.mask.max() == 1  # orange, the first brush, boosts
+    assert one.mask.max() == 1  # the first brush boosts
     assert one.mask.min() == 0
-    assert found["rms"] == pytest.approx(edit.study(subject, [one]).numbers["rms"], abs=1e-3)
-    centre = np.argwhere(one.mask == 1).mean(0) / one.mask.shape
-    assert centre == pytest.approx([0.5, 0.5], abs=0.1)
+    assert np.argwhere(one.mask == 1).mean(0) / one.mask.shape == pytest.approx([0.5, 0.5], abs=0.05)
+    expected = edit.study(subject, [one])
+    expect(inside.locator("#told-edit")).to_contain_text(f"changed by {expected.numbers['rms']:.1f} of 255")
+    inside.locator("#run-edit").click()
+    found = numbers(inside, "edit")
+    assert found["rms"] == pytest.approx(expected.numbers["rms"], abs=1e-3)
 
-    inside.locator("#paint-undo").click()
-    expect(inside.locator("#paint-told")).to_contain_text("Paint on the map", timeout=PATIENCE)
+    inside.locator("#paint [value=suppress]").check(force=True)
+    canvas.focus()
+    inside.keyboard.press("Space")  # where the first stroke ended
+    expect(face).not_to_have_attribute("src", face.get_attribute("src"), timeout=PATIENCE)
+    for _ in range(2):
+        inside.locator("#paint").get_by_role("button", name="Undo").click()
+    expect(inside.locator("#told-edit")).to_contain_text("Paint on the face", timeout=PATIENCE)
+    expect(face).to_have_attribute("src", unpainted)
     expect(inside.locator("#view-edit canvas")).to_have_count(0)
     (tmp_path / "edits.json").write_text(saved)
-    inside.locator("#tab-edit input[accept='.json']").set_input_files(tmp_path / "edits.json")
-    expect(inside.locator("#paint-told")).to_contain_text("Edits 1: body.0", timeout=PATIENCE)
-    again = numbers(inside, "edit")
-    assert again["rms"] == pytest.approx(found["rms"], abs=1e-6)
+    inside.locator("#paint-load").locator("..").locator("input[type=file]").set_input_files(tmp_path / "edits.json")
+    expect(inside.locator("#told-edit")).to_contain_text("Painted: body.0", timeout=PATIENCE)
+    inside.locator("#run-edit").click()
+    assert numbers(inside, "edit")["rms"] == pytest.approx(found["rms"], abs=1e-6)
 
 
-def paint(page: Page, canvas) -> None:
+def stroke(page: Page, canvas) -> None:
     """A stroke across the middle of the canvas."""
-    page.locator("#paint-apply").scroll_into_view_if_needed()
+    canvas.scroll_into_view_if_needed()
     box = canvas.bounding_box()
     x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
     page.mouse.move(x - 40, y)
     page.mouse.down()
-    page.mouse.move(x + 40, y, steps=12)
+    page.mouse.move(x + 40, y, steps=4)
     page.mouse.up()
-    page.wait_for_timeout(1000)  # the editor sends its layers a moment after the stroke
 
 
-def test_only_pictures_of_the_canvas_are_opened_as_paint(tmp_path, monkeypatch):
-    def file(kind: str, side: int) -> bytes:
-        buffer = io.BytesIO()
-        Image.new("RGBA" if kind != "GIF" else "P", (side, side)).save(buffer, kind)
-        return buffer.getvalue()
+def test_only_a_mask_of_the_canvas_is_taken_as_paint():
+    cells = np.full((SIDE, SIDE), 128, np.uint8)
+    cells[3, 5], cells[6, 7] = 255, 1
 
-    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path))  # where what was sent lies
-    assert painting.layer(None) is None
-    assert painting.layer(file("PNG", 512)).shape == (512, 512, 4)
-    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path))
-    (tmp_path / "layer.webp").write_bytes(file("WEBP", 512))
-    assert painting.layer(FileData(path=str(tmp_path / "layer.webp"))).shape == (512, 512, 4)
-    with pytest.raises(UserError, match="larger than the canvas"):
-        painting.layer(file("PNG", 5000))
-    for other in (file("GIF", 64), b"<svg/>", b""):
+    def sent(cells: bytes) -> dict:
+        return {"unit": "body.0", "mask": b64encode(cells).decode()}
+
+    unit, mask = painting.mask_of(sent(cells.tobytes()))
+    assert (unit, mask[3, 5], mask[6, 7], np.abs(mask).sum()) == ("body.0", 1, -1, 2)
+    assert painting.canvas_of("body.0", [Edit("body.0", mask), Edit("body.1", -mask)]) == sent(cells.tobytes())
+    right = sent(cells.tobytes())
+    wrong = [None, [], "x", {}, right | {"unit": 5}, right | {"mask": None}, right | {"mask": "é"}]
+    for value in (*wrong, sent(cells.tobytes()[1:]), sent(bytes(SIDE**2)), sent(cells.tobytes() * 2)):
         with pytest.raises(UserError, match="cannot be read"):
-            painting.layer(other)
+            painting.mask_of(value)
 
 
 def test_the_report_is_one_file_that_opens_without_the_server(inside, browser, tmp_path):
-    open_tab(inside, "Report")
+    inside.locator("#to-report").click()
     for title in (
         "Does the rest of the face follow?",
         "Is it learned, and of this face?",
@@ -334,36 +382,36 @@ def test_the_report_is_one_file_that_opens_without_the_server(inside, browser, t
     alone.on("request", lambda one: None if one.url.startswith(("file:", "data:")) else outside.append(one.url))
     alone.goto((tmp_path / "report.html").as_uri())
     ids = alone.locator("section").evaluate_all("all => all.map(section => section.id)")
-    assert ids == [
-        "atlas",
-        "gate",
-        "regions",
-        "ablation",
-        "stability",
-        "left-out",
-    ]  # no population was gathered, 2D attention has no channels
+    expected = ["atlas", "gate", "regions", "ablation", "effect", "stability", "left-out"]
+    assert ids == expected  # no population was gathered, 2D attention has no channels
     assert outside == []
     alone.close()
 
 
-def test_a_photo_without_a_face_says_what_to_do(inside, monkeypatch):
+def test_a_photo_without_a_face_says_what_to_do(server, browser, monkeypatch):
     none = serving.Detector("stand-in", "No faces, always.", lambda photo: [])
     monkeypatch.setattr(serving, "_detectors", [none])
-    inside.locator("#inside").click()
-    expect(inside.locator("#inside-status .notice")).to_contain_text("No human face was found", timeout=PATIENCE)
-    expect(inside.locator("#instruments")).to_be_hidden()
+    with watched(browser, server) as page:
+        page.get_by_role("tab", name="Look inside").click()
+        expect(page.locator("#rail")).to_be_visible()
+        page.locator("#inside-change").click()
+        page.locator("#photo-input input[type=file]").set_input_files(ASTRONAUT)
+        expect(page.locator("#inside-face .notice")).to_contain_text("no face to look at", timeout=PATIENCE)
+        page.get_by_role("tab", name="Look inside").click()
+        expect(page.locator("#rail")).to_be_hidden()
 
 
 def test_it_fits_a_phone_and_the_dark(server, browser):
     page = browser.new_page(viewport={"width": 390, "height": 844}, color_scheme="dark")
     page.set_default_timeout(PATIENCE)
     page.goto(f"{server}?__theme=dark")
-    page.locator("#photo-input input[type=file]").set_input_files(ASTRONAUT)
-    expect(page.locator("#download-atlas")).to_be_enabled(timeout=PATIENCE)
-    page.get_by_role("tab", name="Look inside").click()  # takes over what was restored, without a button
-    expect(page.locator("#png-atlas")).to_be_enabled(timeout=PATIENCE)
+    page.get_by_role("tab", name="Look inside").click()
+    expect(page.locator("#view-atlas .stage").first).to_be_visible(timeout=PATIENCE)
+    expect(page.locator("#rail nav")).to_be_hidden()
+    page.locator("#rail select").select_option("gate")
+    expect(page.locator("#view-gate .stage").first).to_be_visible(timeout=PATIENCE)
     assert page.evaluate("document.documentElement.scrollWidth") == 390
-    accent = page.locator("#view-atlas figcaption").first.evaluate("node => getComputedStyle(node).color")
+    accent = page.locator("#view-gate figcaption").first.evaluate("node => getComputedStyle(node).color")
     assert min(map(int, re.findall(r"\d+", accent)[:3])) > 120  # light on dark
     page.close()
 

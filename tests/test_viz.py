@@ -25,7 +25,7 @@ from sparnet.attention import (
     overlay,
 )
 from sparnet.model import SPARNet, SPARNetConfig
-from viz.explorer import color_tables, payload
+from viz.explorer import color_tables, payload, strengths
 
 TINY = SPARNetConfig(
     size=32, smallest=8, min_channels=8, max_channels=16, hourglass_channels=8, body_depth=2, bottleneck=16
@@ -166,14 +166,18 @@ def test_feature_strength_is_the_length_of_the_feature_vector():
     assert np.allclose(feature_strength(features), expected, atol=1e-6)
 
 
-def test_the_browser_gets_every_map_exact_to_a_sixteen_bit_step(trace):
+def test_the_browser_gets_every_map_exact_to_a_sixteen_bit_step_of_its_range(trace):
+    def decoded(sent):
+        low, high = sent["range"]
+        levels = np.frombuffer(b64decode(sent["values"]), "<u2").reshape(sent["side"], sent["side"])
+        return low + (high - low) * levels / 65534, (high - low) / 65534 / 2 + 1e-7
+
     face = np.zeros((32, 32, 3), np.uint8)
-    sent = payload(face, face, trace.alphas, trace.features)
+    sent, features = payload(face, face, trace.alphas), strengths(trace.features)
     assert [unit["name"] for unit in sent["units"]] == list(trace.alphas)
     for unit in sent["units"]:
-        alpha = np.frombuffer(b64decode(unit["alpha"]), "<u2").reshape(unit["size"], unit["size"]) / 65535
-        assert np.abs(alpha - trace.alphas[unit["name"]][0].mean(0).numpy()).max() <= 0.5 / 65535 + 1e-7
-        strength = np.frombuffer(b64decode(unit["features"]), np.uint8) / 255 * unit["strongest"]
-        error = np.abs(strength - trace.features[unit["name"]].square().sum(1).sqrt().numpy().ravel()).max()
-        assert error <= unit["strongest"] / 255
+        values, half_a_step = decoded(unit)
+        assert np.abs(values - trace.alphas[unit["name"]][0].mean(0).numpy()).max() <= half_a_step
+        values, half_a_step = decoded(features["units"][unit["name"]])
+        assert np.abs(values - trace.features[unit["name"]][0].square().sum(0).sqrt().numpy()).max() <= half_a_step
     assert list(color_tables()) == list(COLORMAPS)

@@ -1,46 +1,46 @@
 """What the browser needs to show any map of a face over anything at once, without the model or the server.
 
-degraded, restored, alphas, features -> payload: JSON with pictures as PNG and maps as 16-bit numbers -> explorer.js
+map (h,w) -> encoded: 16-bit levels of its own range -> static/maps.js: decoded, painted
+degraded, restored, alphas -> payload  -+-> static/beside.js: "What it looked at"
+features -> strengths, when asked for  -+
 """
 
 from base64 import b64encode
 from collections.abc import Sequence
 from dataclasses import asdict
-from io import BytesIO
 
 import numpy as np
-from PIL import Image
 from torch import Tensor
 
 from sparnet.attention import COLORMAPS, MapNumbers, color_table, feature_strength, mean_map
 from sparnet.images import data_url, encode_png
 
-_SCREEN = 1280
-_LEVELS = 65535  # a map is sent in 16 bits: exact to 0.00001, and 0.001 is shown
+_NONE = 65535  # the level of a place without a value
 
 
-def payload(
-    degraded: np.ndarray, restored: np.ndarray, alphas: dict[str, Tensor], features: dict[str, Tensor] | None = None
-) -> dict:
-    """One face for the explorer; pictures (S,S,3) uint8, maps (C,h,w), features the same keys or None."""
+def payload(degraded: np.ndarray, restored: np.ndarray, alphas: dict[str, Tensor], token: str = "") -> dict:
+    """One face for "What it looked at"; pictures (S,S,3) uint8, maps (C,h,w) of the units; token: names the face.
+
+    On the page, where `script` reads a file of viz/static and `select` is told {"features": true} once a visitor asks:
+
+        maps = gr.HTML(payload(...), html_template="", js_on_load=script("maps.js") + script("beside.js"),
+                       elem_id="maps", features=None, unit=None)
+        maps.select(handler, ..., maps)  # -> gr.HTML(features=strengths(features, token)) or {"token", "error"}
+
+    `unit` chooses one from outside, as a link does.
+    """
     return {
-        "side": restored.shape[0],
-        "degraded": _png(degraded),
-        "restored": _png(restored),
+        "token": token,
+        "degraded": data_url(encode_png(degraded)),
+        "restored": data_url(encode_png(restored)),
         "tables": color_tables(),
-        "units": [_unit(name, alpha, features[name] if features else None) for name, alpha in alphas.items()],
+        "units": [_unit(name, alpha) for name, alpha in alphas.items()],
     }
 
 
-def photo_payload(photo: np.ndarray, restored: np.ndarray | None, boxes: list[np.ndarray]) -> dict:
-    """A photo (H,W,3) uint8 before and, if it is known, after; its faces x1, y1, x2, y2 in shares of its sides."""
-    height, width = photo.shape[:2]
-    shares = [np.clip(box / [width, height, width, height], 0, 1) for box in boxes]
-    return {
-        "original": _for_a_screen(photo),
-        "restored": None if restored is None else _for_a_screen(restored),
-        "faces": [{"box": share.round(5).tolist()} for share in shares],
-    }
+def strengths(features: dict[str, Tensor], token: str = "") -> dict:
+    """How strong each unit's features (C,h,w) are at every place; they cost another run of the network."""
+    return {"token": token, "units": {name: encoded(feature_strength(f)) for name, f in features.items()}}
 
 
 def color_tables(names: Sequence[str] = COLORMAPS) -> dict[str, str]:
@@ -48,36 +48,21 @@ def color_tables(names: Sequence[str] = COLORMAPS) -> dict[str, str]:
     return {name: _base64(color_table(name)) for name in names}
 
 
-def _unit(name: str, alpha: Tensor, features: Tensor | None) -> dict:
+def encoded(values: np.ndarray) -> dict:
+    """A map (h,h) for the page, NaN where it has no value: exact to 1/131068 of its range, lowest to highest."""
+    low, high = float(np.nanmin(values)), float(np.nanmax(values))
+    share = (values - low) / max(high - low, 1e-12)
+    levels = np.where(np.isnan(share), _NONE, np.rint(np.nan_to_num(share) * (_NONE - 1)))
+    return {"side": len(values), "values": _base64(levels.astype("<u2")), "range": [low, high]}
+
+
+def _unit(name: str, alpha: Tensor) -> dict:
     mean = mean_map(alpha)
-    if features is not None:  # channel attention has one number a channel: the same at every place of the features
-        mean = np.broadcast_to(mean, features.shape[-2:])
-    unit = {
-        "name": name,
-        "group": name.partition(".")[0],
-        "size": mean.shape[0],
-        "channels": alpha.shape[-3],
-        "numbers": asdict(MapNumbers.of(mean)),
-        "alpha": _base64((mean * _LEVELS).round().astype("<u2")),
-    }
-    if features is not None:
-        strength = feature_strength(features)
-        strongest = float(strength.max())
-        unit["strongest"] = strongest
-        unit["features"] = _base64((strength / max(strongest, 1e-12) * 255).round().astype(np.uint8))
+    unit = {"name": name, "channels": alpha.shape[-3], "numbers": asdict(MapNumbers.of(mean)), **encoded(mean)}
+    if mean.size == 1:  # channel attention, which knows no places
+        gates = alpha.float().flatten().tolist()
+        unit |= {"gates": gates, "range": [min(gates), max(gates)]}
     return unit
-
-
-def _for_a_screen(photo: np.ndarray) -> str:
-    """A preview, not a result: at most _SCREEN pixels a side, as JPEG."""
-    file, image = BytesIO(), Image.fromarray(photo)
-    image.thumbnail((_SCREEN, _SCREEN))
-    image.save(file, "JPEG", quality=92)
-    return data_url(file.getvalue(), "jpeg")
-
-
-def _png(image: np.ndarray) -> str:
-    return data_url(encode_png(image))
 
 
 def _base64(array: np.ndarray) -> str:

@@ -7,27 +7,22 @@ from collections.abc import Sequence
 from io import BytesIO
 
 import numpy as np
-import torch
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from numpy import ndarray
 from PIL import Image
 
 from sparnet.attention import overlay
-from sparnet.images import to_image
 from viz.figures import canvas
 from viz.subject import Subject, spatial_maps
 
 
 def coarse_to_fine(subject: Subject) -> list[ndarray]:
     """One frame a unit in forward order, (H,W,3) uint8: its map over the restored face, and the map alone, 0..1."""
-    maps = spatial_maps(subject)
-    with torch.no_grad():
-        restored = to_image(subject.model(subject.degraded))
-    frames = []
+    maps, frames = spatial_maps(subject), []
     for i, (unit, alpha) in enumerate(maps.items()):
         figure = canvas(6.1, 3.4)
-        for x, picture in ((0.02, overlay(restored, alpha)), (0.51, alpha)):
+        for x, picture in ((0.02, overlay(subject.restored, alpha)), (0.51, alpha)):
             axes = figure.add_axes((x, 0.02, 0.47, 0.86))
             axes.imshow(picture, cmap="viridis", vmin=0, vmax=1, interpolation="nearest")
             axes.axis("off")

@@ -25,6 +25,8 @@ from viz.views import View
 WHERE, MATTERS = "Where does each unit look?", "Does it matter?"
 REAL, WHAT_IF = "Is it real?", "What if it looked elsewhere?"
 QUESTIONS = (WHERE, MATTERS, REAL, WHAT_IF)
+PLACES = ("2d", "3d", "2d+channel")  # kinds of attention that weigh places
+ATTENTION = (*PLACES, "channel")
 
 
 @dataclass(frozen=True)
@@ -127,6 +129,7 @@ class Instrument:
     view: Callable[[Finding], View] = attrgetter("view")
     slow: bool = False  # seconds rather than moments: only when asked for, and in a lane of its own
     label: str = ""  # of its tab, where not as the name
+    attention: tuple[str, ...] = PLACES  # the kinds that it has something to say about
     pick: str | None = None  # the picture on which a part can be marked, its PATCH
     more_files: tuple[str, ...] = ()  # what its findings may be called beside `name`
 

@@ -6,6 +6,7 @@ a folder of them -> over_faces: what is measured of each, stacked
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from operator import length_hint
 
 import numpy as np
@@ -16,8 +17,8 @@ from torch import Tensor
 from sparnet.attention import mean_map
 from sparnet.errors import UserError
 from sparnet.faces import LANDMARKS, transform_points, whole_landmarks
-from sparnet.images import to_tensor
-from sparnet.model import SPARNet
+from sparnet.images import to_image, to_tensor
+from sparnet.model import SPARNet, Trace
 from sparnet.restorer import Progress, RestoredFace
 
 
@@ -32,6 +33,22 @@ class Subject:
     points: np.ndarray | None = None  # (5,2) or (68,2) xy in pixels of the face; None: not known
     points_from: str | None = None  # who saw them, in words; None: not told
 
+    @cached_property
+    def trace(self) -> Trace:
+        """What the network makes of the face."""
+        with torch.no_grad():
+            return self.model.trace(self.degraded)
+
+    @cached_property
+    def alphas(self) -> dict[str, Tensor]:
+        """unit -> (1,C,h,w), in forward order."""
+        return self.trace.alphas
+
+    @cached_property
+    def restored(self) -> np.ndarray:
+        """(S,S,3) uint8."""
+        return to_image(self.trace.restored)
+
     @classmethod
     def of(cls, model: SPARNet, name: str, face: RestoredFace, detector: str | None = None) -> "Subject":
         """A face as `Restorer` gave it; the sharp one is known only where it was reduced first.
@@ -44,7 +61,7 @@ class Subject:
             points, source = whole_landmarks(face.crop), LANDMARKS.name
         else:
             points = transform_points(face.to_crop, landmarks)
-        return cls(
+        subject = cls(
             model,
             name,
             to_tensor(face.degraded).to(next(model.parameters())),
@@ -52,6 +69,9 @@ class Subject:
             points,
             None if points is None or source is None else f"by {source}",
         )
+        known = {unit: alpha[None] for unit, alpha in face.alphas.items()}
+        vars(subject).update(alphas=known, restored=face.restored)  # the network ran already
+        return subject
 
 
 def attending(subject: Subject, units: Sequence[str] | None = None) -> list[str]:
@@ -67,9 +87,7 @@ def attending(subject: Subject, units: Sequence[str] | None = None) -> list[str]
 def spatial_maps(subject: Subject) -> dict[str, ndarray]:
     """Every unit's map (h,w) of this face in forward order, 3D averaged; `UserError` if the model has no such maps."""
     attending(subject)
-    with torch.no_grad():
-        alphas = subject.model.trace(subject.degraded).alphas
-    maps = {unit: mean_map(alpha) for unit, alpha in alphas.items()}
+    maps = {unit: mean_map(alpha) for unit, alpha in subject.alphas.items()}
     if all(alpha.size == 1 for alpha in maps.values()):
         raise UserError(
             f"{subject.name} gates whole channels, not places, so its attention prefers no part of the face. "

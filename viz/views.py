@@ -4,7 +4,6 @@ Panel, a map or a picture -------------+-> View -> figures.sheet (Matplotlib)
 Bars, Lines, Matrix: a chart of values -+       -> payload -> static/maps.js; charts -> Plotly
 """
 
-from base64 import b64encode
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -19,14 +18,13 @@ from sparnet.attention import COLORMAPS, color_table
 from sparnet.images import data_url, encode_png
 from sparnet.metrics import Estimate
 from sparnet.text import for_figure, for_html
-from viz.explorer import color_tables
+from viz.explorer import color_tables, encoded
 
 # Okabe and Ito 2008: apart for every kind of colour vision
 BLUE, ORANGE, GREEN, PINK, RED, SKY = "#0072b2", "#e69f00", "#009e73", "#cc79a7", "#d55e00", "#56b4e9"
 SERIES = (BLUE, ORANGE, GREEN, PINK, RED, SKY)
 WIDTH = 10.0  # of a figure, in inches
 _CELLS = 128  # a side of a map in the page; the NPZ has every cell
-_NONE = 65535  # the 16-bit level of a place without a value
 DIVERGING = "PuOr_r"  # of differences: 0 in the middle
 _DASHES = {"solid": "-", "dash": "--", "dot": ":"}  # of Plotly and of Matplotlib
 
@@ -52,26 +50,14 @@ class Panel:
         return axes.imshow(self.values, cmap=self.colors, vmin=low, vmax=high, interpolation="nearest")
 
     def payload(self) -> dict:
-        """A picture as PNG; a map in 16 bits from its lowest to its highest value, NaN being the highest level.
-
-        A map of more than 128 cells a side is averaged to as many.
-        """
+        """A picture as PNG; a map as `encoded`, averaged to 128 cells a side where it has more."""
         if self.values.ndim == 3:
             return {"name": self.name, "image": data_url(encode_png(self.values))}
         values = self.values
         if len(values) > _CELLS:
             values = cv2.resize(values.astype(np.float32), (_CELLS, _CELLS), interpolation=cv2.INTER_AREA)
-        low, high = float(np.nanmin(values)), float(np.nanmax(values))
-        share = (values - low) / max(high - low, 1e-12)
-        levels = np.where(np.isnan(share), _NONE, np.rint(np.nan_to_num(share) * (_NONE - 1))).astype("<u2")
-        return {
-            "name": self.name,
-            "side": len(values),
-            "values": b64encode(levels.tobytes()).decode(),
-            "range": [low, high],
-            "scale": [float(end) for end in self.scale],
-            "colors": self.colors,
-        }
+        scale = [float(end) for end in self.scale]
+        return {"name": self.name, **encoded(values), "scale": scale, "colors": self.colors}
 
 
 def picture(name: str, image: ndarray) -> Panel:

@@ -22,7 +22,7 @@ from sparnet.model import SPARNet
 from sparnet.restorer import Progress
 from viz.figures import sheet
 from viz.finding import Finding, silent
-from viz.instrument import MATTERS, Instrument, Option, Seed, Units
+from viz.instrument import ATTENTION, MATTERS, Instrument, Option, Seed, Units
 from viz.instruments.gate import resume, steps, steps_after
 from viz.subject import Subject, attending, over_faces
 from viz.views import DIVERGING, Bars, Matrix, Panel, View, numerals, pictures
@@ -328,6 +328,7 @@ INSTRUMENT = Instrument(
     "Its attention is replaced by 0, 1, its mean, or its own values in other places, and every later unit reacts.",
     study,
     over_faces=study_many,
+    attention=ATTENTION,
     slow=True,
     more_files=(PAIRS,),
 )

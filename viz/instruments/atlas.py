@@ -7,13 +7,11 @@ Subject -> trace -> alphas {unit: (C,h,w)} -> mean_map (h,w) -> MapNumbers -+
 from dataclasses import asdict
 from typing import Annotated
 
-import torch
-
 from sparnet.attention import Colormap, MapNumbers, atlas_figure, group_units, mean_map
 from sparnet.images import to_image
 from sparnet.restorer import Progress
 from viz.finding import Finding, silent
-from viz.instrument import WHERE, Instrument, Option
+from viz.instrument import ATTENTION, WHERE, Instrument, Option
 from viz.subject import Subject, attending
 from viz.views import Bars, Panel, View, pictures
 
@@ -23,7 +21,6 @@ MEANING = (
 )
 
 
-@torch.no_grad()
 def study(
     subject: Subject,
     stretch: Annotated[bool, Option("Each map in its own range; do not compare maps.")] = False,
@@ -33,16 +30,15 @@ def study(
     """Every map raw, arrays "UNIT" (C,h,w), with its `MapNumbers`; `UserError` for a network without attention."""
     progress(0, 1, "Restoring the face")
     attending(subject)
-    trace = subject.model.trace(subject.degraded)
-    faces = {"degraded": to_image(subject.degraded), "restored": to_image(trace.restored)}
+    faces = {"degraded": to_image(subject.degraded), "restored": subject.restored}
     if subject.sharp is not None:
         faces["sharp"] = subject.sharp
     units = {
         name: {"side": alpha.shape[-1], "channels": alpha.shape[-3], **asdict(MapNumbers.of(mean_map(alpha)))}
-        for name, alpha in trace.alphas.items()
+        for name, alpha in subject.alphas.items()
     }
     progress(1, 1, "Done")
-    maps = {name: Panel(name, mean_map(alpha)) for name, alpha in trace.alphas.items()}
+    maps = {name: Panel(name, mean_map(alpha)) for name, alpha in subject.alphas.items()}
     groups = {group: [maps[name] for name in names] for group, names in group_units(list(maps)).items()}
     series = {
         "mean": [unit["mean"] for unit in units.values()],
@@ -53,8 +49,8 @@ def study(
         "atlas",
         MEANING,
         {"model": subject.name, "stretch": stretch, "units": units},
-        {name: alpha[0].float().cpu().numpy() for name, alpha in trace.alphas.items()} | faces,
-        atlas_figure(trace.alphas, stretch, f"Attention of {subject.name} in forward order", colormap, faces),
+        {name: alpha[0].float().cpu().numpy() for name, alpha in subject.alphas.items()} | faces,
+        atlas_figure(subject.alphas, stretch, f"Attention of {subject.name} in forward order", colormap, faces),
         View(pictures(faces), {"all": list(maps.values()), **groups}, {caption: Bars(maps, series, "alpha")}),
     )
 
@@ -65,4 +61,5 @@ INSTRUMENT = Instrument(
     "How open is each unit's gate at every place?",
     "Every attention map in forward order, from the encoder to the decoder, on one scale from 0 to 1.",
     study,
+    attention=ATTENTION,
 )

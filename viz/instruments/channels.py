@@ -212,4 +212,5 @@ INSTRUMENT = Instrument(
     "Does attention differ from channel to channel?",
     "For 3D and channel attention: mean, spread and clusters over the channels.",
     study,
+    attention=("3d", "2d+channel", "channel"),
 )

@@ -16,7 +16,6 @@ from typing import Annotated, Literal
 
 import numpy as np
 import torch
-from matplotlib.colors import to_rgb
 from PIL import Image
 from pydantic import BaseModel, Field, ValidationError
 from torch import Tensor
@@ -45,7 +44,6 @@ SUPPRESS, BOOST = BLUE, ORANGE  # the two brushes
 
 _STEPS = 127  # of a mask on either side of 0
 _MAX_BYTES, _MAX_EDITS, _MAX_SIDE = 8_000_000, 64, 1024  # of a file, in it, of a mask: files come from strangers
-_OTHER_PAINT = 16  # 8-bit levels that a colour may be off a mix of the brushes: rounding where a stroke fades out
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,25 +88,7 @@ def apply(subject: Subject, edits: Sequence[Edit]) -> tuple[Trace, Trace]:
             alpha = edited(alpha, edit) if edit.unit == name else alpha
         return alpha
 
-    return subject.model.trace(subject.degraded), subject.model.trace(subject.degraded, all_edits)
-
-
-def painted(value: dict | None) -> np.ndarray:
-    """What a gr.ImageEditor of type numpy and mode RGBA gives -> mask (H,W) float32: orange 1, blue -1, no paint 0.
-
-    Only its layers count, each over those before it; the background is the picture that was painted on. Faint paint is
-    a faint mask. `UserError` if nothing is painted, or in other colours than `SUPPRESS` and `BOOST`.
-    """
-    layers = value["layers"] if value else []
-    if len({layer.shape for layer in layers}) > 1 or any(layer.shape[2:] != (4,) for layer in layers):
-        raise ValueError("the layers of a gr.ImageEditor are (H,W,4), all of one size")
-    mask = np.zeros(())
-    for layer in layers:
-        opacity = layer[..., 3] / 255
-        mask = opacity * _signed(layer[..., :3], opacity) + (1 - opacity) * mask
-    if not mask.any():
-        raise UserError("Nothing is painted yet. Paint on the map: blue suppresses attention, orange boosts it.")
-    return mask.astype(np.float32)
+    return subject.trace, subject.model.trace(subject.degraded, all_edits) if edits else subject.trace
 
 
 def to_json(subject: Subject, edits: Sequence[Edit]) -> str:
@@ -203,16 +183,6 @@ def _map_sizes(subject: Subject, units: Sequence[str]) -> dict[str, int]:
     if flat := [unit for unit in units if plans[unit].attention == "channel"]:
         raise UserError(f"{', '.join(flat)} weighs channels and has no places to paint on. Choose another model.")
     return {name: plan.map_size for name, plan in plans.items()}
-
-
-def _signed(rgb: np.ndarray, opacity: np.ndarray) -> np.ndarray:
-    """(H,W,3) uint8 -> (H,W): where each colour lies on the way from `SUPPRESS`, -1, to `BOOST`, 1."""
-    low, high = (255 * np.array(to_rgb(color)) for color in (SUPPRESS, BOOST))
-    share = ((rgb - low) @ (high - low) / ((high - low) @ (high - low))).clip(0, 1)
-    off = np.linalg.norm(rgb - (low + share[..., None] * (high - low)), axis=-1)
-    if (off * opacity > _OTHER_PAINT).any():
-        raise UserError("Paint with blue, to suppress, or orange, to boost; there is another colour. Undo it.")
-    return 2 * share - 1
 
 
 class _SavedEdit(BaseModel, strict=True):

@@ -20,7 +20,7 @@ from sparnet.model import FaceAttentionUnit, SPARNet, check_face
 from sparnet.restorer import Progress
 from viz.figures import sheet
 from viz.finding import Finding, silent
-from viz.instrument import WHERE, Instrument, Option
+from viz.instrument import ATTENTION, WHERE, Instrument, Option
 from viz.subject import Subject, attending
 from viz.views import Bars, Panel, View, pictures
 
@@ -179,4 +179,5 @@ INSTRUMENT = Instrument(
     "What does each gate let through?",
     "Unit by unit the terms of x_out = shortcut(x_in) + alpha f: how long the feature vector is at every place.",
     study,
+    attention=ATTENTION,
 )

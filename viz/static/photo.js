@@ -1,9 +1,7 @@
-// The whole photo with the faces that were found: each box is a button that chooses the face.
+// The photo with its faces: each frame is a button; a frame that was not found is drawn by hand.
 //
-//   props.value {original, restored or null, faces: [{box: [x0, y0, x1, y1] in shares of the photo}]}
-//     -> trigger("select", {index})
-
-let side = "restored";
+//   props.value {photo, faces: [{box: [x0, y0, x1, y1] in shares of the photo, on}], index, lies} or null
+//     -> trigger("select", {index}), ({toggle: index}), ({box}) or ({turn: quarters})
 
 watch("value", load);
 load();
@@ -14,52 +12,76 @@ function load() {
     element.replaceChildren();
     return;
   }
-  const sides = ["original", "restored"].filter((name) => value[name]);
-  if (!sides.includes(side)) side = sides[0];
   element.innerHTML = `
     <figure class="photo">
-      <div><img alt="">${value.faces.map(box).join("")}</div>
-      <figcaption><span>${caption(value.faces.length)}</span>
-        ${value.restored ? `<fieldset><legend>Photo</legend>${sides.map(switchTo).join("")}</fieldset>` : ""}</figcaption>
+      <div class="frames"><img src="${value.photo}" alt="Your photo${value.faces.length ? ", its faces framed" : ""}"
+        draggable="false">${value.faces.map(frame).join("")}<span class="drawn" hidden></span></div>
+      <figcaption>${caption(value)}</figcaption>
     </figure>`;
-  for (const radio of element.querySelectorAll("[name=side]")) {
-    radio.onchange = () => show(radio.value);
-  }
   for (const button of element.querySelectorAll("[data-face]")) {
     button.onclick = () => {
-      press(Number(button.dataset.face));
-      trigger("select", { index: Number(button.dataset.face) });
+      const index = Number(button.dataset.face);
+      trigger("select", index === value.index && value.faces.length > 1 ? { toggle: index } : { index });
     };
   }
-  press(0);
-  show(side);
+  const turn = element.querySelector("[data-turn]");
+  if (turn) turn.onclick = () => trigger("select", { turn: value.lies });
+  draw(element.querySelector(".frames"));
 }
 
-function caption(count) {
-  if (count > 1) return `${count} faces. Choose one to look at it.`;
-  return props.value.restored ? "One face, restored in its place." : "One face.";
-}
-
-function box(face, i) {
-  const [x0, y0, x1, y1] = face.box.map((share) => 100 * share);
-  return `<button type="button" data-face="${i}" aria-label="Face ${i + 1}" style="left:${x0}%; top:${y0}%;
-    width:${x1 - x0}%; height:${y1 - y0}%"><b>${i + 1}</b></button>`;
-}
-
-function switchTo(name) {
-  return `<label><input type="radio" name="side" value="${name}" ${name === side ? "checked" : ""}>
-    <span>${name}</span></label>`;
-}
-
-function press(chosen) {
-  for (const button of element.querySelectorAll("[data-face]")) {
-    button.setAttribute("aria-pressed", String(Number(button.dataset.face) === chosen));
+function caption({ faces, lies }) {
+  if (lies) {
+    return `<span>The photo ${lies === 2 ? "stands on its head" : "lies on its side"}.</span><button type="button" class="pill" data-turn>Turn it</button>`;
   }
+  const marked = "drag over one to mark it";
+  if (!faces.length) return `<span>No face was found: ${marked}.</span>`;
+  if (faces.length === 1) return `<span>One face. Another was missed? ${marked[0].toUpperCase()}${marked.slice(1)}.</span>`;
+  return `<span>${faces.length} faces. Click one to look at it, again to leave it as it was; missed one: ${marked}.</span>`;
 }
 
-function show(name) {
-  side = name;
-  const picture = element.querySelector("img");
-  picture.src = props.value[name];
-  picture.alt = `The photo, ${name}`;
+function frame(face, i) {
+  const [x0, y0, x1, y1] = face.box.map((share) => 100 * share);
+  const chosen = i === props.value.index;
+  const state = `${face.on ? "restored" : "left as it was"}${chosen ? ", shown" : ""}`;
+  const small = x1 - x0 < 18 ? "small" : "";
+  return `<button type="button" data-face="${i}" aria-label="Face ${i + 1}, ${state}" aria-pressed="${chosen}"
+    class="${face.on ? "" : "off"} ${small}" style="left:${x0}%; top:${y0}%; width:${x1 - x0}%; height:${y1 - y0}%">
+    <b>${i + 1}</b></button>`;
+}
+
+/** A frame drawn by hand, of at least a thirtieth of the photo's sides. */
+function draw(place) {
+  const drawn = place.querySelector(".drawn");
+  let from = null;
+  const at = (event) => {
+    const box = place.getBoundingClientRect();
+    const share = (position, length) => Math.min(1, Math.max(0, position / length));
+    return [share(event.clientX - box.left, box.width), share(event.clientY - box.top, box.height)];
+  };
+  const rectangle = (event) => {
+    const to = at(event);
+    return [0, 1].map((i) => Math.min(from[i], to[i])).concat([0, 1].map((i) => Math.max(from[i], to[i])));
+  };
+  place.onpointerdown = (event) => {
+    if (event.target.closest("button")) return;
+    event.preventDefault();
+    place.setPointerCapture(event.pointerId);
+    from = at(event);
+  };
+  place.onpointermove = (event) => {
+    if (!from) return;
+    const [left, top, right, bottom] = rectangle(event).map((share) => 100 * share);
+    drawn.hidden = false;
+    Object.assign(drawn.style, { left: `${left}%`, top: `${top}%`, width: `${right - left}%`, height: `${bottom - top}%` });
+  };
+  place.onpointercancel = () => {
+    from = null;
+    drawn.hidden = true;
+  };
+  place.onpointerup = (event) => {
+    if (!from) return;
+    const box = rectangle(event);
+    place.onpointercancel();
+    if (box[2] - box[0] > 1 / 30 && box[3] - box[1] > 1 / 30) trigger("select", { box });
+  };
 }

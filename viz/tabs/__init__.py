@@ -1,15 +1,19 @@
 """The app's tabs: widgets and wiring only, one file per tab, and what they share.
 
-restore.py      a photo in, its faces restored, every attention map
-inside.py       one face under every instrument
-  looking.py      the face in front of the model, as instruments are given it
+bench.py        the page's only state: a photo, its faces, restored by one model
+restore.py      a photo in, before and after, what the network looked at
+inside.py       the face under every instrument
   controls.py     what each instrument can be told: its options as widgets, checked
   panel.py        one instrument's widgets
   painting.py     attention painted by hand
   programs.py     an endpoint for each instrument
-compare.py      one face by several models side by side, a slider between any two
+compare.py      the face by several models side by side, a slider between any two
+many.py         many photos in one go, their results in one ZIP
+live.py         the camera, restored as it moves
 pieces.py       what is on the page of several tabs
-serving.py      models kept loaded, files to download, mistakes told as sentences
+serving.py      what visitors may do: uploads to photos, results to files, mistakes told as sentences
+models.py       the models that visitors may name; fetching.py those from the Hub
+door.py         what comes from outside, held to the limits before Gradio sees it
 hosting.py      what the host sets by the environment
 tools.py        the endpoints as tools for assistants
 zero.py         a Space on ZeroGPU: what runs a network borrows a GPU

@@ -1,11 +1,12 @@
 """What a visitor may tell an instrument: its options as controls, and its Sources as the page opens them.
 
 an Option or a Source of a study -> a control in its tab, the same hidden for programs -> value, trusted in nothing
-values, Looked -> study: each value checked, each Source opened -> Finding
+values, Opened -> study: each value checked, each Source opened -> Finding
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import gradio as gr
@@ -13,13 +14,14 @@ from gradio.components import Component
 
 from sparnet.errors import UserError
 from sparnet.restorer import Progress
+from viz import report
 from viz.finding import Finding
 from viz.instrument import EDITS, OTHER, OTHER_FACES, PATCH, POPULATION, Instrument, Setting, Source
 from viz.instruments import INSTRUMENTS, edit
 from viz.subject import Subject
-from viz.tabs.looking import Looked
+from viz.tabs.bench import Opened
 from viz.tabs.models import hub_hint, models_here
-from viz.tabs.serving import OPTIONS_MOST, QUICK, SLOW, find, read_photo, read_upload, restorer
+from viz.tabs.serving import OPTIONS_MOST, QUICK, SLOW, download_folder, find, read_photo, read_upload, restorer
 
 
 @dataclass(frozen=True)
@@ -27,10 +29,10 @@ class Opening:
     """How the page opens a Source."""
 
     controls: dict[str, Callable[..., Component]]  # by what programs call their values
-    open: Callable[..., Any]  # (Looked, their values) -> what the study is given; None: nothing
+    open: Callable[..., Any]  # (Opened, their values) -> what the study is given; None: nothing
 
 
-def _patch(now: Looked, patch: object) -> tuple[int, ...] | None:
+def _patch(now: Opened, patch: object) -> tuple[int, ...] | None:
     if patch is None:
         return None
     if not isinstance(patch, list) or len(patch) != 4 or not all(isinstance(edge, int) for edge in patch):
@@ -38,7 +40,7 @@ def _patch(now: Looked, patch: object) -> tuple[int, ...] | None:
     return tuple(patch)
 
 
-def _other(now: Looked, other_model: object, other_photo: object) -> Subject:
+def _other(now: Opened, other_model: object, other_photo: object) -> Subject:
     """The same face in front of another model, or the largest face of another photo in front of this one."""
     if bool(other_model) == bool(other_photo):
         raise UserError("Choose either another model or another photo to compare with.")
@@ -53,7 +55,7 @@ def _other(now: Looked, other_model: object, other_photo: object) -> Subject:
     return Subject.of(restore.model, now.model, face)
 
 
-def _edits(now: Looked, edits: object) -> list[edit.Edit]:
+def _edits(now: Opened, edits: object) -> list[edit.Edit]:
     if edits is None:
         raise UserError("Give a file of edits, as the page saves them.")
     return edit.from_json(read_upload(edits), now.subject)
@@ -78,7 +80,7 @@ SOURCES: dict[Source, Opening] = {
     PATCH: Opening({"patch": _marked}, _patch),
     OTHER: Opening({"other_model": _other_model, "other_photo": _other_photo}, _other),
     EDITS: Opening({"edits": lambda **look: gr.File(label="Edits as the page saves them, JSON", **look)}, _edits),
-    POPULATION: Opening({}, Looked.population),
+    POPULATION: Opening({}, Opened.population),
     OTHER_FACES: Opening({}, lambda now: None),
 }
 
@@ -130,7 +132,7 @@ def option_control(instrument: Instrument, setting: Setting, **look) -> Componen
     return gr.Number(setting.default, minimum=setting.option.least, maximum=_most(setting), precision=precision, **look)
 
 
-def study(instrument: Instrument, now: Looked, given: dict[str, Any], progress: Progress) -> tuple[Finding, dict]:
+def study(instrument: Instrument, now: Opened, given: dict[str, Any], progress: Progress) -> tuple[Finding, dict]:
     """The finding about the face, and by which options; `given` by their names, as a visitor gave them."""
     options = {name: setting.checked(given.get(name), _most(setting)) for name, setting in instrument.settings.items()}
     opened, settings = {}, {}
@@ -149,3 +151,22 @@ def _most(setting: Setting) -> float | None:
 
 def _named(instrument: Instrument, name: str, look: dict) -> dict:
     return look | {"elem_id": f"{instrument.name}-{name}"} if look.get("visible", True) else look
+
+
+def saved(finding: Finding, provenance: dict) -> dict[str, str]:
+    """The finding's files where Gradio serves them from, by kind: json, npz, png, pdf."""
+    return {path.suffix[1:]: str(path) for path in finding.save(download_folder(), provenance, pdf=True)}
+
+
+def written_report(now: Opened, names: list[str], progress: gr.Progress) -> str:
+    """The path of an HTML report by these instruments."""
+    given = {POPULATION: lambda _: now.population()}
+    made = report.study(now.subject, given, only=names, progress=telling(progress))
+    file: Path = download_folder() / "attention-report.html"
+    file.write_text(made.page(now.provenance("report", {"only": names}), {}), encoding="utf-8")
+    return str(file)
+
+
+def telling(progress: gr.Progress) -> Progress:
+    """An instrument's progress on the page."""
+    return lambda done, total, text: progress(done / max(total, 1), desc=text)

@@ -1,7 +1,7 @@
 """The door: what comes from outside is held to the table of serving.py before Gradio sees it.
 
 request -> Door: which routes there are, how large, how slow, how many at once -> Gradio
-upload -> _Parser: few files, and only such as can be photos or edits -> this server's folder, of bounded size
+upload -> _Parser: few files, that can be photos, ZIPs of them or edits -> this server's folder, of bounded size
 event -> Line: a share for each visitor, who take turns -> Page: no file but a sent one -> handler -> bounded memory
 """
 
@@ -30,14 +30,15 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from sparnet.errors import UserError
 from sparnet.images import check_first_bytes
+from sparnet.text import plain
 from viz.tabs import serving
 
 log = logging.getLogger(__name__)
 
 API = "/gradio_api"
-UPLOAD, PAINT, TOOLS = f"{API}/upload", f"{API}/component_server", f"{API}/mcp"
+UPLOAD, TOOLS = f"{API}/upload", f"{API}/mcp"
 # What may be posted. No cancel: it frees the place in the lane while the thread works on.
-POSTS = (UPLOAD, PAINT, TOOLS, f"{API}/queue/join", f"{API}/call/", f"{API}/run/", f"{API}/reset")
+POSTS = (UPLOAD, TOOLS, *(f"{API}/{route}" for route in ("component_server", "queue/join", "call/", "run/", "reset")))
 CLOSED = (  # would fetch from other hosts, or write to the disk or the log
     f"{API}/custom_component",
     f"{API}/deep_link",
@@ -92,8 +93,10 @@ class Page(gr.Blocks):
     async def preprocess_data(self, block_fn, inputs: list, state: SessionState | None, explicit_call: bool = False):
         """Values as they came -> what the handler gets; a file that was not sent here is neither copied nor fetched."""
         try:
-            if only_sent_files(inputs) > serving.UPLOAD_FILES:
-                raise UserError(f"The request names more than {serving.UPLOAD_FILES} files. Name fewer.")
+            many = any(isinstance(block, gr.File) and block.file_count == "multiple" for block in block_fn.inputs)
+            most = serving.MANY_PHOTOS if many else serving.UPLOAD_FILES
+            if only_sent_files(inputs) > most:
+                raise UserError(f"The request names more than {most} files. Name fewer.")
             values = await super().preprocess_data(block_fn, inputs, state, explicit_call)
             pairs = zip(block_fn.inputs, values, strict=False)
             if any(isinstance(block, gr.Dataset) and value is None for block, value in pairs):
@@ -293,11 +296,10 @@ class Door:
             await self.app(scope, receive, send)
         elif path.startswith(UPLOAD):
             with _a_place(self.uploads, scope, serving.UPLOADS, serving.UPLOADS_OF_ONE):
-                await self.app(scope, _bounded(scope, receive, serving.UPLOAD_FILES * serving.UPLOAD_BYTES), send)
+                await self.app(scope, _bounded(scope, receive, serving.MANY_BYTES), send)
                 await asyncio.to_thread(serving.delete_the_oldest)
         else:
-            limits = {PAINT: serving.PAINT_BYTES, TOOLS: serving.CALL_BYTES}
-            limit = next((limit for start, limit in limits.items() if path.startswith(start)), serving.JSON_BYTES)
+            limit = serving.CALL_BYTES if path.startswith(TOOLS) else serving.JSON_BYTES
             with _a_place(self.bodies, scope, serving.UPLOADS, serving.UPLOADS_OF_ONE):
                 body = await _whole(_bounded(scope, receive, limit))
             await self.app(scope, _replayed(body, receive), send)
@@ -385,22 +387,28 @@ class _Upload(route_utils.GradioUploadFile):
         super().__init__(*args, **settings)
         self.sha.update(secrets.token_bytes(32))
         self.head = b""  # its first bytes, until they are known to be a photo's
+        self.fault: str | None = None  # why the page has no use for it
 
 
-def _check_kind(head: bytes) -> None:
-    """`MultiPartException` in words unless a file that begins so can be a photo, or a file of edits."""
-    if not head.lstrip().startswith(b"{"):
-        try:
-            check_first_bytes(head)
-        except UserError as error:
-            raise MultiPartException(str(error)) from error
+def _fault(file: _Upload) -> str | None:
+    """What is wrong with a file that, by its first bytes, can be no photo, no ZIP and no file of edits."""
+    if file.head.startswith(serving.ZIP_START) or file.head.lstrip().startswith(b"{"):
+        return None
+    try:
+        check_first_bytes(file.head)
+    except UserError as error:
+        return f"{plain((file.filename or '')[:80])}: {error}"
 
 
 class _Parser(route_utils.GradioMultiPartParser):
-    """Gradio's, for few files, of photos and edits only, that leaves nothing on the disk of an upload that failed."""
+    """Gradio's, for few files, photos, ZIPs or edits, that leaves nothing on the disk of an upload that failed.
+
+    A file of another kind is refused. Of several files the others are taken, and it is kept as its first bytes, which
+    tell whoever reads it what it was.
+    """
 
     def __init__(self, headers, stream, **settings):
-        limits = {"max_files": serving.UPLOAD_FILES, "max_fields": 2 * serving.UPLOAD_FILES}
+        limits = {"max_files": serving.MANY_PHOTOS, "max_fields": 2 * serving.MANY_PHOTOS}
         super().__init__(headers, stream, **settings | limits)
 
     def on_part_data(self, data: bytes, start: int, end: int) -> None:
@@ -408,21 +416,29 @@ class _Parser(route_utils.GradioMultiPartParser):
         if file is None:
             if len(self._current_part.data) + end - start > serving.FIELD_BYTES:
                 raise MultiPartException("A field is larger than the maximum allowed size.")
+        elif file.fault:
+            return
         elif len(file.head) < 12:
             file.head += data[start:end][:12]
             if len(file.head) >= 12:
-                _check_kind(file.head)
+                file.fault = _fault(file)
+            if file.fault:
+                end = min(end, start + 12)
         super().on_part_data(data, start, end)
 
     def on_part_end(self) -> None:
         file = self._current_part.file
         if file is not None and len(file.head) < 12:
-            _check_kind(file.head)
+            file.fault = _fault(file)
         super().on_part_end()
 
     async def parse(self):
         try:
-            return await super().parse()
+            form = await super().parse()
+            files = [value for _, value in self.items if isinstance(value, _Upload)]
+            if len(files) == 1 and files[0].fault:
+                raise MultiPartException(files[0].fault)
+            return form
         except BaseException:
             for file in self._files_to_close_on_error:
                 file.close()

@@ -1,258 +1,150 @@
-"""The third tab: one face under every instrument.
+"""The second tab: the face that is looked at under every instrument.
 
-photo, model, mode -> look (looking.py) -> Looked -> choose -> the same of another face
-Looked -> the instrument whose tab is open (controls.py, panel.py) -> maps, charts, files
-       -> paint on a map (painting.py)                             -> all of them as one HTML file
+Opened (bench.py) -> a strip with the face, the unit and the scale -> a rail of instruments under four questions
+  -> the panel of the one that is open (controls.py, panel.py; painting.py): measured at once, or when asked
+  -> all of them as one HTML file; the maps as a film
 """
 
-from collections.abc import Callable
-from dataclasses import replace
-from functools import partial
+from html import escape
+from secrets import token_hex
 
 import gradio as gr
+from gradio.components import Component
 
 from sparnet.errors import UserError
-from sparnet.images import data_url
-from viz.explorer import photo_payload
+from sparnet.images import data_url, encode_png
 from viz.film import coarse_to_fine, gif
-from viz.instruments import INSTRUMENTS, query
-from viz.tabs.controls import lane, on_page, reported, study
-from viz.tabs.looking import Looked, look, telling, written_report
-from viz.tabs.models import LOADING, arrival, first_model
+from viz.instrument import POPULATION, QUESTIONS, Instrument
+from viz.instruments import INSTRUMENTS
+from viz.tabs import restore
+from viz.tabs.bench import NO_FACE, Opened, current, first
+from viz.tabs.controls import on_page, reported, written_report
 from viz.tabs.painting import Painting
-from viz.tabs.panel import Panel
-from viz.tabs.pieces import EXPIRED, GUESS, facts_line, model_input, notice, photo_inputs, script, status_html
-from viz.tabs.restore import Shown
-from viz.tabs.serving import (
-    QUICK,
-    SLOW,
-    UNOPENED,
-    chosen_index,
-    device_name,
-    event_value,
-    explained,
-    read_photo,
-    sentence,
-)
-from viz.views import View, picture
+from viz.tabs.panel import Panel, chosen_unit
+from viz.tabs.pieces import NOT_YET, notice, script
+from viz.tabs.serving import QUICK, SLOW, explained, sentence
 
-WELCOME = """<div class="welcome"><ol>
-<li><b>Give it a face.</b> A photo here, or one that you restore in the first tab: it is taken over.</li>
-<li><b>Ask.</b> Where does each unit look, does it matter, is it real, and what if it looked elsewhere?</li>
-<li><b>Keep it.</b> Every answer as a figure, its numbers and its arrays, or all of them as one report.</li>
-</ol><p>Your photo is read on this server, kept for an hour at most, and never shared or used for training.</p></div>"""
-MEASURE = "<p class='hint'>Not measured of this face yet: it takes some seconds.</p>"
-MARK = "<p class='hint'>Drag over a part of the restored face, or click on it.</p>"
+REPORT = "report"  # beside the instruments
+SCALES = ("one", "most", "own")  # of colours, as look.js has them
+ON_SCREEN = "(...all) => [...all.slice(0, -1), Boolean(document.querySelector('#inside-face')?.offsetParent)]"
 
 
 class Tab:
-    """The tab's widgets and what fills them."""
+    """The tab's widgets and what fills them; `change` and `open_at` are for whoever assembles the page."""
 
-    def __init__(self):
-        self.now, self.open = gr.State(None, time_to_live=3600), gr.State(next(iter(on_page())))
-        with gr.Row(elem_classes="bench"):
-            with gr.Column(scale=4, min_width=320):
-                self.model = model_input("inside-model")
-                self.photo, self.mode, self.whole = photo_inputs(self.model, "inside-")
-                self.ask = gr.Button("Look inside", variant="primary", elem_id="inside")
-            with gr.Column(scale=8, min_width=320):
-                self.status = gr.HTML(_ready(), elem_id="inside-status", elem_classes="status")
-                self.welcome = gr.HTML(WELCOME)
-                with gr.Row(visible=False) as self.result:
-                    with gr.Column(min_width=300):
-                        self.film = gr.HTML(elem_id="film")
-                    with gr.Column(min_width=300):
-                        self.faces = gr.HTML(
-                            None, html_template="", js_on_load=script("photo.js"), elem_id="inside-faces"
-                        )
-                gr.HTML(f"<p class='guess'>{GUESS}</p>")
-        with gr.Column(visible=False, elem_id="instruments") as self.instruments, gr.Tabs(overflow_behavior="wrap"):
-            self.panels: dict[str, Panel] = {}
-            tabs = {}
-            for name, instrument in on_page().items():
-                with gr.Tab(instrument.tab, id=name, elem_id=f"tab-{name}") as tabs[name]:
-                    if name == "edit":
-                        self.painting = Painting(self.now)
-                    else:
-                        self.panels[name] = Panel(instrument)
-            with gr.Tab("Report", id="report", elem_id="tab-report") as tabs["report"]:
-                self.file = self._report()
-        self._wire(tabs)
-
-    @property
-    def outputs(self) -> list:
-        """Everything that another face changes."""
-        own = [self.photo, self.mode, self.status, self.now, self.welcome, self.result, self.film, self.faces]
-        panels = [widget for panel in self.panels.values() for widget in panel.outputs]
-        told = [control for panel in self.panels.values() for control in panel.of_units]
-        told += [panel.patch for panel in self._marked]
-        return [*own, self.instruments, self.file, *panels, *told, *self.painting.outputs]
-
-    @property
-    def _marked(self) -> list[Panel]:
-        """Those that ask about a part of the face."""
-        return [panel for panel in self.panels.values() if panel.instrument.pick]
-
-    @property
-    def _quick(self) -> list[Panel]:
-        """Those that need no button: measured when they are open."""
-        return [panel for panel in self.panels.values() if not panel.instrument.slow]
-
-    def _wire(self, tabs: dict[str, gr.Tab]) -> None:
-        private = {"api_visibility": "private", **QUICK}
-        inputs = [self.photo, self.model, self.mode, self.whole, self.now]
-        shown = {"show_progress_on": self.status, **UNOPENED, **private}
-        given = self.photo.change(self.look_if_given, inputs, self.outputs, **shown)
-        arrived = self.model.input(arrival, self.model, None, show_progress_on=self.status, **LOADING)
-        changes = [
-            event(self.look_again, inputs, self.outputs, **shown)
-            for event in (arrived.then, self.mode.input, self.whole.input)
-        ]
-        asked = self.ask.click(self.look, inputs, self.outputs, **shown)
-        picked = self.faces.select(
-            explained(self.choose), self.now, self.outputs, show_progress_on=self.film, **private
+    def __init__(self, bench: restore.Tab, tab: gr.Tab):
+        self.bench, now = bench, first()
+        seen = bool(now.faces)
+        face, look, rail = (
+            (_face(now), _look(now, None), _rail(now, "atlas")) if seen else (notice(NO_FACE), None, None)
         )
-        for event in (given, *changes, asked, picked):
-            self.refresh_after(event)
-        self.photo.clear(
-            lambda: self.view(_ready()), None, self.outputs, show_progress="hidden", api_visibility="private"
-        )
-        for name, tab in tabs.items():
-            opened = tab.select(
-                lambda name=name: name, None, self.open, show_progress="hidden", queue=False, api_visibility="private"
-            )
-            if self.panels.get(name) in self._quick:
-                self.refresh_after(opened, self.panels[name])
+        self.seen = gr.Checkbox(visible=False)  # whether the tab is on the screen
+        with gr.Row(elem_classes="strip"):
+            self.face = gr.HTML(face, elem_id="inside-face")
+            self.change = gr.Button("Change", size="sm", scale=0, min_width=90, elem_id="inside-change")
+            self.look = gr.HTML(look, html_template="", js_on_load=script("look.js"), elem_id="look")
+            self.to_report = gr.Button("Report", size="sm", scale=0, min_width=90, elem_id="to-report")
+        with gr.Row(visible=seen, elem_classes="inside") as self.body:
+            self.rail = gr.HTML(rail, html_template="", js_on_load=script("rail.js"), elem_id="rail")
+            with gr.Column(elem_id="answer"):
+                self.panels: dict[str, Panel] = {
+                    name: (Painting if name == "edit" else Panel)(instrument, shown=name == "atlas")
+                    for name, instrument in on_page().items()
+                }
+                with self.panels["atlas"].column:
+                    self.film = self._film()
+                with gr.Column(visible=False, elem_id=f"panel-{REPORT}", elem_classes="instrument") as self.report:
+                    self.file = self._report()
+        self._wire(tab)
+
+    @property
+    def opening(self) -> list[Component]:
+        """What `open_at` changes."""
+        asked = [panel.asked for panel in self.panels.values()]
+        return [self.rail, self.look, *self._columns.values(), *asked]
+
+    @property
+    def _columns(self) -> dict[str, gr.Column]:
+        return {name: panel.column for name, panel in self.panels.items()} | {REPORT: self.report}
+
+    @property
+    def _state(self) -> list[Component]:
+        return [self.bench.now, self.bench.token]
+
+    def _wire(self, tab: gr.Tab) -> None:
+        settings = {"api_visibility": "private", "show_progress": "hidden"}  # queued, or Gradio tells no State.change
+        opened = [*self._state, self.rail]
+        states = [state for panel in self.panels.values() for state in (panel.asked, panel.done)]
+        renewable = [widget for panel in self.panels.values() for widget in panel.renewable]
+        shown = list(dict.fromkeys([*self.opening, *renewable]))
+        self.bench.token.change(
+            self.renew, [*opened, self.look, self.seen], [*shown, self.face, self.body, self.film, self.file],
+            js=ON_SCREEN, trigger_mode="always_last", **settings,
+        )  # fmt: skip
+        for event in (tab.select, self.rail.select):
+            event(explained(self.open), [*opened, *states], shown, trigger_mode="always_last", **settings)
+        self.to_report.click(explained(self.open_report), self._state, self.opening, **settings)
         for panel in self.panels.values():
-            settings = {"show_progress_on": panel.told, "api_visibility": "private", **UNOPENED}
-            settings |= lane(panel.instrument)
-            inputs = [self.now, *panel.controls.values()]
-            panel.run.click(partial(self.measure, panel), inputs, panel.outputs, **settings)
-            if panel.patch is not None:
-                outputs = [*panel.outputs, panel.patch]
-                panel.view.select(self._marking(panel), inputs, outputs, **settings)
+            panel.wire(self._state, self.look)
 
-    def refresh_after(self, event: gr.events.Dependency, *panels: Panel) -> None:
-        """After the event, measure what is quick and open, if its answer is not there; `panels`: if it is of these."""
-        quick = panels or self._quick
-        controls = {control for panel in self._quick for control in panel.controls.values()}
-        event.then(
-            self.refresh,
-            {self.now, self.open, *(panel.done for panel in self._quick), *controls},
-            [widget for panel in quick for widget in panel.outputs],
-            show_progress_on=[panel.told for panel in quick],
-            api_visibility="private",
-            **UNOPENED,
-            **QUICK,
-        )
-
-    def refresh(self, given: dict):
-        """What is quick and open, of the face that has just been chosen, unless it was its last answer."""
-        now, panel = given[self.now], self.panels.get(given[self.open])
-        if now is None or panel not in self._quick or given[panel.done] == now.token:
-            return gr.skip()
-        return self.measure(panel, now, *(given[control] for control in panel.controls.values()))
-
-    def look(self, upload, model, mode, whole, now: Looked | None, progress=gr.Progress()):  # noqa: B008
-        """A photo, or the one that is looked at, in front of a model."""
+    def renew(self, now, token, rail, look, seen) -> dict:
+        """Another face: nothing of the last one stays; what is open and quick is measured if the tab is seen."""
         try:
-            photo = now.photo if now and not upload else read_photo(upload)
+            now = current(now, token)
+            now.face  # noqa: B018
         except Exception as error:  # told on the page; `sentence` logs what is not the visitor's mistake
-            return self.view(_ready() + notice(sentence(error))) | {self.photo: None}
-        try:
-            looked = look(photo, model, mode, whole, progress)
-            if now and not upload:
-                looked = replace(looked, came_from=now.came_from)
-            return self.view(_status(looked), looked) | {self.mode: looked.mode}
-        except Exception as error:  # the same
-            return self.view(_ready() + notice(sentence(error)))
-
-    def look_if_given(self, upload, *rest, progress=gr.Progress()):  # noqa: B008
-        return self.look(upload, *rest, progress) if upload else gr.skip()
-
-    def look_again(self, upload, model, mode, whole, now: Looked | None, progress=gr.Progress()):  # noqa: B008
-        return self.look(upload, model, mode, whole, now, progress) if upload or now else gr.skip()
-
-    def choose(self, now: Looked | None, event: gr.EventData):
-        if now is None:
-            raise UserError(EXPIRED)
-        now = now.at(chosen_index(event, len(now.faces)))
-        view = self.view(_status(now), now)
-        del view[self.faces]  # where the visitor has just chosen
-        return view
-
-    def take_from(self, shown: gr.State, chosen: gr.State, opened: Callable, asked: Callable) -> None:
-        """The face that is chosen in the first tab is looked into: when `asked`, and when this tab is `opened`.
-
-        Opening it takes nothing away from a visitor who gave it a photo of its own.
-        """
-
-        def take(restored: Shown | None, index: int, now: Looked | None, by_hand: bool):
-            if restored is None:
-                return gr.skip()
-            here = restored.token, index
-            if now is not None and (now.came_from == here or (now.came_from is None and not by_hand)):
-                return gr.skip()
-            taken = Looked(
-                restored.photo, restored.faces, restored.model, restored.mode, restored.whole, restored.detector,
-                restored.notes,
-            )  # fmt: skip
-            now = replace(taken.at(index), came_from=here)
-            settings = {self.photo: None, self.model: now.model, self.mode: now.mode, self.whole: now.whole}
-            return self.view(_status(now), now) | settings
-
-        outputs = [*self.outputs, self.model, self.whole]
-        for event, by_hand in ((opened, False), (asked, True)):
-            taken = event(
-                explained(partial(take, by_hand=by_hand)), [shown, chosen, self.now], outputs,
-                show_progress_on=self.status, api_visibility="private", **QUICK,
-            )  # fmt: skip
-            self.refresh_after(taken)
-
-    def view(self, told: str, now: Looked | None = None) -> dict:
-        """Every output at once, so that nothing of an earlier face stays beside a later one."""
-        there = now is not None and now.one is not None
-        made = {
-            self.status: told,
-            self.now: now if there else None,
-            self.welcome: gr.update(visible=not there),
-            self.result: gr.update(visible=there),
-            self.instruments: gr.update(visible=there),
-            self.film: _film(now) if there else "",
-            self.faces: photo_payload(now.photo.pixels(), None, [face.box for face in now.faces]) if there else None,
-            self.file: gr.update(value=None, interactive=False),
-        }
+            return {self.face: notice(sentence(error)), self.body: gr.update(visible=False)}
+        made = {self.face: _face(now), self.body: gr.update(visible=True), self.film: "", self.file: NOT_YET}
+        name = _open(rail)
+        made |= {self.look: _look(now, look), self.rail: _rail(now, name)}
         for panel in self.panels.values():
-            made |= panel.empty(MEASURE if panel.instrument.slow else "")
-            made |= dict.fromkeys(panel.of_units, gr.update(choices=list(now.one.alphas) if there else [], value=None))
-        for panel in self._marked:
-            made[panel.patch] = None
-            if there:
-                faces = View([picture("degraded", now.one.degraded), picture("restored", now.one.restored)])
-                made |= panel.empty(MARK, faces)
-        return made | self.painting.empty(now if there else None)
+            made |= panel.renewed(now)
+            if panel.instrument.slow or (seen and panel is self.panels.get(name)):
+                made |= self._asked(panel, now)
+        return made
 
-    def measure(self, panel: Panel, now: Looked | None, *values) -> dict:
-        """What the instrument says of the face by the values of its controls, or why it says nothing."""
-        try:
-            if now is None:
-                raise UserError(EXPIRED)
-            given = dict(zip(panel.controls, values, strict=True))
-            finding, settings = study(panel.instrument, now, given, telling(gr.Progress()))
-            return panel.answer(finding, now.provenance(panel.instrument.name, settings), now.token)
-        except Exception as error:  # told on the page; `sentence` logs what is not the visitor's mistake
-            return panel.empty(notice(sentence(error)))
+    def _asked(self, panel: Panel, now: Opened) -> dict:
+        """The panel is to show this face: what is quick is measured for that."""
+        return {panel.asked: (now.token, token_hex(4))}
 
-    def _marking(self, panel: Panel) -> Callable:
-        """The handler of a part that was marked on the face: the same, of that part."""
-        place = list(panel.controls).index("patch")
+    def open(self, now, token, rail, *states) -> dict:
+        """The instrument that was chosen, measured if it is quick and was not yet; states: asked, done of each."""
+        now, name = current(now, token), _open(rail)
+        if name not in self._columns:
+            raise UserError("There is no such instrument. Choose one of the list.")
+        made, panel = self._shown(name), self.panels.get(name)
+        if panel is None:
+            return made
+        i = 2 * list(self.panels).index(name)
+        asked, done = states[i : i + 2]
+        if panel.instrument.slow and (asked is None or asked[0] != now.token):  # the face that the page opens with
+            made |= panel.renewed(now) | self._asked(panel, now)
+        if not panel.instrument.slow and done != now.token:
+            made |= self._asked(panel, now)
+        return made
 
-        def mark(now: Looked | None, event: gr.EventData, *values) -> dict:
-            shares = event_value(event, "patch")
-            patch = None if now is None or not _is_patch(shares) else _pixels(shares, len(now.one.restored))
-            return self.measure(panel, now, *values[:place], patch, *values[place + 1 :]) | {panel.patch: patch}
+    def open_report(self, now, token) -> dict:
+        return self._shown(REPORT) | {self.rail: _rail(current(now, token), REPORT)}
 
-        return mark
+    def open_at(self, instrument: object, unit: object) -> dict:
+        """As a link asks, of the face that the page opens with; what is not here is let be."""
+        now, made = first(), {}
+        if isinstance(instrument, str) and instrument in self._columns:
+            made = self._shown(instrument) | {self.rail: _rail(now, instrument)}
+        return made | {self.look: _look(now, {"unit": unit})} if now.faces else {}
+
+    def _shown(self, name: str) -> dict:
+        return {column: gr.update(visible=other == name) for other, column in self._columns.items()}
+
+    def _film(self) -> gr.HTML:
+        with gr.Row(elem_classes="files"):
+            run = gr.Button("Make a film of these maps, coarse to fine", size="sm", scale=0, elem_id="run-film")
+        film = gr.HTML(elem_id="film")
+        run.click(
+            explained(lambda now, token: _film_of(current(now, token))), self._state, film, show_progress_on=film,
+            api_visibility="private", **QUICK,
+        )  # fmt: skip
+        return film
 
     def _report(self) -> gr.DownloadButton:
         gr.HTML(
@@ -270,60 +162,71 @@ class Tab:
             run = gr.Button("Write the report", variant="primary", elem_id="run-report", scale=0)
             file = gr.DownloadButton("Report (HTML)", interactive=False, elem_id="report-file", scale=0)
 
-        def write(now: Looked | None, names: list[str], progress=gr.Progress()):  # noqa: B008
-            if now is None:
-                raise UserError(EXPIRED)
+        def write(now, token, names: list[str], progress=gr.Progress()):  # noqa: B008  Gradio looks for this default
+            now = current(now, token)
             if not names:
                 raise UserError("Choose one instrument at least.")
             return gr.update(value=written_report(now, names, progress), interactive=True)
 
         run.click(
-            explained(write), [self.now, chosen], file, show_progress_on=chosen, api_visibility="private",
-            **SLOW,
-        )  # fmt: skip
+            explained(write), [*self._state, chosen], file, show_progress_on=chosen, api_visibility="private", **SLOW
+        )
         return file
 
 
-def _film(now: Looked) -> str:
-    if all(alpha.shape[-2:] == (1, 1) for alpha in now.one.alphas.values()):
-        return notice(f"{now.model} has no attention maps of places. Choose another model to look into.")
+def _face(now: Opened) -> str:
+    """The strip's picture of the face, which it is, and by what it was restored."""
+    small = now.subject.model.config.degraded_size
+    how = f"rebuilt from {small}x{small}" if now.mode == "simulate" else "restored as it is"
+    which = f"Face {now.index + 1} of {len(now.faces)}, {how}"
+    pictures = [("what the network was given", now.face.degraded), ("restored", now.face.restored)]
+    shown = "".join(f"<img src='{data_url(encode_png(face))}' alt='The face, {what}'>" for what, face in pictures)
+    return f"<div class='who'>{shown}<p><b>{which}</b>{escape(now.model)}</p></div>"
+
+
+def _look(now: Opened, look: object) -> dict:
+    """Unit and scale for look.js, as they were chosen where this network has the unit."""
+    scale = look.get("scale") if isinstance(look, dict) else None
+    return {
+        "units": list(now.face.alphas),
+        "unit": chosen_unit(look, now),
+        "scale": scale if scale in SCALES else SCALES[0],
+    }
+
+
+def _open(rail: object) -> str:
+    """The name that the browser says is open; none if it says none."""
+    name = rail.get("open") if isinstance(rail, dict) else None
+    return name if isinstance(name, str) else ""
+
+
+def _rail(now: Opened, opened: str) -> dict:
+    """The instruments under their questions for rail.js, with the reason why one has nothing to say of this face."""
+    groups = {question: [] for question in QUESTIONS}
+    for name, instrument in on_page().items():
+        groups[instrument.question].append({"name": name, "label": instrument.tab, "why": _why_not(instrument, now)})
+    listed = [{"question": question, "instruments": instruments} for question, instruments in groups.items()]
+    return {"groups": listed, "open": opened}
+
+
+def _why_not(instrument: Instrument, now: Opened) -> str | None:
+    """Why the instrument has nothing to say of this network, in a few words."""
+    kind = now.subject.model.config.attention
+    if kind == "none":
+        return "no attention here"
+    if kind not in instrument.attention:
+        return "maps of places only" if kind == "channel" else "3D attention only"
+    if POPULATION in instrument.required:
+        try:
+            now.population()
+        except UserError:
+            return "no faces gathered"
+    return None
+
+
+def _film_of(now: Opened) -> str:
     source = data_url(gif(coarse_to_fine(now.subject)), "gif")
     return (
         f"<figure class='film'><img src='{source}' alt='The attention maps in forward order, over the face and alone'>"
         "<figcaption>Every unit's map in forward order, over the restored face and alone.</figcaption></figure>"
-    )
-
-
-def _is_patch(shares: object) -> bool:
-    """Whether the browser's mark is four numbers of 0 to 1."""
-    return (
-        isinstance(shares, list)
-        and len(shares) == 4
-        and all(isinstance(share, int | float) and 0 <= share <= 1 for share in shares)
-    )
-
-
-def _pixels(shares: list[float], size: int) -> list[int]:
-    """left, top, right, bottom in shares of the face -> in pixels; a point becomes an eighth of the face about it."""
-    left, top, right, bottom = (round(share * size) for share in shares)
-    if right - left < 2 or bottom - top < 2:
-        return list(query.patch_around((left + right) / 2, (top + bottom) / 2, size // 8, size))
-    return [left, top, right, bottom]
-
-
-def _ready() -> str:
-    return facts_line({"status": "ready", "model": first_model(), "device": device_name()})
-
-
-def _status(now: Looked) -> str:
-    return status_html(
-        {
-            "face": f"{now.index + 1} of {len(now.faces)}" if now.faces else "none",
-            "model": now.model,
-            "device": device_name(),
-            "mode": "reduced first" if now.mode == "simulate" else "as it is",
-            "detector": now.detector,
-        },
-        now.notes,
-        found=bool(now.faces),
     )

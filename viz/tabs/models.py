@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
 from reprlib import repr as brief
+from typing import Any
 
 import torch
 from huggingface_hub.errors import HFValidationError
@@ -33,7 +34,10 @@ log = logging.getLogger(__name__)
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"  # that models are loaded onto
 LOCAL_HOSTS = ("127.0.0.1", "localhost", "::1")  # where visitor and host are one
-LOADING = {"concurrency_limit": None, "api_visibility": "private"}  # for events that do nothing but `arrival`
+LOADING: dict[str, Any] = {
+    "concurrency_limit": None,
+    "api_visibility": "private",
+}  # for events that do nothing but `arrival`
 KEPT_MODELS = 3  # in memory; a SPARNetHD takes 350 MB
 FETCHES = 2  # models that visitors named, on their way from the Hub at once
 PATIENCE = 3  # seconds that a restoration waits for one of them, which holds those up who come after
@@ -95,14 +99,6 @@ def first_model() -> str:
 def models_here() -> list[str]:
     """The names of the models that need no download."""
     return [*_offered, *(name for name, entry in MODELS.items() if entry.weights.is_file() and name not in _offered)]
-
-
-def model_choices() -> list[tuple[str, str]]:
-    """(label, name) of the host's own models, then of the known ones, those whose weights are here first."""
-    here = models_here()
-    return [(name, name) for name in here] + [
-        (f"{name} (weights not here yet)", name) for name in MODELS if name not in here
-    ]
 
 
 def named(name: object) -> Loaded:

@@ -1,211 +1,165 @@
 """What if a unit looked elsewhere? Attention painted by hand, in the page.
 
-unit's map over the restored face -> gr.ImageEditor: blue suppresses, orange boosts -> Edit -> list of edits
-list of edits -> the network -> before | after, linked maps, chart, files; undo; the list as JSON, and from JSON
+unit's map over the restored face -> static/paint.js: strokes of orange, which boost, and blue, which suppress
+  -> mask -> Edit -> the network -> the face as painted, after each stroke; the edits as JSON, and from JSON
 """
 
-import io
-import json
-from collections.abc import Callable
+from base64 import b64decode, b64encode
 
+import cv2
 import gradio as gr
 import numpy as np
-from gradio import FileData
-from gradio.components.base import server
-from gradio.components.image_editor import AcceptBlobs
+from gradio.components import Component
 from PIL import Image
 
 from sparnet.attention import mean_map, overlay
 from sparnet.errors import UserError
-from sparnet.images import to_image
+from sparnet.images import data_url, encode_png, to_image
+from viz.finding import Finding
 from viz.instruments import edit
+from viz.instruments.ablation import levels, rms
 from viz.instruments.edit import BOOST, SUPPRESS, Edit
-from viz.subject import Subject
-from viz.tabs.looking import Looked, telling
-from viz.tabs.panel import Panel
-from viz.tabs.pieces import EXPIRED, NOT_YET, notice
-from viz.tabs.serving import PAINTED_BYTES, QUICK, UNOPENED, download, explained, read_upload, sentence, size_of
+from viz.tabs.bench import Opened, current
+from viz.tabs.controls import telling
+from viz.tabs.panel import Panel, chosen_unit, is_due
+from viz.tabs.pieces import NOT_YET, notice, preview, script
+from viz.tabs.serving import QUICK, UNOPENED, download, explained, read_upload, sentence
 
-CANVAS = 512  # px
-_INDICES = (None, "", "null", "0", "1")  # of a layer, as a browser sends them
-HINT = (
-    "<p class='hint'>Paint on the map, then press Apply. Blue holds features back there, orange lets them through.</p>"
-)
+SIDE = 128  # cells of the canvas: as many as the finest map has
+_SHOWN = 512  # px of the face beneath
+_STEPS = 127  # of a mask on either side of 0
+HINT = "<p class='hint'>Paint on the face: orange lets the unit's features through, blue holds them back.</p>"
 
 
-def layer(file: FileData | bytes | None, **_) -> np.ndarray | None:
-    """What a browser sends as a layer of the canvas, trusted in nothing -> (H,W,4) uint8; only a PNG or WebP is opened.
+def mask_of(canvas: object) -> tuple[str, np.ndarray]:
+    """What a browser says was painted, trusted in nothing -> unit, mask (SIDE,SIDE) float32 of -1 to 1.
 
-    `UserError` for anything else, or one much larger than the canvas.
+    `UserError` unless it is {"unit": text, "mask": base64 of a byte for each cell: 1 is -1, 128 is 0, 255 is 1}.
     """
-    if file is None:
-        return None
-    data = read_upload(file) if isinstance(file, FileData) else bytes(file)
+    unit, mask = (canvas.get(name) if isinstance(canvas, dict) else None for name in ("unit", "mask"))
     try:
-        with Image.open(io.BytesIO(data), formats=("PNG", "WEBP")) as image:  # reads the header only
-            if max(image.size) <= 2 * CANVAS:
-                return np.array(image.convert("RGBA"))
-    except Exception as error:  # Pillow's parsers raise nearly anything on damaged files, bombs included
-        raise UserError("The painted layer cannot be read. Clear it and paint again.") from error
-    raise UserError("The painted layer is larger than the canvas. Clear it and paint again.")
+        cells = np.frombuffer(b64decode(mask, validate=True), np.uint8) if isinstance(mask, str) else np.zeros(0)
+    except ValueError:  # not base64
+        cells = np.zeros(0)
+    if not isinstance(unit, str) or cells.size != SIDE**2 or not cells.all():
+        raise UserError("What was painted cannot be read. Clear it and paint again.")
+    return unit, (cells.reshape(SIDE, SIDE).astype(np.float32) - 128) / _STEPS
 
 
-def few_layers(canvas: gr.ImageEditor) -> Callable[[AcceptBlobs], None]:
-    """What takes a layer of the canvas on its way, before the event that uses it; keeps few of those that wait."""
-
-    @server
-    def accept_blobs(data: AcceptBlobs) -> None:
-        if data.data["index"] not in _INDICES:  # Gradio makes a list as long as that
-            raise UserError("The canvas has fewer layers.")
-        gr.ImageEditor.accept_blobs(canvas, data)
-        while size_of([vars(blobs) for blobs in canvas.blob_storage.values()], set()) > PAINTED_BYTES:
-            del canvas.blob_storage[next(iter(canvas.blob_storage))]
-
-    return accept_blobs
+def canvas_of(unit: str, edits: list[Edit]) -> dict:
+    """The unit's edits as the canvas shows them, each over those before it: the other way of `mask_of`."""
+    mask = np.zeros((SIDE, SIDE), np.float32)
+    for change in edits:
+        if change.unit == unit:
+            over = change.strength * cv2.resize(change.mask, (SIDE, SIDE), interpolation=cv2.INTER_AREA)
+            mask = over + (1 - np.abs(over)) * mask
+    return {"unit": unit, "mask": b64encode(np.rint(mask * _STEPS + 128).astype(np.uint8).tobytes()).decode()}
 
 
-class Painting:
-    """The widgets; `outputs` is everything that another face empties."""
+class Painting(Panel):
+    """The panel of the instrument that is painted to: at once when it is opened, measured in full when asked."""
 
-    def __init__(self, now: gr.State):
-        self.now, self.edits = now, gr.State([])
+    def _ask(self) -> None:
+        self.edits = gr.State([])
         with gr.Row(elem_classes="painting"):
-            with gr.Column(scale=5, min_width=320):
-                gr.HTML(f"<h2>{edit.INSTRUMENT.title}</h2><p>{edit.INSTRUMENT.about}</p>", elem_classes="about")
-                with gr.Row():
-                    self.unit = gr.Dropdown([], label="Unit", filterable=False, min_width=140, elem_id="paint-unit")
-                    self.strength = gr.Slider(0.05, 1, 1, step=0.05, label="Strength", min_width=140,
-                                              elem_id="paint-strength")  # fmt: skip
-                self.canvas = gr.ImageEditor(
-                    type="numpy",
-                    image_mode="RGBA",
-                    format="png",
-                    sources=(),
-                    transforms=(),
-                    layers=False,
-                    buttons=[],
-                    brush=gr.Brush(default_size=60, colors=[BOOST, SUPPRESS], default_color=BOOST, color_mode="fixed"),
-                    eraser=gr.Eraser(default_size=60),
-                    canvas_size=(CANVAS, CANVAS),
-                    fixed_canvas=True,
-                    height=CANVAS + 110,
-                    show_label=False,
-                    elem_id="paint-canvas",
-                )
-                self.canvas.convert_and_format_image = layer  # Gradio's own opens any format
-                self.canvas.accept_blobs = few_layers(self.canvas)
-                with gr.Row():
-                    self.apply = gr.Button("Apply", variant="primary", min_width=90, elem_id="paint-apply")
-                    self.undo = gr.Button("Undo the last", min_width=90, elem_id="paint-undo")
-                with gr.Row():
-                    self.file = gr.DownloadButton("Save the edits (JSON)", size="sm", interactive=False,
-                                                  elem_id="paint-save")  # fmt: skip
-                    self.load = gr.UploadButton("Replay a file of edits", size="sm", file_types=[".json"],
-                                                elem_id="paint-load")  # fmt: skip
-            with gr.Column(scale=4, min_width=300):
-                self.slider = gr.ImageSlider(
-                    label="As the network attends | as you painted",
-                    format="png",
-                    type="numpy",
-                    interactive=False,
-                    buttons=["fullscreen"],
-                    elem_id="paint-slider",
-                )
-                self.told = gr.HTML(elem_id="paint-told", elem_classes="told")
-        self.panel = Panel(edit.INSTRUMENT, alone=False)
-        self._wire()
+            self.canvas = gr.HTML(None, html_template="", js_on_load=script("paint.js"), elem_id="paint", min_width=280)
+            self.after = gr.HTML(elem_id="paint-after", min_width=280)
+        with gr.Row(elem_classes="files"):
+            self.run = gr.Button("Measure what moved", size="sm", elem_id="run-edit", scale=0)
+            self.file = gr.DownloadButton("Save the edits (JSON)", size="sm", elem_id="paint-save", scale=0)
+            self.load = gr.UploadButton("Replay a file of edits", size="sm", file_types=[".json"],
+                                        elem_id="paint-load", scale=0)  # fmt: skip
+        self.controls = {"edits": self.edits}
 
     @property
-    def outputs(self) -> list:
-        own = [self.edits, self.unit, self.canvas, self.slider, self.told, self.file]
-        return [*own, *self.panel.outputs]
+    def renewable(self) -> list[Component]:
+        return [*super().renewable, self.edits, self.canvas, self.after, self.file]
 
-    def _wire(self) -> None:
-        private = {"api_visibility": "private"}
-        settings = {"show_progress_on": self.told, **private, **QUICK}
-        given = [self.now, self.edits, self.unit]
-        self.apply.click(self.add, [*given, self.canvas, self.strength], self.outputs, **settings)
-        self.undo.click(self.take_back, given, self.outputs, **settings)
-        self.load.upload(self.replay, [self.now, self.load], self.outputs, **settings, **UNOPENED)
-        self.unit.input(explained(self.show_unit), given, self.canvas, show_progress="hidden", **private)
+    def wire(self, state: list[Component], look: Component) -> None:
+        super().wire(state, look)
+        settings = {"api_visibility": "private", **QUICK}
+        shown = {"show_progress_on": self.after, **settings}
+        self.asked.change(explained(self.begin), [self.asked, self.done, *state, look], self.renewable, **shown)
+        self.canvas.input(self.paint, [*state, self.edits, self.canvas], self.renewable, trigger_mode="always_last",
+                          **shown)  # fmt: skip
+        self.load.upload(self.replay, [*state, self.load], self.renewable, **shown, **UNOPENED)
+        self.canvas.select(explained(self.turn_to), [*state, self.edits, look], self.canvas,
+                           trigger_mode="always_last", show_progress="hidden", **settings)  # fmt: skip
 
-    def empty(self, now: Looked | None) -> dict:
-        """Nothing painted on this face yet."""
-        made = {self.edits: [], self.slider: None, self.told: HINT, self.file: NOT_YET, **self.panel.empty()}
-        if now is None:
-            return made | {self.unit: gr.update(choices=[], value=None), self.canvas: None}
-        units = [plan.name for plan in now.subject.model.config.units() if plan.attention in ("2d", "3d", "2d+channel")]
-        if not units:
-            told = notice(f"{now.model} has no attention maps to paint on. Choose another model.")
-            return made | {self.unit: gr.update(choices=[], value=None), self.canvas: None, self.told: told}
-        alphas = {name: mean_map(now.one.alphas[name]) for name in units}
-        unit = max(units, key=lambda name: alphas[name].std())  # that of the most contrast
-        return made | {self.unit: gr.update(choices=units, value=unit), self.canvas: _backdrop(now.subject, [], unit)}
+    def find(self, now: Opened, look: object, values: tuple) -> tuple[Finding, dict]:
+        return edit.study(now.subject, *values, progress=telling(gr.Progress())), {}
 
-    def show_unit(self, now: Looked | None, edits: list[Edit], unit: str):
-        if now is None:
-            raise UserError(EXPIRED)
-        return _backdrop(now.subject, edits, unit)
+    def renewed(self, now: Opened) -> dict:
+        return super().renewed(now) | {self.edits: [], self.canvas: None, self.after: "", self.file: NOT_YET}
 
-    def add(self, now, edits, unit, canvas, strength, progress=gr.Progress()):  # noqa: B008  Gradio looks for it
-        """One more edit, as painted."""
+    def begin(self, asked, done, now, token, look):
+        """Nothing painted yet, on the unit that is chosen."""
+        if not is_due(asked, done, token):
+            return gr.skip()
+        now = current(now, token)
+        unit = chosen_unit(look, now)
+        return self.shown(now, []) | {self.canvas: _canvas(now, [], unit)}
+
+    def turn_to(self, now, token, edits, look):
+        """Another unit to paint on; those before it stay as they are painted."""
+        now = current(now, token)
+        return _canvas(now, edits, chosen_unit(look, now))
+
+    def paint(self, now, token, edits, canvas):
+        """After a stroke: the unit's mask as it is now, in place of the one that it had."""
         try:
-            if now is None:
-                raise UserError(EXPIRED)
-            if not 0 < strength <= 1:
-                raise UserError("The strength must be above 0, at most 1.")
-            edits = [*edits, Edit(unit, edit.painted(canvas), strength)]
-            return self.shown(now, edits, unit, progress)
+            unit, mask = mask_of(canvas)
+            edits = [change for change in edits if change.unit != unit]
+            return self.shown(current(now, token), [*edits, Edit(unit, mask)] if mask.any() else edits)
         except Exception as error:  # told on the page; `sentence` logs what is not the visitor's mistake
             return {self.told: notice(sentence(error))}
 
-    def take_back(self, now, edits, unit, progress=gr.Progress()):  # noqa: B008
+    def replay(self, now, token, upload):
         try:
-            if now is None:
-                raise UserError(EXPIRED)
-            if not edits:
-                raise UserError("There is no edit to undo.")
-            return self.shown(now, edits[:-1], unit, progress)
-        except Exception as error:  # the same
-            return {self.told: notice(sentence(error))}
-
-    def replay(self, now, upload, progress=gr.Progress()):  # noqa: B008
-        try:
-            if now is None:
-                raise UserError(EXPIRED)
+            now = current(now, token)
             edits = edit.from_json(read_upload(upload), now.subject)
             if not edits:
                 raise UserError("The file holds no edit. Choose another.")
-            return self.shown(now, edits, edits[-1].unit, progress)
+            return self.shown(now, edits) | {self.canvas: _canvas(now, edits, edits[-1].unit)}
         except Exception as error:  # the same
             return {self.told: notice(sentence(error))}
 
-    def shown(self, now: Looked, edits: list[Edit], unit: str, progress: gr.Progress) -> dict:
-        """The face under these edits, and the unit's map as it now is, to paint on further."""
-        subject = now.subject
-        if not edits:
-            return self.empty(now) | {self.unit: unit, self.canvas: _backdrop(subject, [], unit)}
-        finding = edit.study(subject, edits, telling(progress))
-        made = self.panel.answer(finding, now.provenance("edit", {}), now.token)
-        painted = ", ".join(f"{i + 1}: {one.unit}" for i, one in enumerate(edits))
-        change = f"The face changed by {finding.numbers['rms']:.1f} of 255 levels (RMS)."
-        made[self.told] = f"<p class='hint'>Edits {painted}. {change}</p>"
-        return made | {
+    def shown(self, now: Opened, edits: list[Edit]) -> dict:
+        """The face under these edits, and the edits as a file."""
+        before, after = edit.apply(now.subject, edits)
+        change = rms((levels(after.restored) - levels(before.restored))[0]).item()
+        units = ", ".join(dict.fromkeys(change.unit for change in edits))
+        message = f"<p class='hint'>Painted: {units}. The face changed by {change:.1f} of 255 levels (RMS).</p>"
+        file = NOT_YET
+        if edits:
+            path = download(edit.to_json(now.subject, edits).encode(), "edits.json")
+            file = gr.update(value=path, interactive=True)
+        return self.empty(message if edits else HINT) | {
             self.edits: edits,
-            self.unit: unit,
-            self.canvas: _backdrop(subject, edits, unit),
-            self.slider: (finding.arrays["before"], finding.arrays["after"]),
-            self.file: gr.update(
-                value=download(json.dumps(finding.numbers["edits"], indent=1).encode(), "edits.json"), interactive=True
-            ),
+            self.done: now.token,
+            self.after: _before_after(to_image(before.restored), to_image(after.restored)),
+            self.file: file,
         }
 
 
-def _backdrop(subject: Subject, edits: list[Edit], unit: str) -> np.ndarray:
-    """The unit's map, with the edits so far, over the face: (CANVAS,CANVAS,3) uint8 to paint on."""
-    _, after = edit.apply(subject, edits)
-    if unit not in after.alphas:
-        raise UserError("There is no such unit. Choose one of the list.")
-    face = np.array(Image.fromarray(to_image(after.restored)).resize((CANVAS, CANVAS), Image.Resampling.BICUBIC))
-    grey = np.repeat(face.mean(-1, keepdims=True), 3, axis=-1)  # so that the map's colours, and the paint, stand out
-    return overlay(grey, mean_map(after.alphas[unit]), "gray", 0.55)
+def _canvas(now: Opened, edits: list[Edit], unit: str | None) -> dict:
+    """The unit's map as the edits of other units leave it, over the face in grey, to paint on."""
+    subject = now.subject
+    if unit is None:
+        raise UserError(f"{now.model} has no attention maps to paint on. Choose another model.")
+    _, after = edit.apply(subject, [change for change in edits if change.unit != unit])
+    face = Image.fromarray(to_image(after.restored)).resize((_SHOWN, _SHOWN), Image.Resampling.BICUBIC)
+    grey = np.repeat(np.array(face).mean(-1, keepdims=True), 3, axis=-1)  # so that the paint stands out
+    picture = overlay(grey, mean_map(after.alphas[unit]), "gray", 0.55)
+    look = {"face": preview(picture, _SHOWN), "side": SIDE, "colors": {"boost": BOOST, "suppress": SUPPRESS}}
+    return canvas_of(unit, edits) | look
+
+
+def _before_after(before: np.ndarray, after: np.ndarray) -> str:
+    """The face as painted; the one without while it is held."""
+    images = "".join(f"<img src='{data_url(encode_png(face))}' alt=''>" for face in (before, after))
+    name = "The restored face with attention as painted. Hold to see it without."
+    return (
+        "<figure><figcaption>Restored, as painted. Hold it down to see it without.</figcaption>"
+        f"<button type='button' class='hold' aria-label='{name}'>{images}</button></figure>"
+    )

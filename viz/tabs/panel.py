@@ -1,111 +1,259 @@
-"""One instrument on the page: its question, what it needs to be told, its answer as linked maps, charts and files.
+"""One instrument on the page: its question, what it can be told, its answer as linked maps, charts and files.
 
 Instrument -> Panel -> controls (controls.py) and widgets
-Finding -> Panel.answer -> its meaning, linked maps (static/view.js), charts, files
+another face -> renewed: nothing measured of it yet
+face, values -> measure -> Finding -> its meaning, linked maps (static/view.js), charts
+                                   -> files (static/files.js): of what is slow at once, else when they are asked for
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 import gradio as gr
+from gradio.components import Component
 from plotly import graph_objects as go
 
+from sparnet.attention import mean_map
+from sparnet.errors import UserError
 from viz.finding import Finding
 from viz.instrument import Instrument, Setting
-from viz.tabs.controls import option_control, source_controls
-from viz.tabs.looking import saved
-from viz.tabs.pieces import NOT_YET, script
-from viz.views import View, all_tables
+from viz.instruments import query
+from viz.tabs.bench import Opened, current
+from viz.tabs.controls import lane, option_control, saved, source_controls, study, telling
+from viz.tabs.pieces import notice, script
+from viz.tabs.serving import UNOPENED, event_value, sentence
+from viz.views import View, all_tables, picture
 
 CHARTS = 2  # at most, of any instrument
-KINDS = {"png": "Figure (PNG)", "pdf": "for print (PDF)", "json": "Numbers (JSON)", "npz": "Arrays (NPZ)"}
+MEASURE = "<p class='hint'>Not measured of this face yet: it takes some seconds.</p>"
+MARK = "<p class='hint'>Drag over a part of the restored face, or click on it.</p>"
+KINDS = {"png": "Figure (PNG)", "pdf": "For print (PDF)", "json": "Numbers (JSON)", "npz": "Arrays (NPZ)"}
 
 
 class Panel:
-    """The widgets of an instrument; `outputs` is everything that an answer fills."""
+    """The widgets of an instrument; `outputs` is all that an answer fills, `renewable` what another face changes."""
 
-    def __init__(self, instrument: Instrument, alone: bool = True):
-        """alone: with its heading and its controls, for nothing else on the page gives it what it needs."""
+    def __init__(self, instrument: Instrument, shown: bool = False):
         self.instrument = instrument
-        name, settings = instrument.name, instrument.settings.values()
-        self.controls: dict[str, gr.components.Component] = {}
-        if alone:
+        self.controls: dict[str, Component] = {}
+        self.run: gr.Button | None = None
+        with gr.Column(visible=shown, elem_id=f"panel-{instrument.name}", elem_classes="instrument") as self.column:
             gr.HTML(f"<h2>{instrument.title}</h2><p>{instrument.about}</p>", elem_classes="about")
+            self._ask()
+            self._answer()
+        self.asked = gr.State(None)  # (token, nonce): this face is to be measured, without a button
+        self.done = gr.State(None)  # token of the face that was measured
+        self.saved = gr.State(None)  # the files of that by kind, if they were written
+
+    def _ask(self) -> None:
+        """What the instrument can be told: in a line, and what few want to tell it."""
+        own = [setting for setting in self.instrument.settings.values() if setting.name != self.unit]
+        shown, folded = ([setting for setting in own if setting.option.shown is asked] for asked in (True, False))
+        if self.instrument.slow or self.instrument.sources or shown:
             with gr.Row(elem_classes="panel-controls"):
-                self.controls |= source_controls(instrument)
-                self._add(setting for setting in settings if setting.option.shown)
-                asked = instrument.slow or bool(settings)
-                self.run = gr.Button("Measure", variant="primary", elem_id=f"run-{name}", visible=asked, scale=0)
-            if folded := [setting for setting in settings if not setting.option.shown]:
-                with gr.Accordion("Options", open=False, elem_id=f"options-{name}"), gr.Row():
-                    self._add(folded)
+                self.controls |= source_controls(self.instrument)
+                self._add(shown)
+                if self.instrument.slow:
+                    self.run = gr.Button("Measure", variant="primary", elem_id=f"run-{self.instrument.name}", scale=0)
+        if folded:
+            with gr.Accordion("Options", open=False, elem_id=f"options-{self.instrument.name}"), gr.Row():
+                self._add(folded)
+
+    def _add(self, settings: Iterable[Setting]) -> None:
+        self.controls |= {setting.name: option_control(self.instrument, setting) for setting in settings}
+
+    def _answer(self) -> None:
+        name = self.instrument.name
         self.told = gr.HTML(elem_id=f"told-{name}", elem_classes="told")
         self.view = gr.HTML(
             None, html_template="", js_on_load=script("maps.js") + script("view.js"), elem_id=f"view-{name}"
         )
         self.charts = []
-        for i in range(CHARTS):
-            with gr.Column(visible=False, elem_classes="chart") as column:
-                caption, plot = gr.HTML(), gr.Plot(show_label=False, container=False, elem_id=f"chart-{name}-{i}")
-            self.charts.append((column, caption, plot))
-        with gr.Row(visible=False, elem_classes="files") as self.row:
-            self.files = {
-                kind: gr.DownloadButton(label, size="sm", elem_id=f"{kind}-{name}") for kind, label in KINDS.items()
-            }
-        self.done = gr.State(None)  # the token of what was last answered
-
-    def _add(self, settings: Iterable[Setting]) -> None:
-        self.controls |= {setting.name: option_control(self.instrument, setting) for setting in settings}
+        with gr.Column(visible=False) as self.rest:
+            for i in range(CHARTS):
+                with gr.Column(visible=False, elem_classes="chart") as column:
+                    caption, plot = gr.HTML(), gr.Plot(show_label=False, container=False, elem_id=f"chart-{name}-{i}")
+                self.charts.append((column, caption, plot))
+            self.files = gr.HTML(
+                None, html_template="", js_on_load=script("files.js"), elem_id=f"files-{name}", elem_classes="files"
+            )
 
     @property
-    def of_units(self) -> list[gr.components.Component]:
+    def unit(self) -> str | None:
+        """The option that is one unit, which is chosen above all instruments."""
+        settings = self.instrument.settings.values()
+        return next((setting.name for setting in settings if setting.option.units and not setting.many), None)
+
+    @property
+    def of_units(self) -> list[Component]:
         """The controls that offer the units of the face's network."""
-        return [self.controls[name] for name, one in self.instrument.settings.items() if one.option.units]
+        settings = self.instrument.settings
+        return [control for name, control in self.controls.items() if name in settings and settings[name].option.units]
 
     @property
-    def patch(self) -> gr.components.Component | None:
+    def patch(self) -> list[Component]:
         """The part that was marked, of an instrument that asks about one."""
-        return self.controls["patch"] if self.instrument.pick else None
+        return [self.controls["patch"]] if self.instrument.pick else []
 
     @property
-    def outputs(self) -> list:
-        charts = [widget for chart in self.charts for widget in chart]
-        return [self.told, self.view, *charts, self.row, *self.files.values(), self.done]
+    def renewable(self) -> list[Component]:
+        return [self.told, self.view, self.rest, self.done, self.saved, *self.of_units, *self.patch]
 
-    def empty(self, told: str = "", view: View | None = None) -> dict:
-        """Nothing measured of this face yet; `told` says what to do, `view` what can be marked."""
+    @property
+    def outputs(self) -> list[Component]:
+        charts = [widget for chart in self.charts for widget in chart]
+        return [self.told, self.view, self.rest, *charts, self.files, self.done, self.saved]
+
+    def wire(self, state: list[Component], look: Component) -> None:
+        """Measure when asked. state: now and token of the bench; look: the unit that is chosen."""
+        inputs = [*state, look, *self.controls.values()]
+        settings = {"show_progress_on": self.told, "api_visibility": "private", **UNOPENED, **lane(self.instrument)}
+        if self.run is None:
+            events = [self.asked.change(self.measure_once, [self.asked, self.done, *inputs], self.outputs,
+                                        trigger_mode="always_last", **settings)]  # fmt: skip
+            events += [
+                control.input(self.measure, inputs, self.outputs, trigger_mode="always_last", **settings)
+                for control in self.controls.values()
+            ]
+        else:
+            events = [self.run.click(self.measure, inputs, self.outputs, **settings)]
+        if self.patch:
+            events.append(self.view.select(self.mark, inputs, [*self.outputs, *self.patch], **settings))
+        for event in events:
+            event.then(self.drop_if_old, [state[1], self.done], self.outputs, show_progress="hidden", queue=False,
+                       api_visibility="private")  # fmt: skip
+        self.files.download(self.write, [self.saved, *inputs], [self.files, self.saved], trigger_mode="multiple",
+                            **settings | {"show_progress": "hidden"})  # fmt: skip
+
+    def renewed(self, now: Opened) -> dict:
+        """Nothing measured of this face yet."""
+        message, view = MEASURE if self.instrument.slow else "", None
+        if self.instrument.pick:
+            message, view = MARK, View([picture("degraded", now.face.degraded), picture("restored", now.face.restored)])
+        units = gr.update(choices=list(now.face.alphas), value=None)
+        return self.empty(message, view) | dict.fromkeys(self.of_units, units) | dict.fromkeys(self.patch)
+
+    def measure(self, now, token, look, *values) -> Iterator[dict]:
+        """What the instrument says of the face by the values of its controls, or why it says nothing; then files."""
+        try:
+            now = current(now, token)
+            finding, settings = self.find(now, look, values)
+            yield self.answer(finding, now.token)
+            if self.instrument.slow:
+                yield {self.saved: saved(finding, now.provenance(self.instrument.name, settings))}
+        except Exception as error:  # told on the page; `sentence` logs what is not the visitor's mistake
+            yield self.empty(notice(sentence(error)))
+
+    def measure_once(self, asked, done, now, token, *given) -> Iterator[dict]:
+        """The same, unless nobody asked."""
+        if is_due(asked, done, token):
+            yield from self.measure(now, token, *given)
+        else:
+            yield gr.skip()
+
+    def mark(self, now, token, look, event: gr.EventData, *values) -> Iterator[dict]:
+        """The same of a part that was marked on the face."""
+        given = dict(zip(self.controls, values, strict=True))
+        try:
+            given["patch"] = pixels_of(event_value(event, "patch"), len(current(now, token).face.restored))
+        except Exception as error:  # the same
+            yield self.empty(notice(sentence(error)))
+            return
+        for made in self.measure(now, token, look, *given.values()):
+            yield made | {self.controls["patch"]: given["patch"]}
+
+    def write(self, paths, now, token, look, event: gr.EventData, *values) -> dict:
+        """A file of the answer; what is quick is measured once more for that, as few keep what they look at."""
+        kind = event_value(event, "kind")
+        try:
+            now = current(now, token)
+            if not isinstance(kind, str) or kind not in KINDS:
+                raise UserError("There is no such file. Choose one of those that are offered.")
+            if paths is None and self.instrument.slow:
+                raise UserError("The files are still being written. Try again in a moment.")
+            if paths is None:
+                finding, settings = self.find(now, look, values)
+                paths = saved(finding, now.provenance(self.instrument.name, settings))
+            return {self.files: self._offer(kind=kind, url=f"gradio_api/file={paths[kind]}"), self.saved: paths}
+        except Exception as error:  # the same
+            return {self.files: self._offer(kind=kind, error=sentence(error))}
+
+    def _offer(self, **made) -> dict:
+        """What files.js shows."""
+        return {"name": self.instrument.name, "kinds": KINDS, **made}
+
+    def find(self, now: Opened, look: object, values: tuple) -> tuple[Finding, dict]:
+        """The finding by what the controls say, and what they said."""
+        given = dict(zip(self.controls, values, strict=True)) | (
+            {self.unit: chosen_unit(look, now)} if self.unit else {}
+        )
+        return study(self.instrument, now, given, telling(gr.Progress()))
+
+    def drop_if_old(self, token, done):
+        """An answer about a face that is no longer looked at goes."""
+        return gr.skip() if done in (None, token) else self.empty()
+
+    def empty(self, message: str = "", view: View | None = None) -> dict:
+        """Nothing measured of this face yet; `message` says what to do, `view` has what can be marked."""
         return {
-            self.told: told,
-            self.view: None if view is None else _payload(view, self.instrument.pick),
-            **{column: gr.update(visible=False) for column, _, _ in self.charts},
-            **{plot: None for _, _, plot in self.charts},
-            self.row: gr.update(visible=False),
-            **dict.fromkeys(self.files.values(), NOT_YET),
+            self.told: message,
+            self.view: None if view is None else self._payload(view),
+            self.rest: gr.update(visible=False),
             self.done: None,
+            self.saved: None,
         }
 
-    def answer(self, finding: Finding, provenance: dict, token: str) -> dict:
-        """The finding on the page."""
+    def answer(self, finding: Finding, token: str) -> dict:
+        """The finding on the page, its files to follow."""
         view = self.instrument.view(finding)
         made = {
             self.told: f"<p class='meaning'>{finding.meaning}</p>",
-            self.view: _payload(view, self.instrument.pick),
-            self.row: gr.update(visible=True),
+            self.view: self._payload(view),
+            self.rest: gr.update(visible=True),
+            self.files: self._offer(),
             self.done: token,
+            self.saved: None,
         }
         charts = list(view.charts.items())
         for i, (column, caption, plot) in enumerate(self.charts):
-            there = i < len(charts)
-            made[column] = gr.update(visible=there)
-            made[caption] = f"<p>{charts[i][0]}</p>" if there else ""
-            made[plot] = _styled(charts[i][1]) if there else None
-        paths = saved(finding, provenance)
-        for kind, button in self.files.items():
-            made[button] = gr.update(value=paths[kind], interactive=True)
+            drawn = i < len(charts)
+            made[column] = gr.update(visible=drawn)
+            made[caption] = f"<p>{charts[i][0]}</p>" if drawn else ""
+            made[plot] = _styled(charts[i][1]) if drawn else None
         return made
 
+    def _payload(self, view: View) -> dict:
+        return {"view": view.payload(self.instrument.pick), "tables": all_tables()}
 
-def _payload(view: View, pick: str | None) -> dict:
-    return {"view": view.payload(pick), "tables": all_tables()}
+
+def is_due(asked: tuple[str, str] | None, done: str | None, token: str) -> bool:
+    """Whether this face was asked about and not answered: Gradio tells of a State's first value as of a change."""
+    return asked is not None and asked[0] == token != done
+
+
+def chosen_unit(look: object, now: Opened) -> str | None:
+    """The unit that the visitor chose above all instruments, as the browser says; else that of the most contrast."""
+    alphas = now.face.alphas
+    unit = look.get("unit") if isinstance(look, dict) else None
+    if unit in list(alphas):
+        return unit
+    return max(alphas, key=lambda name: float(mean_map(alphas[name]).std()), default=None)
+
+
+def pixels_of(shares: object, size: int) -> list[int]:
+    """left, top, right, bottom in shares of the face -> in pixels; a point becomes an eighth of the face about it.
+
+    `UserError` unless the browser's mark is four numbers of 0 to 1.
+    """
+    if not isinstance(shares, list) or len(shares) != 4 or not all(_is_share(share) for share in shares):
+        raise UserError("The mark is not on the face. Drag over a part of it.")
+    left, top, right, bottom = (round(share * size) for share in shares)
+    if right - left < 2 or bottom - top < 2:
+        return list(query.patch_around((left + right) / 2, (top + bottom) / 2, size // 8, size))
+    return [left, top, right, bottom]
+
+
+def _is_share(value: object) -> bool:
+    return isinstance(value, int | float) and 0 <= value <= 1
 
 
 def _styled(chart: go.Figure) -> go.Figure:

@@ -1,6 +1,6 @@
 """The instruments for programs: an endpoint for each, and /report.
 
-photo, model, mode, face, whole, the instrument's own options -> Looked -> study -> figure PNG, arrays NPZ, numbers JSON
+photo, model, mode, face, whole, the instrument's own options -> Opened -> study -> figure PNG, arrays NPZ, numbers JSON
 """
 
 from collections.abc import Callable
@@ -8,16 +8,32 @@ from inspect import Parameter, Signature, signature
 
 import gradio as gr
 
+from sparnet.restorer import MODES
 from viz.instrument import Instrument
-from viz.tabs.controls import given_to, lane, on_page, option_control, reported, source_controls, study
-from viz.tabs.looking import look, saved, telling, written_report
+from viz.tabs.bench import opened
+from viz.tabs.controls import (
+    given_to,
+    lane,
+    on_page,
+    option_control,
+    reported,
+    saved,
+    source_controls,
+    study,
+    telling,
+    written_report,
+)  # fmt: skip
+from viz.tabs.models import first_model, models_here
 from viz.tabs.serving import SLOW, UNOPENED, explained, read_photo
 
 
-def build(given: list[gr.components.Component]) -> None:
-    """Put the endpoints into the Blocks that are open; `given` are photo, model, mode and whole of a tab."""
-    photo, model, mode, whole = given
+def build() -> None:
+    """Put the endpoints into the Blocks that are open."""
+    photo = gr.Image(label="Photo", visible=False)
+    model = gr.Dropdown(models_here(), value=first_model(), label="Model", visible=False)
+    mode = gr.Radio([(mode, mode) for mode in MODES], value=MODES[0], label="Mode", visible=False)
     face = gr.Number(1, precision=0, minimum=1, label="Face, counted from 1", visible=False)
+    whole = gr.Checkbox(label="The picture is already a face", visible=False)
     files = [gr.File(visible=False, label=label) for label in ("Figure, PNG", "Arrays, NPZ", "Numbers, JSON")]
     settings = {"api_visibility": "public", **UNOPENED}
     for name, instrument in on_page().items():
@@ -38,7 +54,7 @@ def _report(photo, model, mode, face=1, whole=False, progress=gr.Progress()):  #
 
     photo, model, mode, face and whole are as in /attention.
     """
-    now = look(read_photo(photo), model, mode, whole, progress, face)
+    now = opened(read_photo(photo), model, mode, whole, progress, face)
     return written_report(now, reported(), progress)
 
 
@@ -50,7 +66,7 @@ def _endpoint(instrument: Instrument) -> Callable:
 
     def run(photo, model, mode, face, whole, *rest):
         *values, progress = rest
-        now = look(read_photo(photo), model, mode, whole, progress, face)
+        now = opened(read_photo(photo), model, mode, whole, progress, face)
         finding, settings = study(instrument, now, dict(zip(own, values, strict=True)), telling(progress))
         paths = saved(finding, now.provenance(instrument.name, settings))
         return paths["png"], paths["npz"], paths["json"]

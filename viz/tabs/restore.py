@@ -1,190 +1,418 @@
-"""The first tab: a photo in, its faces restored, every attention map of the network that did it.
+"""The first tab, where a photo comes in: its faces restored, before and after, and what the network looked at.
 
-photo, model, mode -> restore -> status, photo with numbered faces -> choose -> before | after, explorer, downloads
+photo, or an example, and an intention -> opened -> Opened, the page's state
+Opened -> photo with framed faces (static/photo.js) -> another face, left as it was, marked by hand, turned
+       -> before and after (static/stage.js), attention maps (static/maps.js), files to download
 """
 
-from dataclasses import dataclass, field, replace
-from secrets import token_hex
+import html
+from dataclasses import replace
+from functools import partial
+from typing import Any
 
 import gradio as gr
 import numpy as np
 
 from sparnet.attention import face_atlas, maps_npz
 from sparnet.errors import UserError
-from sparnet.faces import Face
-from sparnet.images import encode_png
-from sparnet.restorer import RestoredFace
-from viz.explorer import payload, photo_payload
-from viz.tabs.models import LOADING, arrival, first_model
-from viz.tabs.pieces import EXPIRED, GUESS, NOT_YET, facts_line, model_input, notice, photo_inputs, script, status_html
+from sparnet.faces import crop_face, crop_transform, crop_whole
+from sparnet.images import data_url, encode_png, resize
+from sparnet.restorer import disclaimer
+from viz.explorer import payload, strengths
+from viz.tabs.bench import (
+    Opened,
+    badged,
+    blended,
+    current,
+    examples,
+    first,
+    made_for_any_damage,
+    model_for,
+    opened,
+)
+from viz.tabs.models import LOADING, arrival, hub_hint, models_here
+from viz.tabs.pieces import GUESS, notice, preview, script
 from viz.tabs.serving import (
     QUICK,
     UNOPENED,
-    Photo,
+    check_settings,
     chosen_index,
     device_name,
     download,
+    event_value,
     explained,
     face_index,
     read_photo,
     restorer,
     sentence,
-    settled_mode,
-    timed_restoration,
 )
 
-WELCOME = """<div class="welcome"><ol>
-<li><b>Give it a photo.</b> Drop one on the left, paste it, take one, or choose an example.</li>
-<li><b>Compare.</b> Each face is found and restored. A slider shows it before and after.</li>
-<li><b>Look inside.</b> Every attention map of the network appears beneath: choose one and lay it over the face.</li>
-</ol><p>Your photo is read on this server, kept for an hour at most, and never shared or used for training.</p></div>"""
-ABOUT_MAPS = """<h2>Attention atlas</h2>
-<p>The network is a chain of units. Each computes features <i>f</i> and a map <i>&alpha;</i>, between 0 and 1, that
-gates them: <i>x</i>&#8242; = shortcut(<i>x</i>) + <i>&alpha;</i>&#8201;&middot;&#8201;<i>f</i>. <b>Bright</b>: the
-unit lets its features through here. <b>Dark</b>: it holds them back. Do <em>not</em> conclude that a bright place
-matters for the result: the features there may be weak, and later units may undo them.</p>"""
-FILES = ("photo", "face", "maps", "atlas")  # to download; a model without attention has only the first two
+MODES = [
+    ("Restore my photo\nFaces of any damage, as they are", "as_is"),
+    ("Rebuild it from 16x16 pixels\nThe experiment that SPARNet was made for", "simulate"),
+]
+PRIVACY = "Your photo is read on this server, kept for an hour at most, and never shared or used for training."
+FILES = {"photo": "Restored photo", "face": "Restored face", "maps": "Maps (NPZ)", "atlas": "Atlas (PNG)"}
+PICTURES = ("photo", "face")  # the others are of attention, which not every model has
+_PRESS = "() => setTimeout(() => document.querySelector('#download-file').click(), 50)"  # once the browser has the file
+SIDE = 512  # pixels of a face on the page, where the photo has as many
 
 
-@dataclass(frozen=True, eq=False)
-class Shown:
-    """What one visitor is looking at."""
+class Tab:
+    """The tab's widgets; `now` and `token` are the page's state, which every other tab reads by `bench.current`."""
 
-    photo: Photo
-    faces: list[Face]
-    model: str
-    mode: str
-    whole: bool
-    detector: str
-    notes: list[str]
-    file: str  # the restored photo
-    index: int = 0
-    chosen: RestoredFace | None = None
-    token: str = field(default_factory=lambda: token_hex(8))  # of this restoration
-
-    def at(self, index: int) -> "Shown":
-        """Another face of the photo, restored once more, as its features are large."""
-        restore, _ = restorer(self.model)
-        face = restore.restore_face(self.photo.pixels(), self.faces[index], self.mode, features=True, whole=self.whole)
-        return replace(self, index=index, chosen=face)
-
-
-def build() -> tuple[gr.State, gr.State, gr.Button]:
-    """Put the tab into the Blocks that are open; -> what is `Shown`, which of its faces, and the button to look inside.
-
-    The button belongs to whoever has the other tab.
-    """
-    shown, chosen = gr.State(None, time_to_live=3600), gr.State(0)
-    with gr.Row(elem_classes="bench"):
-        with gr.Column(scale=4, min_width=320):
-            model = model_input("model")
-            photo, mode, whole = photo_inputs(model)
-            run = gr.Button("Restore", variant="primary", elem_id="restore")
-        with gr.Column(scale=8, min_width=320):
-            status = gr.HTML(_ready(), elem_id="status", elem_classes="status")
-            welcome = gr.HTML(WELCOME, elem_id="welcome")
-            with gr.Row(visible=False) as result:
-                with gr.Column(min_width=300, elem_id="face-column"):
-                    slider = gr.ImageSlider(
-                        label="Before | restored",
-                        format="png",
-                        type="numpy",
-                        interactive=False,
-                        buttons=["fullscreen"],
-                        max_height=460,
-                        elem_id="slider",
+    def __init__(self):
+        shown = first()
+        self.now = gr.State(None, time_to_live=3600)
+        self.token = gr.Textbox(shown.token, visible="hidden", elem_id="token")
+        self.strength = gr.State(1.0)
+        self.remembered = gr.BrowserState({}, storage_key="sparnet", secret="sparnet")
+        with gr.Row(elem_id="bench"):
+            with gr.Column(elem_id="bench-photo", min_width=280):
+                self.photo = gr.Image(
+                    label="Photo",
+                    show_label=False,
+                    height=132,
+                    placeholder="Drop a photo here",
+                    webcam_options=gr.WebcamOptions(mirror=False),  # restored as others see the face
+                    elem_id="photo-input",
+                )
+                self.faces = _component("photo.js", _photo(shown), "faces")
+                self.examples = gr.HTML(
+                    _examples(), elem_id="examples", js_on_load="for (const button of "
+                    "element.querySelectorAll('button')) button.onclick = () => trigger('select', {example: "
+                    "button.dataset.example});",
+                )  # fmt: skip
+            with gr.Column(elem_id="bench-settings", min_width=280):
+                self.mode = gr.Radio(MODES, value=shown.mode, label="What to do", container=False, elem_id="mode")
+                with gr.Accordion("Advanced", open=False, elem_id="advanced"):
+                    self.model = gr.Dropdown(
+                        _model_choices(),
+                        value=shown.model,
+                        label="Model",
+                        info=f"Or type {hub_hint()}" if hub_hint() else None,
+                        allow_custom_value=bool(hub_hint()),
+                        filterable=True,
+                        elem_id="model",
                     )
-                with gr.Column(min_width=300):
-                    faces = gr.HTML(None, html_template="", js_on_load=script("photo.js"), elem_id="faces")
-            with gr.Row(visible=False, elem_id="downloads") as downloads:
-                files = [
-                    gr.DownloadButton(label, size="sm", elem_id=f"download-{name}", interactive=False)
-                    for name, label in [
-                        ("photo", "Restored photo"),
-                        ("face", "Restored face"),
-                        ("maps", "Maps (NPZ)"),
-                        ("atlas", "Atlas (PNG)"),
-                    ]
-                ]
-            gr.HTML(f"<p class='guess'>{GUESS}</p>")
-    with gr.Column(visible=False, elem_id="atlas-section") as atlas:
-        gr.HTML(ABOUT_MAPS, elem_classes="about")
-        explorer = gr.HTML(None, html_template="", js_on_load=script("explorer.js"), elem_id="explorer")
-        inside = gr.Button("Look inside: does it matter, is it real, what if?", elem_id="to-inside")
+                    self.whole = gr.Checkbox(
+                        shown.whole, label="The picture is already a face: do not search", elem_id="whole"
+                    )
+                    self.badge = gr.Checkbox(label="Mark downloads as restored, visibly", elem_id="badge")
+                gr.HTML(f"<p class='guess'>{GUESS}</p><p class='guess plain'>{PRIVACY}</p>")
+            with gr.Column(elem_id="bench-stage", min_width=280):
+                self.stage = _component("stage.js", _stage(shown), "stage")
+                with gr.Row(elem_id="downloads"):
+                    self.files = {
+                        kind: gr.Button(label, size="sm", elem_id=f"download-{kind}") for kind, label in FILES.items()
+                    }
+                    self.file = gr.DownloadButton("File", visible="hidden", elem_id="download-file")
+                self.status = gr.HTML(_status(shown), elem_id="status", elem_classes="status")
+            with gr.Column(elem_id="bench-maps", min_width=280):
+                scripts = script("maps.js") + script("beside.js")
+                self.maps = gr.HTML(
+                    _maps(shown), html_template="", js_on_load=scripts, elem_id="maps", features=None, unit=None
+                )
+                self.to_inside = gr.Button("Look inside: does it matter, is it real, what if?", elem_id="to-inside")
+        _endpoints(self.photo, self.model, self.mode, self.whole)
+        self._wire()
 
-    _endpoints(photo, model, mode, whole)  # first, or the handlers below would take their names
+    @property
+    def outputs(self) -> list:
+        """Everything that another photo, face or setting changes."""
+        own = [self.now, self.token, self.photo, self.faces, self.stage, self.maps, self.status, self.strength]
+        return [*own, self.mode, self.model, self.whole, *self.files.values()]
 
-    def view(told: str, now: Shown | None = None, pictures: dict | None = None) -> dict:
+    def _wire(self) -> None:
+        private: dict[str, Any] = {"api_visibility": "private", **QUICK}
+        shown: dict[str, Any] = {"show_progress_on": self.stage, **UNOPENED, **private}
+        settings = [self.now, self.token, self.mode, self.model, self.whole]
+        self.photo.change(self.give, [self.photo, self.remembered], self.outputs, **shown)
+        self.examples.select(self.example, None, self.outputs, **shown)
+        arrived = self.model.input(arrival, self.model, None, show_progress_on=self.stage, **LOADING)
+        self.mode.input(partial(self.again, intention=True), [*settings, self.remembered], self.outputs, **shown)
+        for event in (arrived.then, self.whole.input):
+            event(self.again, [*settings, self.remembered], self.outputs, **shown)
+        for component in (self.faces, self.stage):
+            component.select(self.touch, [self.now, self.token], self.outputs, **shown)
+        for event in (self.mode.input, arrived.then):
+            event(_remember, [self.remembered, self.mode, self.model], self.remembered,
+                  show_progress="hidden", queue=False, api_visibility="private")  # fmt: skip
+        self.maps.select(self.measure_features, [self.now, self.token], self.maps, show_progress="hidden", **private)
+        self.stage.release(_strength, None, self.strength, show_progress="hidden", **private)
+        given = [self.now, self.token, self.strength, self.badge]
+        told: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
+        for kind, button in self.files.items():
+            waits = button.click(partial(_labelled, "Preparing…", False), None, button, queue=False, **told)
+            made = waits.then(explained(partial(self.write_file, kind)), given, self.file, **told, **QUICK)
+            made.success(None, None, None, js=_PRESS, **told)
+            made.then(partial(_labelled, FILES[kind], True), None, button, queue=False, **told)
+
+    def view(self, now: Opened) -> dict:
         """Every output at once, so that nothing of an earlier photo stays beside a later one."""
-        found = now is not None
-        before_after, maps = _face_views(now) if found else (None, None)
         return {
-            status: told,
-            shown: _without_features(now) if found else None,
-            chosen: 0,
-            welcome: gr.update(visible=not found),
-            result: gr.update(visible=found),
-            faces: pictures,
-            slider: before_after,
-            downloads: gr.update(visible=found),
-            atlas: gr.update(visible=found),
-            explorer: maps,
-            **dict.fromkeys(files, NOT_YET),
+            self.now: now,
+            self.token: now.token,
+            self.photo: None,
+            self.faces: _photo(now),
+            self.stage: _stage(now),
+            self.maps: _maps(now),
+            self.status: _status(now),
+            self.strength: 1.0,
+            self.mode: now.mode,
+            self.model: now.model,
+            self.whole: now.whole,
+            **{
+                button: gr.update(interactive=bool(now.faces) and (kind in PICTURES or bool(now.face.alphas)))
+                for kind, button in self.files.items()
+            },
         }
 
-    choice = mode
+    def failed(self, error: Exception) -> dict:
+        """What was there stays; the mistake is told. `sentence` logs what is not the visitor's."""
+        return {self.status: notice(sentence(error)), self.photo: None}
 
-    def restore(upload, model, mode, whole, progress=gr.Progress()):  # noqa: B008  Gradio looks for this default
+    def give(self, upload, remembered, progress=gr.Progress()):  # noqa: B008  Gradio looks for this default
+        """A new photo: nothing of the last one stays, neither its faces nor that it was one."""
+        if upload is None:
+            return gr.skip()
         try:
-            given = read_photo(upload)
-        except Exception as error:  # told on the page; `sentence` logs what is not the visitor's mistake
-            return view(_ready() + notice(sentence(error))) | {photo: None}
+            mode, model = preference(remembered)
+            return self.view(opened(read_photo(upload), model, mode, False, progress))
+        except Exception as error:  # told on the page
+            return self.failed(error)
+
+    def example(self, event: gr.EventData, progress=gr.Progress()):  # noqa: B008
+        return self.example_named(event_value(event, "example"), progress)
+
+    def example_named(self, name: object, progress: gr.Progress) -> dict:
         try:
-            pixels = given.pixels()
-            settled, notes = settled_mode(model, mode)
-            done, facts = timed_restoration(pixels, model, settled, whole, progress)
-            facts["notes"] = list(dict.fromkeys([*given.notes, *facts["notes"], *notes]))
-            if not done.faces:
-                return view(_status(facts)) | {choice: settled}
-            found = [face.face for face in done.faces]
-            file = _photo_file(done.photo, given)
-            now = Shown(given, found, model, settled, whole, done.detector, done.notes, file).at(0)
-            pictures = photo_payload(pixels, done.photo, [face.box for face in found])
-            return view(_status(facts), now, pictures) | {choice: settled}
-        except Exception as error:  # the same
-            return view(_ready() + notice(sentence(error)))
+            example = examples().get(str(name))
+            if example is None:
+                raise UserError("There is no such example. Choose one of those that are shown.")
+            if example is next(iter(examples().values())):
+                return self.view(first())
+            return self.view(opened(example.photo, model_for(example.mode), example.mode, example.whole, progress))
+        except Exception as error:  # told on the page
+            return self.failed(error)
 
-    def restore_if_given(upload, model, mode, whole, progress=gr.Progress()):  # noqa: B008
-        return restore(upload, model, mode, whole, progress) if upload else gr.skip()
+    def again(self, now, token, mode, model, whole, remembered, intention=False, progress=gr.Progress()):  # noqa: B008
+        """The same photo with other settings; another intention chooses its model."""
+        try:
+            now = current(now, token)
+            check_settings(model, mode, whole)
+            if intention:
+                model = _preferred_model(remembered, mode)
+            return self.view(opened(now.photo, model, mode, whole, progress))
+        except Exception as error:  # told on the page
+            return self.failed(error)
 
-    def choose(now: Shown | None, event: gr.EventData):
-        if now is None:
-            raise UserError(EXPIRED)
-        now = now.at(chosen_index(event, len(now.faces)))
-        return _without_features(now), now.index, *_face_views(now), *[NOT_YET] * len(files)
+    def touch(self, now, token, event: gr.EventData, progress=gr.Progress()):  # noqa: B008
+        """What was done to a frame on the photo, or another face chosen."""
+        try:
+            now = current(now, token)
+            index, toggle = event_value(event, "index"), event_value(event, "toggle")
+            box, turn = event_value(event, "box"), event_value(event, "turn")
+            if index is not None:
+                now = now.at(chosen_index(event, len(now.faces)))
+            elif toggle is not None:
+                now = now.toggled(face_index(toggle + 1 if isinstance(toggle, int) else toggle, len(now.faces), []))
+            elif box is not None:
+                now = now.with_box(_pixels(box, now))
+            elif turn in (1, 2, 3):
+                turned = replace(now.photo, turns=(now.photo.turns + turn) % 4)
+                now = opened(turned, now.model, now.mode, False, progress)
+            else:
+                raise UserError("There is no such face. Choose one on the photo.")
+            return self.view(now)
+        except Exception as error:  # told on the page
+            return self.failed(error)
 
-    def write_files(now: Shown | None):
-        if now is None:
-            return [NOT_YET] * len(files)
-        kinds = FILES if now.chosen.alphas else FILES[:2]
-        paths = _files(now.chosen, now.index, now.photo, now.model, kinds[1:])
-        ready = [gr.update(value=path, interactive=True) for path in (now.file, *paths)]
-        return ready + [NOT_YET] * (len(files) - len(ready))
+    def measure_features(self, now, token):
+        """How strong the features are that the maps gate, for which the network runs once more."""
+        try:
+            now = current(now, token)
+            restore, _ = restorer(now.model)
+            features = restore.trace(now.face.degraded, features=True).features or {}
+            return gr.update(features=strengths({name: maps[0] for name, maps in features.items()}, token))
+        except Exception as error:  # told in the component
+            return gr.update(features={"token": token, "error": sentence(error)})
 
-    inputs = [photo, model, mode, whole]
-    outputs = [photo, mode, status, shown, chosen, welcome, result, faces, slider, downloads, atlas, explorer, *files]
-    settings = {"api_visibility": "private", **QUICK}
-    arrived = model.input(arrival, model, None, show_progress_on=status, **LOADING)
-    changes = [event(restore_if_given, inputs, outputs, show_progress_on=status, **UNOPENED, **settings)
-               for event in (photo.change, arrived.then, mode.input, whole.input)]  # fmt: skip
-    asked = run.click(restore, inputs, outputs, show_progress_on=status, **UNOPENED, **settings)
-    picked = faces.select(
-        explained(choose), shown, [shown, chosen, slider, explorer, *files], show_progress_on=slider, **settings
-    )
-    for event in (*changes, asked, picked):
-        event.then(explained(write_files), shown, files, show_progress="hidden", **settings)
-    photo.clear(lambda: view(_ready()), None, outputs, show_progress="hidden", api_visibility="private")
-    return shown, chosen, inside
+    def take(self, remembered, event: gr.EventData, progress=gr.Progress()):  # noqa: B008
+        """A moment of the live camera, given as a photo."""
+        return self.give({"path": event_value(event, "path")}, remembered, progress)
+
+    def write_file(self, kind: str, now, token, strength, badge) -> str:
+        """The path of a file to download."""
+        return _files(current(now, token), [kind], strength, bool(badge))[kind]
+
+
+def _labelled(label: str, interactive: bool) -> dict:
+    return gr.update(value=label, interactive=interactive)
+
+
+def _component(script_name: str, value: dict | None, elem_id: str) -> gr.HTML:
+    return gr.HTML(value, html_template="", js_on_load=script(script_name), elem_id=elem_id)
+
+
+def _examples() -> str:
+    def button(name: str, example) -> str:
+        pixels = example.photo.pixels()
+        side = 208 if name != "tiny" else 16
+        picture = pixels[8 : 8 + side, 120 : 120 + side] if name != "tiny" else pixels
+        blocks = " class='blocks'" if name == "tiny" else ""
+        return (
+            f"<button type='button' data-example='{name}'><img{blocks} src='{data_url(encode_png(picture))}' "
+            f"alt='{html.escape(example.alt)}'><span>{html.escape(example.label)}</span></button>"
+        )
+
+    buttons = "".join(button(name, example) for name, example in examples().items())
+    return f"<div class='examples' role='group' aria-label='Examples'>{buttons}</div>"
+
+
+def _model_choices() -> list[tuple[str, str]]:
+    """(label, name) of the models here, each with what it is made for."""
+    return [
+        (f"{name}: {'faces of any damage' if made_for_any_damage(name) else '16x16 to 128x128'}", name)
+        for name in models_here()
+    ]
+
+
+def preference(remembered: object) -> tuple[str, str]:
+    """Intention and model that this browser chose last, where they still are to be had."""
+    mode = remembered.get("mode") if isinstance(remembered, dict) else None
+    mode = mode if mode in ("as_is", "simulate") else "as_is"
+    return mode, _preferred_model(remembered, mode)
+
+
+def _preferred_model(remembered: object, mode: str) -> str:
+    models = remembered.get("models") if isinstance(remembered, dict) else None
+    model = models.get(mode) if isinstance(models, dict) else None
+    return model if model in models_here() else model_for(mode)
+
+
+def _remember(remembered: object, mode: object, model: object) -> dict:
+    """What the browser is to keep: the intention, and for each the model."""
+    if not isinstance(mode, str) or not isinstance(model, str):
+        return {}
+    models = remembered.get("models") if isinstance(remembered, dict) else None
+    return {"mode": mode, "models": {**(models if isinstance(models, dict) else {}), mode: model}}
+
+
+def _strength(event: gr.EventData) -> float:
+    value = event_value(event, "strength")
+    return float(value) if isinstance(value, int | float) and 0 <= value <= 1 else 1.0
+
+
+def _pixels(box: object, now: Opened) -> tuple[float, float, float, float]:
+    """left, top, right, bottom in shares of the photo, as the browser says, -> in its pixels."""
+    shares = box if isinstance(box, list) and len(box) == 4 else []
+    if not shares or not all(isinstance(share, int | float) and 0 <= share <= 1 for share in shares):
+        raise UserError("The frame is not one. Drag over a face on the photo.")
+    height, width = now.photo.pixels().shape[:2]
+    left, top, right, bottom = shares
+    if (right - left) * width < 8 or (bottom - top) * height < 8:
+        raise UserError("The frame is too small. Drag over the whole face, from brow to chin.")
+    return left * width, top * height, right * width, bottom * height
+
+
+def _photo(now: Opened) -> dict:
+    """What photo.js shows."""
+    pixels = now.photo.pixels()
+    height, width = pixels.shape[:2]
+    shares = [np.clip(face.box / [width, height, width, height], 0, 1).round(5).tolist() for face in now.faces]
+    frames = [
+        {"box": share, "on": face is not None and i not in now.left_out}
+        for i, (share, face) in enumerate(zip(shares, now.restored, strict=True))
+    ]
+    return {"photo": preview(pixels, 640), "faces": frames, "index": now.index, "lies": now.lies}
+
+
+def _stage(now: Opened) -> dict:
+    """What stage.js shows."""
+    pixels = now.photo.pixels()
+    names = {"Input": "Network input", "Restored": f"Restored by {now.model}"}
+    shown = {
+        "key": now.token,
+        "of": f"{hash(now.photo.data):x}",  # another for another photo
+        "names": names,
+        "before": "Input" if now.mode == "simulate" else "Original",
+        "photo": {"Original": preview(pixels)} | ({"Restored": preview(now.picture())} if now.faces else {}),
+        "face": None,
+        "index": now.index,
+        "count": sum(face is not None for face in now.restored),
+        "alone": now.whole,
+    }
+    if not now.faces:
+        return shown
+    face, original = now.face, _original(now)
+    small = 16 if now.mode == "simulate" else len(face.degraded)
+    return shown | {
+        "face": {
+            "Original": preview(original),
+            "Input": data_url(encode_png(resize(face.degraded, small))),
+            "Bicubic": preview(resize(face.degraded, len(original))),
+            "Restored": data_url(encode_png(face.restored)),
+        }
+    }
+
+
+def _original(now: Opened) -> np.ndarray:
+    """(side,side,3) uint8, the face as the photo has it, in up to `SIDE` pixels."""
+    pixels = now.photo.pixels()
+    if now.whole:
+        return crop_whole(pixels, SIDE)
+    return crop_face(pixels, crop_transform(now.faces[now.index], SIDE), SIDE)
+
+
+def _maps(now: Opened) -> dict | None:
+    if not now.faces:
+        return None
+    face = now.face
+    return payload(face.degraded, face.restored, face.alphas, now.token)
+
+
+def _files(now: Opened, kinds: list[str], strength: float, badge: bool) -> dict[str, str]:
+    """Kind -> path of a file to download."""
+    face, name = now.face, f"{now.photo.name}-face-{now.index + 1}"
+    said = disclaimer(now.model)
+
+    def picture(pixels: np.ndarray, alpha: np.ndarray | None, file: str) -> str:
+        return download(encode_png(badged(pixels, now.model) if badge else pixels, alpha, said), file)
+
+    write = {
+        "photo": lambda: download(now.png(strength, badge), f"{now.photo.name}-restored.png"),
+        "face": lambda: picture(blended(face.crop, face.restored, strength), None, f"{name}.png"),
+        "maps": lambda: download(maps_npz(face.alphas), f"{name}-attention.npz"),
+        "atlas": lambda: download(face_atlas(face, f"{now.model}, face {now.index + 1}"), f"{name}-atlas.png"),
+    }
+    return {kind: write[kind]() for kind in kinds}
+
+
+def _status(now: Opened) -> str:
+    """One line of facts, what the visitor must know, and the notes folded away."""
+    count = len(now.faces)
+    runs = [device_name(), now.engine, f"{now.seconds:.1f} s"] if count else [device_name()]
+    facts = [f"{count} face{'s' * (count != 1)}", now.model, *runs, now.detector]
+    line = "<p class='facts'>" + " · ".join(map(html.escape, facts)) + "</p>"
+    if not count:
+        why = (
+            f"{now.notes[-1]} To take the whole picture as one, open Advanced and tick “The picture is already a face”."
+        )
+        return notice(why) + line
+    unfit = _unfit(now)
+    notes = "".join(f"<li>{html.escape(note)}</li>" for note in now.notes)
+    return (notice(unfit) if unfit else "") + line + f"<details><summary>Notes</summary><ul>{notes}</ul></details>"
+
+
+def _unfit(now: Opened) -> str:
+    """What the model is not made for, where it is used for that."""
+    if now.mode == "as_is" and not made_for_any_damage(now.model):
+        return (
+            f"{now.model} was made to enlarge faces of 16x16 pixels; faces that are sharper than that it distorts. "
+            f"{model_for('as_is')} takes faces of any damage."
+        )
+    return ""
 
 
 def _endpoints(photo: gr.Image, model: gr.Dropdown, mode: gr.Radio, whole: gr.Checkbox) -> None:
@@ -201,76 +429,25 @@ def _endpoints(photo: gr.Image, model: gr.Dropdown, mode: gr.Radio, whole: gr.Ch
         mode: "simulate" reduces each face to the size the model was trained on first; "as_is" does not. whole: the
         picture is already a face.
         """
-        given = read_photo(photo)
-        done, facts = timed_restoration(given.pixels(), model, mode, whole, progress)
-        facts["notes"] = [*given.notes, *facts["notes"]]
-        return _photo_file(done.photo, given), facts
+        now = opened(read_photo(photo), model, mode, whole, progress)
+        return download(now.png(), f"{now.photo.name}-restored.png"), now.facts()
 
     def attention(photo, model, mode, face=1, whole=False, progress=gr.Progress()):  # noqa: B008
         """Every attention map of one face. Returns the atlas as PNG and the raw maps as NPZ, unit -> (C,h,w) float32.
 
         face: which one, counted from 1, largest first. The rest is as in /restore.
         """
-        given = read_photo(photo)
-        done, _ = timed_restoration(given.pixels(), model, mode, whole, progress)
-        index = face_index(face, len(done.faces), done.notes)
-        if not done.faces[index].alphas:
+        now = opened(read_photo(photo), model, mode, whole, progress, face)
+        if not now.face.alphas:
             raise UserError(f"{model} has no attention maps. Choose another model.")
-        return _files(done.faces[index], index, given, model, only=("atlas", "maps"))
+        files = _files(now, ["atlas", "maps"], 1.0, badge=False)
+        return files["atlas"], files["maps"]
 
-    settings = {"api_visibility": "public", **QUICK, **UNOPENED}
+    settings: dict[str, Any] = {"api_visibility": "public", **QUICK, **UNOPENED}
     inputs = [photo, model, mode]
     gr.Button(visible=False).click(
         explained(restore), [*inputs, whole], [picture, facts], api_name="restore", **settings
     )
     gr.Button(visible=False).click(
         explained(attention), [*inputs, face, whole], [atlas, maps], api_name="attention", **settings
-    )
-
-
-def _face_views(now: Shown) -> tuple[dict, dict]:
-    """The slider's update and the explorer's payload of the chosen face."""
-    face, small = now.chosen, restorer(now.model)[0].model.config.degraded_size
-    before = f"Bicubic from {small}x{small}" if now.mode == "simulate" else "As it was"
-    slider = gr.update(value=(face.degraded, face.restored), label=f"{before} | restored")
-    return slider, payload(face.degraded, face.restored, face.alphas, face.features)
-
-
-def _without_features(now: Shown) -> Shown:
-    """What is kept of it: features are large."""
-    return replace(now, chosen=replace(now.chosen, features=None))
-
-
-def _photo_file(restored: np.ndarray, photo: Photo) -> str:
-    """The path of the restored photo to download, as transparent as the photo is."""
-    return download(encode_png(restored, photo.decoded().alpha), f"{photo.name}-restored.png")
-
-
-def _files(face: RestoredFace, index: int, photo: Photo, model: str, only: tuple[str, ...]) -> list[str]:
-    """Paths of a face's files to download, in the order asked for."""
-    name = f"{photo.name}-face-{index + 1}"
-    write = {
-        "face": lambda: download(encode_png(face.restored), f"{name}.png"),
-        "maps": lambda: download(maps_npz(face.alphas), f"{name}-attention.npz"),
-        "atlas": lambda: download(face_atlas(face, f"{model}, face {index + 1}"), f"{name}-atlas.png"),
-    }
-    return [write[kind]() for kind in only]
-
-
-def _ready() -> str:
-    return facts_line({"status": "ready", "model": first_model(), "device": device_name()})
-
-
-def _status(facts: dict) -> str:
-    return status_html(
-        {
-            "faces": str(len(facts["faces"])),
-            "model": facts["model"],
-            "device": facts["device"],
-            "engine": facts["engine"],
-            "time": f"{facts['seconds']:.1f} s",
-            "detector": facts["detector"],
-        },
-        facts["notes"],
-        found=bool(facts["faces"]),
     )

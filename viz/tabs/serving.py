@@ -21,7 +21,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from time import perf_counter
+from typing import Any
 
 import gradio as gr
 import numpy as np
@@ -32,7 +32,7 @@ from sparnet import Restorer
 from sparnet.errors import UserError
 from sparnet.faces import Detector, Face, find_detector
 from sparnet.images import Decoded, decode_photo
-from sparnet.restorer import MODES, Restoration, find_faces
+from sparnet.restorer import MODES, find_faces
 from viz.tabs.models import DEVICE, named
 
 log = logging.getLogger(__name__)
@@ -41,7 +41,12 @@ log = logging.getLogger(__name__)
 PHOTO_PIXELS = 4032 * 3024  # what a camera of 12 megapixels makes; the command line takes 40
 FACES = 20  # of one photo, the largest; each takes the time of a network
 UPLOAD_BYTES = 40_000_000  # a file
-UPLOAD_FILES = 4  # in one request, sent or named
+UPLOAD_FILES = 4  # that a request names, but for many photos at a time
+MANY_PHOTOS = 30  # restored at a time, and as many files in an upload
+MANY_BYTES = 160_000_000  # an upload; and of many photos, as they are unpacked, or no other is begun
+MANY_PIXELS = 10 * PHOTO_PIXELS  # the same
+MANY_SECONDS = 120  # the same
+ZIP_ENTRIES = 1000
 REQUESTS = 1000  # at the same time, answers that are being sent or waited for among them
 REQUESTS_OF_ONE = 100  # of these from one address
 QUERY_BYTES = 2000  # of an address, after its ?
@@ -53,8 +58,6 @@ SLOWEST = 10_000  # bytes a second
 JSON_BYTES = 200_000  # a request that is no upload
 FIELD_BYTES = 10_000  # a part of an upload that is no file
 CALL_BYTES = 4_000_000  # a call of a tool, which can hold a photo
-PAINT_BYTES = 2_000_000  # a painted layer on its way
-PAINTED_BYTES = 50_000_000  # of all layers that were sent and not yet applied, in memory
 DISK_BYTES = 4_000_000_000  # uploads and results together, the oldest going first
 FILE_SECONDS = 3000  # that uploads and results are kept; looked for every SWEEP_SECONDS
 SWEEP_SECONDS = 600
@@ -62,12 +65,18 @@ SESSIONS = 1000  # visitors who are remembered
 KEPT_BYTES = 500_000_000  # of what all of them look at, in memory; the oldest goes first
 WAITING = 100  # requests
 WAITING_OF_ONE = 20  # of these from one address, a lane
+LIVE_SECONDS = 120  # that one visitor is live
+LIVE_IDLE = 5  # seconds without a frame until another one may be
+LIVE_BYTES, LIVE_PIXELS = 100_000, 640 * 640  # of a frame
 OPTIONS_MOST = {"steps": 200, "draws": 10, "noises": 20, "cells": 64, "levels": 50, "count": 64}  # of instruments
 
 # Two lanes, so that a restoration never waits behind an instrument of minutes; each runs one network at a time.
-QUICK = {"concurrency_id": "quick", "concurrency_limit": 1}
-SLOW = {"concurrency_id": "slow", "concurrency_limit": 1}
-UNOPENED = {"preprocess": False}  # for every event with a photo: Gradio's own preprocessing opens it with any format
+QUICK: dict[str, Any] = {"concurrency_id": "quick", "concurrency_limit": 1}
+SLOW: dict[str, Any] = {"concurrency_id": "slow", "concurrency_limit": 1}
+UNOPENED: dict[str, Any] = {
+    "preprocess": False
+}  # for every event with a photo: Gradio's own preprocessing opens it with any format
+ZIP_START = b"PK\x03\x04"
 EXAMPLES = "examples"  # their folder, which stays
 NOT_SENT = "This is no file that was sent to this page. Choose a photo, drop it, or take a picture."
 BUSY = "The page is busy, try again in a moment."
@@ -89,22 +98,35 @@ class Photo:
     data: bytes
     name: str  # for the names of downloads: letters, digits, - and _
     notes: tuple[str, ...] = ()  # of decoding it
+    turns: int = 0  # quarters of a circle, clockwise, by which the visitor had it turned
 
     def decoded(self) -> Decoded:
         """Pixels and what is transparent; `UserError` in words if it is not a photo, or larger than the page takes."""
-        return decode_photo(self.data, PHOTO_PIXELS)
+        decoded = decode_photo(self.data, PHOTO_PIXELS)
+        if not self.turns:
+            return decoded
+        alpha = None if decoded.alpha is None else _turned(decoded.alpha, self.turns)
+        return dataclasses.replace(decoded, pixels=_turned(decoded.pixels, self.turns), alpha=alpha)
 
     def pixels(self) -> np.ndarray:
         """(H,W,3) uint8 sRGB, of `decoded`."""
         return self.decoded().pixels
 
 
+def _turned(image: np.ndarray, turns: int) -> np.ndarray:
+    return np.ascontiguousarray(np.rot90(image, -turns))
+
+
 def read_photo(upload: object) -> Photo:
     """A gr.Image's value as it came -> the photo, which can be decoded; `UserError` in words otherwise."""
     if upload is None:
         raise UserError("Choose a photo first: drop one on the left, paste it, or take a picture.")
-    data = read_upload(upload)
-    photo = Photo(data, file_stem(Path(upload["path"]).stem))
+    return photo_of(read_upload(upload), file_stem(Path(upload["path"]).stem))
+
+
+def photo_of(data: bytes, name: str) -> Photo:
+    """A file's content -> the photo, which can be decoded; `UserError` in words otherwise."""
+    photo = Photo(data, name)
     return dataclasses.replace(photo, notes=photo.decoded().notes)
 
 
@@ -203,35 +225,6 @@ def restorer(name: str | None) -> tuple[Restorer, list[str]]:
 
 def device_name() -> str:
     return torch.cuda.get_device_name() if DEVICE == "cuda" else "CPU"
-
-
-def timed_restoration(
-    photo: np.ndarray, model: str, mode: str, whole: bool | None, progress: gr.Progress
-) -> tuple[Restoration, dict]:
-    """Restore a photo; with it, what a person wants to know about how it was done, ready for JSON."""
-    check_settings(model, mode, whole)
-    progress(0, desc=f"Loading {model}")
-    restore, notes = restorer(model)
-    progress(0.1, desc="Looking for faces")
-    start = perf_counter()
-    faces, detector, found = find(photo, whole)
-    result = restore(
-        photo,
-        mode=mode,
-        faces="whole" if whole else faces,
-        progress=lambda done, total, text: progress(0.1 + 0.9 * done / max(total, 1), desc=text),
-    )
-    result = dataclasses.replace(result, detector=detector, notes=list(dict.fromkeys([*found, *result.notes])))
-    return result, {
-        "model": model,
-        "device": device_name(),
-        "engine": result.engine,
-        "mode": mode,
-        "seconds": round(perf_counter() - start, 2),
-        "detector": detector,
-        "faces": [[round(float(edge), 1) for edge in face.face.box] for face in result.faces],
-        "notes": notes + [without_paths(note) for note in result.notes],
-    }
 
 
 def check_settings(model: object, mode: object, whole: object = None) -> None:

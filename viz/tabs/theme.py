@@ -5,7 +5,7 @@ from pathlib import Path
 import gradio as gr
 
 _STATIC = Path(__file__).parents[1] / "static"
-CSS = (_STATIC / "app.css", _STATIC / "maps.css")
+CSS = tuple(_STATIC / name for name in ("app.css", "maps.css", "beside.css"))
 
 _WEIGHTS = (400, 700)  # Gradio's 600 has only some of the letters
 
@@ -64,7 +64,8 @@ def theme() -> gr.themes.Base:
         button_primary_background_fill="*primary_600",
         button_primary_background_fill_dark="*primary_600",
         button_primary_background_fill_hover="*primary_700",
-        button_primary_background_fill_hover_dark="*primary_500",
+        button_primary_background_fill_hover_dark="*primary_700",
+        link_text_color_dark="*primary_300",
         button_primary_text_color="white",
         button_primary_text_color_dark="white",
         button_secondary_background_fill="white",

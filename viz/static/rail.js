@@ -1,0 +1,46 @@
+// The instruments under their four questions; choosing one opens it.
+//
+//   props.value {groups [{question, instruments: [{name, label, why}]}], open: the name of one}
+//     why: it has nothing to say of this face, or null -> the visitor's choice is open -> trigger("select")
+//
+// A list of buttons beside the answer, a <select> above it where the page is narrow; app.css shows one of them.
+
+watch("value", draw);
+draw();
+
+function draw() {
+  if (!props.value) return;
+  const nav = Object.assign(document.createElement("nav"), { ariaLabel: "Instruments" });
+  const select = Object.assign(document.createElement("select"), { ariaLabel: "Instrument" });
+  for (const { question, instruments } of props.value.groups) {
+    const list = document.createElement("ul");
+    const group = Object.assign(document.createElement("optgroup"), { label: question });
+    for (const { name, label, why } of instruments) {
+      const button = Object.assign(document.createElement("button"), { type: "button", value: name, disabled: Boolean(why) });
+      button.append(label, ...(why ? [Object.assign(document.createElement("small"), { textContent: why })] : []));
+      button.onclick = () => open(name);
+      const item = document.createElement("li");
+      item.append(button);
+      list.append(item);
+      const option = new Option(why ? `${label} (${why})` : label, name);
+      option.disabled = Boolean(why);
+      group.append(option);
+    }
+    nav.append(Object.assign(document.createElement("h2"), { textContent: question }), list);
+    select.append(group);
+  }
+  select.onchange = () => open(select.value);
+  element.replaceChildren(nav, select);
+  mark();
+}
+
+function open(name) {
+  props.value = { ...props.value, open: name };
+  mark();
+  trigger("select");
+}
+
+function mark() {
+  for (const button of element.querySelectorAll("button")) button.ariaCurrent = button.value === props.value.open ? "true" : null;
+  element.querySelector("select").value = props.value.open;
+}

@@ -1,0 +1,308 @@
+"""The bench: one photo, its faces, restored by one model. It is the page's only state, and every tab works on it.
+
+upload -> opened -> Opened -> at, toggled, with_box, turned, by another model -> Opened
+Opened -> picture, facts                the restored photo, how it was done
+       -> face -> subject, provenance   what an instrument is given
+first: the astronaut, rebuilt from 16x16 pixels when the server starts
+"""
+
+import io
+import math
+import threading
+from dataclasses import dataclass, field, replace
+from functools import cache, cached_property
+from hashlib import sha256
+from secrets import token_hex
+from time import perf_counter
+
+import gradio as gr
+import numpy as np
+import skimage.data
+from PIL import Image, ImageDraw, ImageFilter, ImageFont
+
+from sparnet.checkpoints import MODELS
+from sparnet.errors import UserError
+from sparnet.faces import Face
+from sparnet.images import encode_png, resize
+from sparnet.restorer import Mode, RestoredFace, disclaimer, paste_faces
+from viz.instruments.population import Population, kept
+from viz.provenance import versions
+from viz.subject import Subject
+from viz.tabs.models import DEVICE, first_model, models_here, named
+from viz.tabs.serving import (
+    FACES,
+    Photo,
+    check_settings,
+    device_name,
+    face_index,
+    find,
+    restorer,
+    settled_mode,
+    without_paths,
+)
+
+EXPIRED = "This result was deleted: after an hour, or earlier when many visitors are here. Give the photo again."
+NO_FACE = "There is no face to look at. Give a photo with a face, or mark one in it by hand."
+
+
+@dataclass(frozen=True, eq=False)
+class Opened:
+    """A photo and what was made of it; nothing of it changes, another choice is another `Opened`."""
+
+    photo: Photo
+    model: str
+    mode: Mode
+    whole: bool  # the picture is already a face
+    faces: tuple[Face, ...]  # that were found, or marked by hand; largest first
+    restored: tuple[RestoredFace | None, ...]  # the same faces; None: it could not be, or was not asked for
+    detector: str
+    notes: tuple[str, ...]
+    engine: str = ""  # what ran the network, in which precision
+    seconds: float = 0.0
+    index: int = 0  # the face that is looked at
+    left_out: frozenset[int] = frozenset()  # faces that stay as they were in the photo
+    token: str = field(default_factory=lambda: token_hex(8))  # another for every face and setting
+
+    @property
+    def face(self) -> RestoredFace:
+        """The one that is looked at; `UserError` if there is none."""
+        face = self.restored[self.index] if self.restored else None
+        if face is None:
+            raise UserError(NO_FACE)
+        return face
+
+    @property
+    def lies(self) -> int:
+        """By how many quarters of a circle, clockwise, to turn the photo so that its largest face is upright."""
+        points = self.faces[0].landmarks if self.faces else None
+        if points is None:
+            return 0
+        x, y = points[3:].mean(0) - points[:2].mean(0)  # from the eyes to the mouth
+        return round(math.atan2(x, y) / (math.pi / 2)) % 4
+
+    @cached_property
+    def subject(self) -> Subject:
+        """The face before its network, for instruments."""
+        return Subject.of(named(self.model).model, self.model, self.face, self.detector)
+
+    def by(self, model: str) -> Subject:
+        """The same face before another model, cut out and reduced as that one's are."""
+        mode, _ = settled_mode(model, self.mode)
+        restore, _ = restorer(model)
+        face = restore.restore_face(self.photo.pixels(), self.faces[self.index], mode, whole=self.whole)
+        return Subject.of(restore.model, model, face, self.detector)
+
+    def at(self, index: int) -> "Opened":
+        """Another of its faces; `UserError` if that was not restored."""
+        chosen = replace(self, index=index, token=token_hex(8))
+        chosen.face  # noqa: B018
+        return chosen
+
+    def toggled(self, index: int) -> "Opened":
+        """The face left as it was in the photo, or restored again."""
+        return replace(self, left_out=self.left_out ^ {index}, token=token_hex(8))
+
+    def with_box(self, box: tuple[float, float, float, float]) -> "Opened":
+        """With one more face, marked by hand as left, top, right, bottom in pixels of the photo, which is looked at."""
+        if len(self.faces) >= FACES:
+            raise UserError(f"This page takes {FACES} faces of a photo. Cut the photo for others.")
+        face = Face(np.array(box, float))
+        restore, _ = restorer(self.model)
+        restored = restore.restore_face(self.photo.pixels(), face, self.mode)
+        faces, before = ((), ()) if self.whole else (self.faces, self.restored)
+        return replace(
+            self, faces=(*faces, face), restored=(*before, restored), index=len(faces), whole=False,
+            token=token_hex(8),
+        )  # fmt: skip
+
+    def picture(self, strength: float = 1.0) -> np.ndarray:
+        """(H,W,3) uint8, the photo with its faces restored but those left out; strength: their share, 0 to 1."""
+        pixels = self.photo.pixels()
+        faces = [face for i, face in enumerate(self.restored) if face and i not in self.left_out]
+        pasted = paste_faces(pixels, faces, self.mode, self.whole)
+        return blended(pixels, pasted, strength)
+
+    def png(self, strength: float = 1.0, badge: bool = False) -> bytes:
+        """The picture's file, as transparent as the photo; it says that it is a guess, with a badge visibly, too."""
+        picture = self.picture(strength)
+        says = disclaimer(self.model) if any(self.restored) else None
+        return encode_png(badged(picture, self.model) if badge and says else picture, self.photo.decoded().alpha, says)
+
+    def facts(self) -> dict:
+        """What a person wants to know about how it was done, ready for JSON."""
+        return {
+            "model": self.model,
+            "device": device_name(),
+            "engine": self.engine,
+            "mode": self.mode,
+            "seconds": round(self.seconds, 2),
+            "detector": self.detector,
+            "faces": [
+                [round(float(edge), 1) for edge in face.box]
+                for face, restored in zip(self.faces, self.restored, strict=True)
+                if restored
+            ],
+            "notes": list(self.notes),
+        }
+
+    def population(self) -> Population:
+        """What is usual for the model; `UserError` if that was not gathered."""
+        return kept(self.model, named(self.model).weights)
+
+    def provenance(self, command: str, settings: dict) -> dict:
+        """What makes a finding anew; of the photo only the hash of its pixels: it is the visitor's."""
+        face = {
+            "file": "the photo",
+            "sha256": sha256(self.photo.pixels().tobytes()).hexdigest(),
+            "sha256_of": "its pixels, RGB, row by row",
+            "face": self.index + 1,
+            "of": len(self.faces),
+            "box": self.faces[self.index].box.round(2).tolist(),
+            "detector": self.detector,
+            "mode": self.mode,
+        }
+        return {
+            "command": command,
+            "models": [named(self.model).record],
+            "faces": [face],
+            "settings": settings,
+            "device": DEVICE,
+            "versions": versions(),
+        }
+
+
+def opened(
+    photo: Photo, model: str, mode: str, whole: bool | None, progress: gr.Progress, number: int | None = None
+) -> Opened:
+    """The photo with every face restored, or only face `number`, counted from 1: `UserError` if that is not there.
+
+    A model for faces of all damages takes them as they are, whatever the mode, and a note says so.
+    """
+    check_settings(model, mode, whole)
+    progress(0, desc=f"Loading {model}")
+    settled, notes = settled_mode(model, mode)
+    restore, _ = restorer(model)
+    progress(0.1, desc="Looking for faces")
+    pixels, start = photo.pixels(), perf_counter()
+    faces, detector, found = find(pixels, bool(whole))
+    wanted = range(len(faces)) if number is None else [face_index(number, len(faces), found)]
+    restoration = restore(
+        pixels,
+        mode=settled,
+        faces="whole" if whole else [faces[i] for i in wanted],
+        progress=lambda done, total, text: progress(0.2 + 0.8 * done / max(total, 1), desc=text),
+    )
+    made = {id(face.face): face for face in restoration.faces}
+    return Opened(
+        photo,
+        model,
+        settled,
+        bool(whole),
+        tuple(faces),
+        tuple(restoration.faces) if whole else tuple(made.get(id(face)) for face in faces),
+        detector,
+        tuple(dict.fromkeys(map(without_paths, [*photo.notes, *notes, *found, *restoration.notes]))),
+        restoration.engine,
+        perf_counter() - start,
+        wanted[0] if number is not None else 0,
+    )
+
+
+def blended(before: np.ndarray, after: np.ndarray, strength: float) -> np.ndarray:
+    """`before` at strength 0, `after` at 1, uint8 both."""
+    if strength >= 1:
+        return after
+    return np.rint(before + strength * (after.astype(np.float32) - before)).astype(np.uint8)
+
+
+def badged(picture: np.ndarray, model: str) -> np.ndarray:
+    """The picture (H,W,3) uint8 with a line at its foot that says what made it; as an array of its own."""
+    image = Image.fromarray(picture)
+    font = ImageFont.load_default(max(10, image.height // 32))
+    text = f"restored by {model}"
+    left, top, right, bottom = font.getbbox(text)
+    margin = max(3, image.height // 100)
+    place = image.height - (bottom - top) - 3 * margin
+    foot = image.crop((0, place, min(image.width, int(right - left) + 4 * margin), image.height))
+    image.paste(Image.blend(foot, Image.new("RGB", foot.size), 0.6), (0, place))
+    ImageDraw.Draw(image).text((2 * margin - left, place + 1.5 * margin - top), text, "white", font)
+    return np.array(image)
+
+
+def model_for(mode: str) -> str:
+    """The first model here that is made for the intention: for faces as they are, or to rebuild reduced ones."""
+    models = models_here()
+    suited = (name for name in models if (made_for_any_damage(name)) == (mode == "as_is"))
+    return next(suited, first_model())
+
+
+def made_for_any_damage(name: str) -> bool:
+    config = MODELS[name].config if name in MODELS else named(name).model.config
+    return config.degraded_size is None
+
+
+@dataclass(frozen=True)
+class Example:
+    """A picture that is here, and what to do with it."""
+
+    label: str
+    alt: str
+    photo: Photo
+    mode: Mode
+    whole: bool = False
+
+
+@cache
+def examples() -> dict[str, Example]:
+    """NASA's portrait of Eileen Collins, public domain, comes with scikit-image; the others are made of it."""
+    astronaut = skimage.data.astronaut()
+    face = astronaut[8:216, 120:328]
+
+    def photo(pixels: np.ndarray, name: str) -> Photo:
+        return Photo(encode_png(pixels), name)
+
+    return {
+        "astronaut": Example("Astronaut", "An astronaut in an orange suit", photo(astronaut, "astronaut"), "simulate"),
+        "tiny": Example(
+            "16x16", "Her face in 16 by 16 pixels", photo(resize(face, 16), "astronaut-16x16"), "simulate", True
+        ),
+        "damaged": Example("Damaged", "Her photo, blurred, noisy and compressed",
+                           photo(_damaged(astronaut), "astronaut-damaged"), "as_is"),
+    }  # fmt: skip
+
+
+def _damaged(image: np.ndarray) -> np.ndarray:
+    """Blurred, reduced, noisy, compressed, as old photos on the web are; the same every time."""
+    blurred = Image.fromarray(image).filter(ImageFilter.GaussianBlur(1.5))
+    small = np.array(blurred.resize((image.shape[1] // 3, image.shape[0] // 3), Image.Resampling.BICUBIC), float)
+    noisy = small + np.random.default_rng(0).normal(0, 6, small.shape)
+    file = io.BytesIO()
+    Image.fromarray(np.rint(noisy.clip(0, 255)).astype(np.uint8)).save(file, "JPEG", quality=45)
+    with Image.open(file) as jpeg:
+        return np.array(jpeg.resize(image.shape[1::-1], Image.Resampling.BICUBIC))
+
+
+_first: list[Opened] = []
+_first_lock = threading.Lock()
+
+
+def first() -> Opened:
+    """What every visitor sees before giving a photo: the first example, restored once, when the server starts."""
+    with _first_lock:
+        if not _first:
+            example = next(iter(examples().values()))
+            _first.append(opened(example.photo, model_for(example.mode), example.mode, example.whole, silent))
+        return _first[0]
+
+
+def current(now: Opened | None, token: object) -> Opened:
+    """What the visitor's page shows, by its token; `UserError` if the server has deleted it."""
+    if now is not None and now.token == token:
+        return now
+    if token == first().token:
+        return first()
+    raise UserError(EXPIRED)
+
+
+def silent(*_: float, desc: str = "") -> None:
+    """The progress of what nobody waits for."""
