@@ -94,6 +94,7 @@ ALONE = {
     "query": ("query", ("--patch", "10,10,20,18", "--steps", "4")),
     "agreement": ("agreement", ("--other-model", "{folder}/deep")),
     "faithfulness": ("faithfulness", ("--cells", "4", "--levels", "2", "--draws", "1")),
+    "effect": ("effect", ("--cells", "4", "--draws", "1")),
     "sanity": ("sanity", ("--draws", "1", "--faces", Path("faces"))),
     "stability": ("stability", ("--noises", "1")),
 }
@@ -197,10 +198,10 @@ def test_a_picture_that_is_a_face_is_measured_by_the_file_beside_it_else_by_the_
 
 
 @pytest.mark.parametrize(
-    "command", ["ablation", "regions", "faithfulness", "sanity", "stability", "agreement", "population"]
+    "command", ["ablation", "regions", "faithfulness", "effect", "sanity", "stability", "agreement", "population"]
 )
 def test_over_a_folder_every_face_counts(command, run, folder, tmp_path):
-    quick = {"faithfulness": ["--cells", 4, "--levels", 2], "stability": ["--noises", 1]}
+    quick = {"faithfulness": ["--cells", 4, "--levels", 2], "effect": ["--cells", 4], "stability": ["--noises", 1]}
     more = {"agreement": ["--other-model", folder / "deep"], **quick}.get(command, [])
     code, _, err = run(command, "--faces", Path("faces"), *map(str, more))
     assert (code, err) == (0, "")

@@ -19,7 +19,7 @@ SMALL = SPARNetConfig(
     size=32, smallest=16, min_channels=8, max_channels=8, body_depth=2, bottleneck=32, hourglass_channels=8
 )
 UNITS = [plan.name for plan in SMALL.units()]
-SKIPPED = ("query", "faithfulness", "sanity")  # the slow ones: that they can be shown is tested on their own
+SKIPPED = ("query", "faithfulness", "effect", "sanity")  # the slow ones: that they can be shown is tested on their own
 
 
 @pytest.fixture(scope="module")
