@@ -9,6 +9,8 @@ import argparse
 import math
 import os
 import platform
+import re
+import shutil
 import socket
 import subprocess
 import sys
@@ -23,6 +25,8 @@ import numpy as np
 import openvino
 import skimage
 import torch
+from camera import film
+from playwright.sync_api import sync_playwright
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
@@ -210,9 +214,34 @@ def time_the_page():
             print(f"\nthe page, no network\n  ready {ready:.1f} s after the start")
             print(f"  first photo (512x512, one face) restored through the API in {restored:.1f} s, detection included")
             print(f"  peak memory {idle:.2f} GB before it, {peak_memory(server.pid):.2f} GB after it")
+            time_the_camera(url)
         finally:
             server.terminate()
             server.wait(10)
+
+
+def time_the_camera(url: str, seconds: int = 20):
+    """The tab Live in Chromium, by a fake camera in which a face moves; the browser takes its share of the cores."""
+    path = next(filter(None, map(shutil.which, ("chromium", "google-chrome"))), None)
+    if path is None:
+        print("  live: no Chromium here")
+        return
+    fake = ("--use-fake-ui-for-media-stream", "--use-fake-device-for-media-stream")
+    with tempfile.TemporaryDirectory() as folder, sync_playwright() as playwright:
+        face = Path(folder) / "face.mjpeg"
+        film(face)
+        arguments = ["--no-sandbox", "--disable-gpu", *fake, f"--use-file-for-fake-video-capture={face}"]
+        page = playwright.chromium.launch(executable_path=path, args=arguments).new_page()
+        page.goto(url)
+        page.get_by_role("tab", name="Live").click()
+        page.get_by_role("button", name="Start the camera").click()
+        page.wait_for_timeout(10_000)  # for the engine
+        told = []
+        for _ in range(seconds):
+            page.wait_for_timeout(1000)
+            told.append([float(number) for number in re.findall(r"[\d.]+", page.locator("#live .hint").inner_text())])
+    rate, delay = np.median(told, 0)
+    print(f"  live: {rate:.1f} faces a second, {delay:.0f} ms behind the camera, end to end (medians of {seconds} s)")
 
 
 def wait_for(url: str, server: subprocess.Popen, log, limit: float = 120):

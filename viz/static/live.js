@@ -84,7 +84,6 @@ async function loop(mine) {
     mine.times = [...mine.times.filter((time) => now - time < 2000), now];
     const rate = (1000 * (mine.times.length - 1)) / Math.max(now - mine.times[0], 1);
     speed.textContent = `${rate.toFixed(1)} faces a second, ${Math.round(now - taken)} ms behind`;
-    Object.assign(element.dataset, { rate: rate.toFixed(2), delay: Math.round(now - taken) });
   }
 }
 
