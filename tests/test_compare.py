@@ -25,8 +25,8 @@ from sparnet.faces import Face
 from sparnet.images import degrade
 from sparnet.metrics import psnr, ssim
 from viz.compare import Column, OneFace, comparison_strip, counterpart, most_contrast, restored_column, side_by_side
-from viz.figures import BLUE, ORANGE
 from viz.tabs import compare, models
+from viz.views import BLUE, ORANGE
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:gradio.queueing")  # its use of pandas
 

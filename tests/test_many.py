@@ -156,7 +156,7 @@ def test_the_tab_restores_files_and_zips_and_gives_one_zip(server, browser, tmp_
         page.get_by_role("tab", name="Many photos").click()
         expect(page.locator("#many-how")).to_contain_text("Restore my photo, with model")
         page.locator("#many-files input[type=file]").set_input_files(sent)
-        expect(page.locator("#many-files")).to_contain_text("album")
+        expect(page.locator("#many-files")).to_contain_text("album", timeout=PATIENCE)
         page.locator("#many-run").click()
         expect(page.locator("#many-result")).to_be_enabled(timeout=PATIENCE)
         expect(page.locator("#many-gallery b")).to_have_text(

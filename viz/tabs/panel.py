@@ -7,6 +7,7 @@ face, values -> measure -> Finding -> its meaning, linked maps (static/view.js),
 """
 
 from collections.abc import Iterable, Iterator
+from itertools import zip_longest
 
 import gradio as gr
 from gradio.components import Component
@@ -68,11 +69,11 @@ class Panel:
             None, html_template="", js_on_load=script("maps.js") + script("view.js"), elem_id=f"view-{name}"
         )
         self.charts = []
+        for i in range(CHARTS):
+            with gr.Column(elem_classes="chart"):  # always there, and unseen while empty: a chart that comes with its
+                caption, plot = gr.HTML(), gr.Plot(show_label=False, container=False, elem_id=f"chart-{name}-{i}")
+            self.charts += [caption, plot]  # column is now and then lost
         with gr.Column(visible=False) as self.rest:
-            for i in range(CHARTS):
-                with gr.Column(visible=False, elem_classes="chart") as column:
-                    caption, plot = gr.HTML(), gr.Plot(show_label=False, container=False, elem_id=f"chart-{name}-{i}")
-                self.charts.append((column, caption, plot))
             self.files = gr.HTML(
                 None, html_template="", js_on_load=script("files.js"), elem_id=f"files-{name}", elem_classes="files"
             )
@@ -96,12 +97,11 @@ class Panel:
 
     @property
     def renewable(self) -> list[Component]:
-        return [self.told, self.view, self.rest, self.done, self.saved, *self.of_units, *self.patch]
+        return [self.told, self.view, *self.charts, self.rest, self.done, self.saved, *self.of_units, *self.patch]
 
     @property
     def outputs(self) -> list[Component]:
-        charts = [widget for chart in self.charts for widget in chart]
-        return [self.told, self.view, self.rest, *charts, self.files, self.done, self.saved]
+        return [self.told, self.view, *self.charts, self.rest, self.files, self.done, self.saved]
 
     def wire(self, state: list[Component], look: Component) -> None:
         """Measure when asked. state: now and token of the bench; look: the unit that is chosen."""
@@ -197,6 +197,7 @@ class Panel:
         return {
             self.told: message,
             self.view: None if view is None else self._payload(view),
+            **dict.fromkeys(self.charts),
             self.rest: gr.update(visible=False),
             self.done: None,
             self.saved: None,
@@ -213,12 +214,8 @@ class Panel:
             self.done: token,
             self.saved: None,
         }
-        charts = list(view.charts.items())
-        for i, (column, caption, plot) in enumerate(self.charts):
-            drawn = i < len(charts)
-            made[column] = gr.update(visible=drawn)
-            made[caption] = f"<p>{charts[i][0]}</p>" if drawn else ""
-            made[plot] = _styled(charts[i][1]) if drawn else None
+        shown = [part for caption, chart in view.charts.items() for part in (f"<p>{caption}</p>", _styled(chart))]
+        made |= dict(zip_longest(self.charts, shown[: len(self.charts)]))
         return made
 
     def _payload(self, view: View) -> dict:
