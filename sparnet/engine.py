@@ -3,7 +3,7 @@
     SPARNet -> folded (folding.py)
         on a CPU  -> OpenVINO, compiled once and kept on disk; in bfloat16 where that is faster and loses nothing
         on a GPU  -> float16, channels last, a CUDA graph for each size of a batch
-        otherwise -> PyTorch, channels last
+        otherwise -> PyTorch
     engine_for(model) -> run: run.name, run.precision; run(faces) -> Trace
 
 What edits a network or differentiates it uses `SPARNet.trace` itself.
@@ -112,8 +112,8 @@ _lock = threading.Lock()
 def engine_for(model: SPARNet, engine: str = "auto", background: bool = False) -> Run:
     """What runs the model, built once and anew when its weights change; in the `background`, PyTorch runs it meanwhile.
 
-    engine: "openvino", "torch", or "auto": what SPARNET_ENGINE says, without that the fastest here. A model in
-    training, not in float32, or that traces in its own way runs as it is. `UserError` for another engine.
+    engine: "openvino", "torch", or "auto": what SPARNET_ENGINE says, without that the fastest here. A model that is in
+    training, not in float32, on ZeroGPU, or that traces in its own way, runs as it is. `UserError` for another engine.
     """
     if engine == "auto":
         engine = os.environ.get("SPARNET_ENGINE", engine)
@@ -121,7 +121,8 @@ def engine_for(model: SPARNet, engine: str = "auto", background: bool = False) -
         raise UserError(f"There is no engine {engine!r}. Choose one of {', '.join(ENGINES)}.")
     weight = next(model.parameters())
     plain = Run("PyTorch", str(weight.dtype).removeprefix("torch."), model=model)
-    if model.training or weight.dtype != torch.float32 or type(model).trace is not SPARNet.trace:
+    lent = weight.device.type == "cuda" and "SPACES_ZERO_GPU" in os.environ  # to a worker that lives for one call
+    if model.training or lent or weight.dtype != torch.float32 or type(model).trace is not SPARNet.trace:
         return plain
     with _lock:
         builds = _builds.setdefault(model, {})
@@ -163,15 +164,15 @@ class Witness:
 
 
 def torch_engine(model: SPARNet, note: str | None = None) -> Run:
-    """PyTorch, folded and channels last."""
+    """PyTorch, folded, channels last where the norms do not stand in the way."""
     network = folded(model)
-    network.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]: PyTorch's types leave it out
+    layout = torch.channels_last if model.config.norm == "batch" else torch.contiguous_format
+    network.to(memory_format=layout)  # pyright: ignore[reportCallIssue]: PyTorch's types leave it out
 
     def outputs(faces: Tensor) -> Outputs:
-        found = outputs_of(network, faces.contiguous(memory_format=torch.channels_last))
-        return [output.contiguous() for output in found]
+        return [output.contiguous() for output in outputs_of(network, faces.contiguous(memory_format=layout))]
 
-    return Run("PyTorch, channels last", "float32", outputs, note)
+    return Run("PyTorch, folded", "float32", outputs, note)
 
 
 def graph_engine(model: SPARNet, witness: Witness) -> Run:

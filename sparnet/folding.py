@@ -29,6 +29,12 @@ def outputs_of(network: SPARNet, faces: Tensor) -> Outputs:
 def traceable(model: SPARNet, maps: bool = True) -> SPARNet:
     """The folded network for exporters: its forward gives restored and, with `maps`, every alpha, as a tuple."""
     network = folded(model)
+    for module in list(network.modules()):
+        for name, child in module.named_children():
+            if isinstance(child, InstanceNorm):  # whose loop over a batch's faces would be fixed at their number
+                norm = nn.InstanceNorm2d(child.num_features, child.eps, affine=True)
+                norm.load_state_dict(child.state_dict())
+                setattr(module, name, norm)
 
     def forward(face: Tensor) -> tuple[Tensor, ...]:
         return tuple(outputs_of(network, face)[: None if maps else 1])
@@ -47,10 +53,6 @@ def folded(model: SPARNet) -> SPARNet:
         for name, child in module.named_children():
             if isinstance(child, Convolution) and child.up:
                 setattr(module, name, transposed(child))
-            elif isinstance(child, InstanceNorm):
-                norm = nn.InstanceNorm2d(child.num_features, child.eps, affine=True).to(child.weight)
-                norm.load_state_dict(child.state_dict())
-                setattr(module, name, norm)
     return network.eval()
 
 

@@ -11,6 +11,7 @@ Exit code 1 when an answer was wrong, something hostile was let in, memory grew 
 import argparse
 import io
 import json
+import os
 import struct
 import sys
 import tempfile
@@ -72,6 +73,7 @@ def main() -> None:
     parser.add_argument("--clients", type=int, default=20, choices=range(1, MOST_CLIENTS + 1), metavar="N")
     parser.add_argument("--seconds", type=int, default=120, choices=range(1, MOST_SECONDS + 1), metavar="S")
     options = parser.parse_args()
+    os.environ.setdefault("SPARNET_ENGINE", "torch")  # float32 on every processor, so that answers can be compared
     restorer = Restorer(load_model(DEFAULT_MODEL))
     photos = [distinct_photo(number) for number in range(options.clients)]
     right = [right_answers(restorer, photo) for photo in photos]

@@ -90,7 +90,7 @@ def engines(model: SPARNet) -> dict[str, Callable[[torch.Tensor], list[torch.Ten
     ways = {
         "PyTorch, float32": lambda faces: [model(faces)],
         "PyTorch, float32, maps": lambda faces: outputs_of(model, faces),
-        "PyTorch, folded, channels last, maps": engine_for(model, "torch").outputs,
+        "PyTorch, folded, float32, maps": engine_for(model, "torch").outputs,
     }
     core, settings = openvino.Core(), openvino_settings()
     for maps in (False, True):

@@ -96,3 +96,8 @@ def test_the_files_of_requirements_say_what_the_package_requires():
 def requirements(name: str) -> set[str]:
     lines = (ROOT / name).read_text().splitlines()
     return {line for line in lines if line and not line.startswith(("#", "-r"))}
+
+
+def test_the_container_is_made_from_the_lists_of_make_app():
+    for words in ("-r requirements.txt -c constraints.txt", "packages.txt"):
+        assert all(words in (ROOT / name).read_text() for name in ("Makefile", "Dockerfile"))
