@@ -43,7 +43,8 @@ class Tab:
         with gr.Row(elem_classes="strip"):
             self.face = gr.HTML(face, elem_id="inside-face")
             self.change = gr.Button("Change", size="sm", scale=0, min_width=90, elem_id="inside-change")
-            self.look = gr.HTML(look, html_template="", js_on_load=script("look.js"), elem_id="look")
+            scripts = script("kept.js") + script("look.js")
+            self.look = gr.HTML(look, html_template="", js_on_load=scripts, elem_id="look")
             self.to_report = gr.Button("Report", size="sm", scale=0, min_width=90, elem_id="to-report")
         with gr.Row(visible=seen, elem_classes="inside") as self.body:
             self.rail = gr.HTML(rail, html_template="", js_on_load=script("rail.js"), elem_id="rail")
