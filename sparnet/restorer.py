@@ -35,7 +35,7 @@ MIN_SIDE = 16  # pixels; the smallest photo that is taken
 BATCH_BYTES = 500_000_000  # for the faces that go through the network at once
 BOX_SIDES = 4  # the photo's shorter ones; a larger box is no face, and the photo mirrored to fill it takes for ever
 Box = Sequence[float]
-Progress = Callable[[int, int, str], None]
+Progress = Callable[[int, int, str], object]
 
 
 @dataclass(frozen=True, eq=False)

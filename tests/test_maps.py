@@ -22,7 +22,8 @@ SMALL = SPARNetConfig(
     size=32, smallest=8, min_channels=8, max_channels=16, hourglass_channels=8, body_depth=2, bottleneck=16
 )
 UNITS = [plan.name for plan in SMALL.units()]
-SCRIPTS = script("maps.js") + script("beside.js")
+SCRIPTS = script("maps.js") + script("kept.js") + script("beside.js")
+LOOK = script("kept.js") + script("look.js")  # of the tab "Look inside"
 
 
 def traced(**changes):
@@ -78,14 +79,14 @@ def mount(empty):
     assert problems == []
 
 
-def start(page: Page, props: dict) -> None:
+def start(page: Page, props: dict, scripts: str = SCRIPTS) -> None:
     """As Gradio runs the script."""
     page.evaluate(
         """([script, props]) => { const root = document.createElement("div"); root.id = "maps";
         document.body.replaceChildren(root); window.sent = []; window.watchers = {}; window.props = props;
         new Function("element", "props", "watch", "trigger", script)(root, props,
             (name, act) => (watchers[name] = act), (name, data) => sent.push([name, data])); }""",
-        [SCRIPTS, props],
+        [scripts, props],
     )
 
 
@@ -138,7 +139,7 @@ def test_a_map_is_laid_over_the_face_as_by_the_reference_without_the_server(moun
     page.locator("dialog [name=opacity]").fill("20")
     top, alpha = max(alpha.max() for alpha in maps.values()), maps["decoder.1"]
     assert same(large(page), overlay(restored, alpha, "viridis", 0.2, 0, top))
-    page.locator("dialog [name=scale]").select_option("unit")
+    page.locator("dialog [name=scale]").select_option("one")
     page.locator("dialog [name=colors]").select_option("magma")
     page.get_by_role("button", name="Input").click()
     assert same(large(page), overlay(degraded, alpha, "magma", 0.2))
@@ -166,7 +167,7 @@ def test_glow_leaves_the_face_where_attention_is_low(mount, face, maps):
 
 def test_thumbnails_have_the_colours_of_the_chosen_scale(mount, face, maps):
     page = mount(payload(*face[:2], face[2].alphas))
-    page.locator("[name=scale]").select_option("unit")
+    page.locator("[name=scale]").select_option("one")
     for unit in ("encoder.0", "body.1"):
         alpha = maps[unit]
         values = page.locator(f".atlas [data-unit='{unit}'] canvas").evaluate(
@@ -243,7 +244,29 @@ def test_what_was_chosen_is_remembered_and_what_is_not_ours_is_ignored(mount, fa
     expect(page.locator(".atlas [aria-current=true]")).to_have_attribute("data-unit", "body.1")
     for other in ("not JSON", "null", '{"colors": "constructor", "scale": "constructor", "unit": 3}'):
         page = mount(value, other)
-        expect(page.locator("[name=scale]")).to_have_value("top")
+        expect(page.locator("[name=scale]")).to_have_value("most")
+
+
+def test_unit_and_scale_are_remembered_from_one_tab_to_the_other(mount, face):
+    value = payload(*face[:2], face[2].alphas)
+    look = {"value": {"units": list(face[2].alphas), "unit": "body.0", "scale": "one"}}
+    page = mount(value)
+    start(page, look, LOOK)
+    expect(page.locator("[name=scale]")).to_have_value("one")  # nobody chose yet: each tab keeps its own
+    start(page, {"value": value})
+    expect(page.locator("[name=scale]")).to_have_value("most")
+    page.locator("[name=scale]").select_option("own")
+    page.locator(".atlas [data-unit='body.1']").click()
+    page.locator("dialog [name=colors]").select_option("cividis")
+    start(page, look, LOOK)
+    expect(page.locator("[name=scale]")).to_have_value("own")
+    expect(page.locator("[name=unit]")).to_have_value("body.1")
+    page.locator("[name=scale]").select_option("one")
+    page.locator("[name=unit]").select_option("body.0")
+    start(page, {"value": value})
+    expect(page.locator("[name=scale]")).to_have_value("one")
+    expect(page.locator(".atlas [aria-current=true]")).to_have_attribute("data-unit", "body.0")
+    assert json.loads(page.evaluate("localStorage['sparnet-maps']"))["colors"] == "cividis"
 
 
 def test_a_link_chooses_the_unit(mount, face):

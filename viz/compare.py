@@ -197,6 +197,7 @@ def comparison_strip(columns: Sequence[Column], title: str, model: str | None = 
     captions = [_wrap("\n".join(column.lines()), text, side) for column in columns]
     width = 2 * _MARGIN + len(columns) * (side + _GAP) - _GAP
     source = reference(columns, model)
+    order = list(source.maps) if source else []
     units = most_contrast(source.maps) if source else []
     highest = highest_alpha(columns)
     notes = [PROTOCOL] * any(column.psnr is not None for column in columns)
@@ -235,7 +236,7 @@ def comparison_strip(columns: Sequence[Column], title: str, model: str | None = 
         picture = column.picture if len(column.picture) == side else resize(column.picture, side)
         strip.paste(Image.fromarray(picture), (x, top))
         for j, unit in enumerate(units if column.maps else ()):
-            own = counterpart(unit, list(source.maps), list(column.maps))
+            own = counterpart(unit, order, list(column.maps))
             if own:
                 base = to_grey(resize(column.picture, map_side))
                 left = x + j * (map_side + 8)

@@ -23,8 +23,8 @@ def payload(degraded: np.ndarray, restored: np.ndarray, alphas: dict[str, Tensor
 
     On the page, where `script` reads a file of viz/static and `select` is told {"features": true} once a visitor asks:
 
-        maps = gr.HTML(payload(...), html_template="", js_on_load=script("maps.js") + script("beside.js"),
-                       elem_id="maps", features=None, unit=None)
+        scripts = script("maps.js") + script("kept.js") + script("beside.js")
+        maps = gr.HTML(payload(...), html_template="", js_on_load=scripts, elem_id="maps", features=None, unit=None)
         maps.select(handler, ..., maps)  # -> gr.HTML(features=strengths(features, token)) or {"token", "error"}
 
     `unit` chooses one from outside, as a link does.

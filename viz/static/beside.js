@@ -5,7 +5,7 @@
 //   props.unit -> chosen from outside
 //   "Features", once asked for -> trigger("select", {features: true}) -> props.features {token, units or error}
 //
-// Gradio runs this, after maps.js, with `element`, `props`, `watch` and `trigger`. Nothing else asks the server.
+// Gradio runs this, after maps.js and kept.js, with `element`, `props`, `watch` and `trigger`. Nothing else asks the server.
 
 const BASES = [
   ["grey", "Grey", "the restored face without its colours"],
@@ -14,14 +14,13 @@ const BASES = [
   ["features", "Features", "strength of the unit's features f: length over the channels, white is its maximum"],
 ];
 const SCALES = {
-  top: ["0 to the largest", "One scale: dark maps are really low."],
+  most: ["0 to the largest", "One scale: dark maps are really low."],
   own: ["each its own range", "Do not compare maps: each has its own range."],
-  unit: ["0 to 1", "One scale, as far as a gate can open: dark maps are really low."],
+  one: ["0 to 1", "One scale, as far as a gate can open: dark maps are really low."],
 };
 const COLUMNS = 7; // at most, of thumbnails beside each other
-const KEY = "sparnet-maps";
 
-const look = { colors: "viridis", scale: "top", unit: null, base: "grey", opacity: 100, blend: "glow", ...recalled() };
+const look = { colors: "viridis", scale: "most", unit: null, base: "grey", opacity: 100, blend: "glow", ...known(recalled()) };
 let face = null; // the payload, its maps decoded
 let dialog = null;
 let drawings = []; // {node, draw}: what another scale, unit or colour changes
@@ -32,21 +31,9 @@ watch("unit", () => choose(props.unit));
 load();
 choose(props.unit);
 
-function recalled() {
-  try {
-    const { colors, scale, unit } = JSON.parse(localStorage.getItem(KEY));
-    return { unit, ...(SEQUENTIAL.includes(colors) && { colors }), ...(Object.hasOwn(SCALES, scale) && { scale }) };
-  } catch {
-    return {}; // nothing was remembered, or storage is blocked
-  }
-}
-
-function remember({ colors, scale, unit }) {
-  try {
-    localStorage.setItem(KEY, JSON.stringify({ colors, scale, unit }));
-  } catch {
-    // storage is blocked: it holds until the page is closed
-  }
+/** What was chosen before, where it still is to be had. */
+function known({ colors, scale, unit }) {
+  return { unit, ...(SEQUENTIAL.includes(colors) && { colors }), ...(Object.hasOwn(SCALES, scale) && { scale }) };
 }
 
 function load() {
@@ -111,7 +98,7 @@ function atlas(detailed = false) {
 
 /** The scale of all maps: its ends and its warning; of: whose ends to show where each map has its own. */
 function scaleControls(of = () => null) {
-  const options = Object.entries(SCALES).map(([key, [label]]) => [key, key === "top" ? `${label}, ${short(face.top)}` : label]);
+  const options = Object.entries(SCALES).map(([key, [label]]) => [key, key === "most" ? `${label}, ${short(face.top)}` : label]);
   const select = choice("Scale", "scale", options, look.scale, (scale) => change({ scale }));
   const bar = make("div");
   const warning = make("p");
@@ -128,7 +115,7 @@ function scaleControls(of = () => null) {
 
 /** The unit large, or all of them, in the dialog. */
 function open(unit) {
-  if (unit) look.unit = unit.name;
+  if (unit) change({ unit: unit.name });
   const views = pills("Show", [["unit", "One unit"], ["all", allOf()]], unit ? "unit" : "all", (view) => open(view === "unit" && chosen()));
   const close = make("button", { type: "button", ariaLabel: "Close", onclick: () => dialog.close() }, "\u00d7");
   const colors = choice("Colours", "colors", SEQUENTIAL.map((name) => [name, name]), look.colors, (name) => change({ colors: name }));
@@ -138,7 +125,7 @@ function open(unit) {
   dialog.replaceChildren(make("div", { className: unit ? "one" : "all" }, make("header", {}, views, close), ...parts));
   if (!dialog.open) dialog.showModal();
   views.querySelector("[aria-pressed=true]").focus();
-  change({});
+  drawAll();
 }
 
 function unitChoice() {
@@ -210,7 +197,7 @@ function numbers() {
 
 function change(values) {
   Object.assign(look, values);
-  remember(look);
+  remember(values);
   drawAll();
 }
 
@@ -272,7 +259,7 @@ function drawMap(canvas, unit, { opacity, blend }) {
 
 function scaleOf(unit) {
   if (look.scale === "own") return unit.range;
-  return [0, look.scale === "top" ? face.top : 1];
+  return [0, look.scale === "most" ? face.top : 1];
 }
 
 function picture(base) {

@@ -3,14 +3,13 @@
 //   props.value {units, unit, scale} -> two <select> -> props.value, trigger("input"); every view of the page follows
 //   a view in which a unit is chosen says so by the event "unit" -> the same
 //
-// globalThis.look {unit, scale} is what views read; the browser remembers it from visit to visit.
+// globalThis.look {unit, scale} is what views read; what was chosen, here or in the first tab, is remembered (kept.js).
 
 const SCALES = { one: "0 to 1", most: "0 to the largest", own: "each its own range" };
-const KEPT = "sparnet-look";
 
 watch("value", () => take({}));
 document.addEventListener("unit", ({ detail }) => choose({ unit: detail }));
-take(remembered());
+take(recalled());
 
 /** What the server says, with what the visitor chose before where this network has it. */
 function take({ unit, scale }) {
@@ -19,7 +18,7 @@ function take({ unit, scale }) {
   props.value = {
     ...props.value,
     unit: known ? unit : props.value.unit,
-    scale: scale in SCALES ? scale : props.value.scale,
+    scale: Object.hasOwn(SCALES, scale) ? scale : props.value.scale,
   };
   draw();
   publish();
@@ -48,6 +47,7 @@ function choose(chosen) {
   props.value = { ...before, ...chosen };
   if (JSON.stringify(props.value) === JSON.stringify(before)) return;
   draw();
+  remember(chosen);
   publish();
   trigger("input");
 }
@@ -56,17 +56,4 @@ function publish() {
   const { unit, scale } = props.value;
   globalThis.look = { unit, scale };
   document.dispatchEvent(new CustomEvent("look"));
-  try {
-    localStorage.setItem(KEPT, JSON.stringify(globalThis.look));
-  } catch {
-    // a browser that keeps nothing
-  }
-}
-
-function remembered() {
-  try {
-    return JSON.parse(localStorage.getItem(KEPT)) ?? {};
-  } catch {
-    return {};
-  }
 }

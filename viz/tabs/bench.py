@@ -9,13 +9,13 @@ first: the astronaut, rebuilt from 16x16 pixels when the server starts
 import io
 import math
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import cache, cached_property
 from hashlib import sha256
 from secrets import token_hex
 from time import perf_counter
 
-import gradio as gr
 import numpy as np
 import skimage.data
 from PIL import Image, ImageDraw, ImageFilter, ImageFont
@@ -172,7 +172,7 @@ class Opened:
 
 
 def opened(
-    photo: Photo, model: str, mode: str, whole: bool | None, progress: gr.Progress, number: int | None = None
+    photo: Photo, model: str, mode: str, whole: bool | None, progress: Callable[..., object], number: int | None = None
 ) -> Opened:
     """The photo with every face restored, or only face `number`, counted from 1: `UserError` if that is not there.
 
@@ -222,7 +222,7 @@ def badged(picture: np.ndarray, model: str) -> np.ndarray:
     text = f"restored by {model}"
     left, top, right, bottom = font.getbbox(text)
     margin = max(3, image.height // 100)
-    place = image.height - (bottom - top) - 3 * margin
+    place = int(image.height - (bottom - top) - 3 * margin)
     foot = image.crop((0, place, min(image.width, int(right - left) + 4 * margin), image.height))
     image.paste(Image.blend(foot, Image.new("RGB", foot.size), 0.6), (0, place))
     ImageDraw.Draw(image).text((2 * margin - left, place + 1.5 * margin - top), text, "white", font)

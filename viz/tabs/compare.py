@@ -7,6 +7,7 @@ the page's face, models -> a column each, once a face -> static/compare.js: slid
 import reprlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 import gradio as gr
 
@@ -81,7 +82,7 @@ class Tab:
         _endpoint(bench)
         inputs = [bench.now, bench.token, self.models, self.done]
         outputs = [self.view, self.done, self.strip]
-        hidden = {"show_progress": "hidden", "api_visibility": "private"}
+        hidden: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
         settings = {"trigger_mode": "always_last", **hidden, **QUICK}
         self.view.submit(self.compare, inputs, outputs, **settings)
         self.models.input(arrival, self.models, None, **LOADING).then(self.compare, inputs, outputs, **settings)
@@ -94,6 +95,7 @@ class Tab:
             now.face  # noqa: B018  there has to be one
             names, face = _names(models), OneFace(now.photo.pixels(), now.faces[now.index], now.mode, now.whole)
             known = done.columns if done and done.token == now.token else {}
+            restored, columns = [], []
             for restored, notes in _restored(face, names, known):
                 columns = side_by_side(face, restored)
                 yield {self.view: _payload(now, columns, names[len(restored) :], notes)}

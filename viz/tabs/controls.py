@@ -40,12 +40,12 @@ def _patch(now: Opened, patch: object) -> tuple[int, ...] | None:
     return tuple(patch)
 
 
-def _other(now: Opened, other_model: object, other_photo: object) -> Subject:
+def _other(now: Opened, other_model: Any, other_photo: object) -> Subject:
     """The same face in front of another model, or the largest face of another photo in front of this one."""
     if bool(other_model) == bool(other_photo):
         raise UserError("Choose either another model or another photo to compare with.")
     if other_model:
-        return now.by(other_model)
+        return now.by(other_model)  # which checks it
     photo = read_photo(other_photo).pixels()
     faces, _, notes = find(photo, now.whole)
     if not faces:
@@ -73,7 +73,8 @@ def _other_photo(**look) -> gr.Image:
 
 def _marked(**look) -> gr.JSON:
     label = "[left, top, right, bottom] in pixels of the restored face"
-    return gr.JSON(label=label, **look | {"visible": False})  # marked on the picture
+    look["visible"] = False  # marked on the picture
+    return gr.JSON(label=label, **look)
 
 
 SOURCES: dict[Source, Opening] = {

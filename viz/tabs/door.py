@@ -15,6 +15,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any, cast
 
 import gradio as gr
 from gradio import queueing, route_utils, routes
@@ -60,9 +61,11 @@ class Page(gr.Blocks):
 
     def __init__(self, **settings):
         route_utils.GradioUploadFile = _Upload
-        route_utils.GradioMultiPartParser = routes.GradioMultiPartParser = _Parser
-        routes.StateHolder = Sessions
-        routes.DEFAULT_TEMP_DIR = get_upload_folder()  # or an empty folder for a feature that is off stays elsewhere
+        route_utils.GradioMultiPartParser = _Parser
+        routes.GradioMultiPartParser = _Parser  # pyright: ignore[reportPrivateImportUsage]  Gradio's own parser
+        routes.StateHolder = Sessions  # pyright: ignore[reportPrivateImportUsage]  Gradio's own sessions
+        # or an empty folder for a feature that is off stays elsewhere
+        routes.DEFAULT_TEMP_DIR = get_upload_folder()  # pyright: ignore[reportPrivateImportUsage]  Gradio's own folder
         super().__init__(**settings)
 
     def queue(self, *args, **settings) -> "Page":
@@ -78,9 +81,10 @@ class Page(gr.Blocks):
         )
         return self
 
-    def launch(self, **settings):
+    def launch(self, *args, **settings):
         gc.freeze()  # what is here stays: `gc.collect` need not look at it after every answer
         return super().launch(
+            *args,
             app_kwargs={"middleware": [Middleware(Door)]},
             max_file_size=serving.UPLOAD_BYTES,
             state_session_capacity=serving.SESSIONS,
@@ -408,11 +412,16 @@ class _Parser(route_utils.GradioMultiPartParser):
     """
 
     def __init__(self, headers, stream, **settings):
-        limits = {"max_files": serving.MANY_PHOTOS, "max_fields": 2 * serving.MANY_PHOTOS}
+        limits: dict[str, Any] = {"max_files": serving.MANY_PHOTOS, "max_fields": 2 * serving.MANY_PHOTOS}
         super().__init__(headers, stream, **settings | limits)
 
+    @property
+    def _file(self) -> _Upload | None:
+        """The one that arrives, which Gradio makes as `Page` tells it; None: a field arrives."""
+        return cast("_Upload | None", self._current_part.file)
+
     def on_part_data(self, data: bytes, start: int, end: int) -> None:
-        file = self._current_part.file
+        file = self._file
         if file is None:
             if len(self._current_part.data) + end - start > serving.FIELD_BYTES:
                 raise MultiPartException("A field is larger than the maximum allowed size.")
@@ -427,7 +436,7 @@ class _Parser(route_utils.GradioMultiPartParser):
         super().on_part_data(data, start, end)
 
     def on_part_end(self) -> None:
-        file = self._current_part.file
+        file = self._file
         if file is not None and len(file.head) < 12:
             file.fault = _fault(file)
         super().on_part_end()

@@ -7,6 +7,7 @@ Opened (bench.py) -> a strip with the face, the unit and the scale -> a rail of 
 
 from html import escape
 from secrets import token_hex
+from typing import Any
 
 import gradio as gr
 from gradio.components import Component
@@ -21,7 +22,7 @@ from viz.tabs.bench import NO_FACE, Opened, current, first
 from viz.tabs.controls import on_page, reported, written_report
 from viz.tabs.painting import Painting
 from viz.tabs.panel import Panel, chosen_unit
-from viz.tabs.pieces import NOT_YET, notice, script
+from viz.tabs.pieces import NOT_YET, Widget, notice, script
 from viz.tabs.serving import QUICK, SLOW, explained, sentence
 
 REPORT = "report"  # beside the instruments
@@ -42,7 +43,8 @@ class Tab:
         with gr.Row(elem_classes="strip"):
             self.face = gr.HTML(face, elem_id="inside-face")
             self.change = gr.Button("Change", size="sm", scale=0, min_width=90, elem_id="inside-change")
-            self.look = gr.HTML(look, html_template="", js_on_load=script("look.js"), elem_id="look")
+            scripts = script("kept.js") + script("look.js")
+            self.look = gr.HTML(look, html_template="", js_on_load=scripts, elem_id="look")
             self.to_report = gr.Button("Report", size="sm", scale=0, min_width=90, elem_id="to-report")
         with gr.Row(visible=seen, elem_classes="inside") as self.body:
             self.rail = gr.HTML(rail, html_template="", js_on_load=script("rail.js"), elem_id="rail")
@@ -58,7 +60,7 @@ class Tab:
         self._wire(tab)
 
     @property
-    def opening(self) -> list[Component]:
+    def opening(self) -> list[Widget]:
         """What `open_at` changes."""
         asked = [panel.asked for panel in self.panels.values()]
         return [self.rail, self.look, *self._columns.values(), *asked]
@@ -72,7 +74,8 @@ class Tab:
         return [self.bench.now, self.bench.token]
 
     def _wire(self, tab: gr.Tab) -> None:
-        settings = {"api_visibility": "private", "show_progress": "hidden"}  # queued, or Gradio tells no State.change
+        # queued, or Gradio tells no State.change
+        settings: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
         opened = [*self._state, self.rail]
         states = [state for panel in self.panels.values() for state in (panel.asked, panel.done)]
         renewable = [widget for panel in self.panels.values() for widget in panel.renewable]

@@ -107,7 +107,8 @@ class Seat:
         }
         if made.alphas:
             alphas = {name: mean_map(alpha) for name, alpha in made.alphas.items()}
-            name = unit if unit in alphas else max(alphas, key=lambda name: alphas[name].std())
+            most_contrast = max(alphas, key=lambda name: alphas[name].std())
+            name = unit if isinstance(unit, str) and unit in alphas else most_contrast
             levels = np.rint(alphas[name] * 255).astype(np.uint8)
             shown |= {"unit": name, "side": len(levels), "map": b64encode(levels.tobytes()).decode()}
         return shown

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import gradio as gr
 
@@ -72,7 +73,7 @@ class Tab:
             with gr.Column(scale=8, min_width=300):
                 self.told = gr.HTML(_told("The restored faces appear here, one photo after the other."))
                 self.gallery = gr.HTML(elem_id="many-gallery")
-        hidden = {"show_progress": "hidden", "api_visibility": "private"}
+        hidden: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
         outputs = [self.told, self.gallery, self.run, self.result, self.how]
         inputs = [self.files, self.whole, bench.badge, bench.remembered]
         self.run.click(self.restore, inputs, outputs, **UNOPENED, **hidden, **SLOW)

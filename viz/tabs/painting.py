@@ -22,7 +22,7 @@ from viz.instruments.edit import BOOST, SUPPRESS, Edit
 from viz.tabs.bench import Opened, current
 from viz.tabs.controls import telling
 from viz.tabs.panel import Panel, chosen_unit, is_due
-from viz.tabs.pieces import NOT_YET, notice, preview, script
+from viz.tabs.pieces import NOT_YET, Widget, notice, preview, script
 from viz.tabs.serving import QUICK, UNOPENED, download, explained, read_upload, sentence
 
 SIDE = 128  # cells of the canvas: as many as the finest map has
@@ -72,7 +72,7 @@ class Painting(Panel):
         self.controls = {"edits": self.edits}
 
     @property
-    def renewable(self) -> list[Component]:
+    def renewable(self) -> list[Widget]:
         return [*super().renewable, self.edits, self.canvas, self.after, self.file]
 
     def wire(self, state: list[Component], look: Component) -> None:

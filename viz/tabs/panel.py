@@ -8,6 +8,7 @@ face, values -> measure -> Finding -> its meaning, linked maps (static/view.js),
 
 from collections.abc import Iterable, Iterator
 from itertools import zip_longest
+from typing import Any
 
 import gradio as gr
 from gradio.components import Component
@@ -20,7 +21,7 @@ from viz.instrument import Instrument, Setting
 from viz.instruments import query
 from viz.tabs.bench import Opened, current
 from viz.tabs.controls import lane, option_control, saved, source_controls, study, telling
-from viz.tabs.pieces import notice, script
+from viz.tabs.pieces import Widget, notice, script
 from viz.tabs.serving import UNOPENED, event_value, sentence
 from viz.views import View, all_tables, picture
 
@@ -68,7 +69,7 @@ class Panel:
         self.view = gr.HTML(
             None, html_template="", js_on_load=script("maps.js") + script("view.js"), elem_id=f"view-{name}"
         )
-        self.charts = []
+        self.charts: list[Component] = []
         for i in range(CHARTS):
             with gr.Column(elem_classes="chart"):  # always there, and unseen while empty: a chart that comes with its
                 caption, plot = gr.HTML(), gr.Plot(show_label=False, container=False, elem_id=f"chart-{name}-{i}")
@@ -96,22 +97,25 @@ class Panel:
         return [self.controls["patch"]] if self.instrument.pick else []
 
     @property
-    def renewable(self) -> list[Component]:
+    def renewable(self) -> list[Widget]:
         return [self.told, self.view, *self.charts, self.rest, self.done, self.saved, *self.of_units, *self.patch]
 
     @property
-    def outputs(self) -> list[Component]:
+    def outputs(self) -> list[Widget]:
         return [self.told, self.view, *self.charts, self.rest, self.files, self.done, self.saved]
 
     def wire(self, state: list[Component], look: Component) -> None:
         """Measure when asked. state: now and token of the bench; look: the unit that is chosen."""
         inputs = [*state, look, *self.controls.values()]
-        settings = {"show_progress_on": self.told, "api_visibility": "private", **UNOPENED, **lane(self.instrument)}
+        settings: dict[str, Any] = {"show_progress_on": self.told, "api_visibility": "private", **UNOPENED}
+        settings |= lane(self.instrument)
         if self.run is None:
             events = [self.asked.change(self.measure_once, [self.asked, self.done, *inputs], self.outputs,
                                         trigger_mode="always_last", **settings)]  # fmt: skip
             events += [
-                control.input(self.measure, inputs, self.outputs, trigger_mode="always_last", **settings)
+                control.input(  # pyright: ignore[reportAttributeAccessIssue]  Gradio gives it to each class, not the base
+                    self.measure, inputs, self.outputs, trigger_mode="always_last", **settings
+                )
                 for control in self.controls.values()
             ]
         else:
@@ -122,7 +126,7 @@ class Panel:
             event.then(self.drop_if_old, [state[1], self.done], self.outputs, show_progress="hidden", queue=False,
                        api_visibility="private")  # fmt: skip
         self.files.download(self.write, [self.saved, *inputs], [self.files, self.saved], trigger_mode="multiple",
-                            **settings | {"show_progress": "hidden"})  # fmt: skip
+                            show_progress="hidden", **settings)  # fmt: skip
 
     def renewed(self, now: Opened) -> dict:
         """Nothing measured of this face yet."""
@@ -256,7 +260,7 @@ def _is_share(value: object) -> bool:
 def _styled(chart: go.Figure) -> go.Figure:
     """In colours that are read on white and on black."""
     axis = {"gridcolor": "rgba(128,136,132,.25)", "zerolinecolor": "rgba(128,136,132,.6)", "automargin": True}
-    several = len(chart.data) > 1
+    several = len(list(chart.select_traces())) > 1
     chart.update_layout(
         paper_bgcolor="rgba(0,0,0,0)",
         plot_bgcolor="rgba(0,0,0,0)",

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import gradio as gr
 import numpy as np
+from gradio.blocks import BlockContext
+from gradio.components import Component
 from PIL import Image
 
 from sparnet.images import data_url
@@ -16,6 +18,7 @@ from sparnet.images import data_url
 STATIC = Path(__file__).parents[1] / "static"
 
 GUESS = "A restored face is a plausible guess by a neural network. It is not evidence of who someone is."
+Widget = Component | BlockContext  # what an event may change
 NOT_YET = gr.update(value=None, interactive=False)
 
 

@@ -109,7 +109,7 @@ class Tab:
                     self.file = gr.DownloadButton("File", visible="hidden", elem_id="download-file")
                 self.status = gr.HTML(_status(shown), elem_id="status", elem_classes="status")
             with gr.Column(elem_id="bench-maps", min_width=280):
-                scripts = script("maps.js") + script("beside.js")
+                scripts = script("maps.js") + script("kept.js") + script("beside.js")
                 self.maps = gr.HTML(
                     _maps(shown), html_template="", js_on_load=scripts, elem_id="maps", features=None, unit=None
                 )

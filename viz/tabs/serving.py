@@ -32,7 +32,7 @@ from sparnet import Restorer
 from sparnet.errors import UserError
 from sparnet.faces import Detector, Face, find_detector
 from sparnet.images import Decoded, decode_photo
-from sparnet.restorer import MODES, find_faces
+from sparnet.restorer import MODES, Mode, find_faces
 from viz.tabs.models import DEVICE, named
 
 log = logging.getLogger(__name__)
@@ -121,7 +121,7 @@ def read_photo(upload: object) -> Photo:
     """A gr.Image's value as it came -> the photo, which can be decoded; `UserError` in words otherwise."""
     if upload is None:
         raise UserError("Choose a photo first: drop one on the left, paste it, or take a picture.")
-    return photo_of(read_upload(upload), file_stem(Path(upload["path"]).stem))
+    return photo_of(read_upload(upload), file_stem(Path(str(_path(upload))).stem))
 
 
 def photo_of(data: bytes, name: str) -> Photo:
@@ -135,9 +135,8 @@ def read_upload(upload: object) -> bytes:
 
     `UserError` in one and the same sentence for anything else, so that nobody learns what is on the disk.
     """
-    path = upload.get("path") if isinstance(upload, dict) else getattr(upload, "path", None)
     try:
-        file = sent_file(path)
+        file = sent_file(_path(upload))
         descriptor = os.open(file, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)  # a FIFO would wait for a writer
         with os.fdopen(descriptor, "rb") as opened:
             status = os.fstat(descriptor)
@@ -148,13 +147,18 @@ def read_upload(upload: object) -> bytes:
     raise UserError(NOT_SENT)
 
 
+def _path(upload: object) -> object:
+    """By what path a visitor names a file, which may be anything."""
+    return upload.get("path") if isinstance(upload, dict) else getattr(upload, "path", None)
+
+
 def sent_file(path: object) -> Path:
     """The path with all links followed; `UserError` unless it lies in the folder of this server's uploads."""
     try:
-        file = Path(path).resolve(strict=True)
-        if file.is_relative_to(Path(get_upload_folder()).resolve()):
+        file = Path(path).resolve(strict=True) if isinstance(path, str) else None
+        if file and file.is_relative_to(Path(get_upload_folder()).resolve()):
             return file
-    except (OSError, TypeError, ValueError, RuntimeError) as error:  # no text, a zero byte, links in a circle
+    except (OSError, ValueError, RuntimeError) as error:  # a zero byte, links in a circle
         raise UserError(NOT_SENT) from error
     raise UserError(NOT_SENT)
 
@@ -220,7 +224,7 @@ def _is_dead(lock: Path) -> bool:
 def restorer(name: str | None) -> tuple[Restorer, list[str]]:
     """A model that a visitor names -> its restorer, and what fell back while it was loaded."""
     loaded = named(name)
-    return Restorer(loaded.model, *_detectors), [without_paths(note) for note in loaded.notes]
+    return Restorer(loaded.model, next(iter(_detectors), None)), [without_paths(note) for note in loaded.notes]
 
 
 def device_name() -> str:
@@ -242,16 +246,18 @@ def check_flag(name: str, value: object) -> None:
         raise UserError(f"{name} is {reprlib.repr(value)}. It can be true or false.")
 
 
-def settled_mode(model: str, mode: str) -> tuple[str, list[str]]:
+def settled_mode(model: str, mode: str) -> tuple[Mode, list[str]]:
     """The mode, but "as_is" for a model that knows no one size to reduce faces to; what fell back, and a note of that.
 
     `UserError` for another mode, or a model that cannot be had.
     """
     check_settings(model, mode)
     restore, notes = restorer(model)
-    if mode == "simulate" and restore.model.config.degraded_size is None:
+    if mode == "as_is":
+        return "as_is", notes
+    if restore.model.config.degraded_size is None:
         return "as_is", [*notes, f"{model} takes faces however damaged, so they were restored as they are."]
-    return mode, notes
+    return "simulate", notes
 
 
 def find(photo: np.ndarray, whole: bool) -> tuple[list[Face], str, list[str]]:
@@ -264,7 +270,7 @@ def find(photo: np.ndarray, whole: bool) -> tuple[list[Face], str, list[str]]:
 
 def face_index(number: object, count: int, notes: list[str]) -> int:
     """A face's number as a visitor gave it, counted from 1, as an index into the `count` that were found."""
-    if number not in range(1, count + 1):
+    if not isinstance(number, int | float) or number not in range(1, count + 1):
         none = "" if count else notes[-1]
         raise UserError(f"There is no face {reprlib.repr(number)}; {count} found. {none}".strip())
     return int(number) - 1
@@ -273,7 +279,7 @@ def face_index(number: object, count: int, notes: list[str]) -> int:
 def chosen_index(event: gr.EventData, count: int) -> int:
     """Which of the `count` faces was chosen on the photo; `UserError` if none of them was."""
     index = event_value(event, "index")
-    if index not in range(count):
+    if not isinstance(index, int | float) or index not in range(count):
         raise UserError("There is no such face. Choose one on the photo.")
     return int(index)
 

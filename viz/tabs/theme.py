@@ -2,31 +2,31 @@
 
 from pathlib import Path
 
-import gradio as gr
+from gradio import themes
 
 _STATIC = Path(__file__).parents[1] / "static"
 CSS = tuple(_STATIC / name for name in ("app.css", "maps.css", "beside.css"))
 
 _WEIGHTS = (400, 700)  # Gradio's 600 has only some of the letters
 
-_TEAL = gr.themes.Color(  # around the middle of viridis, the maps' own colours
+_TEAL = themes.Color(  # around the middle of viridis, the maps' own colours
     c50="#effaf8", c100="#d6f2ed", c200="#aee4dc", c300="#7accc4", c400="#47aea8",
     c500="#21918c", c600="#1a7672", c700="#185f5c", c800="#174c4a", c900="#163f3e", c950="#072423",
 )  # fmt: skip
-_STONE = gr.themes.Color(
+_STONE = themes.Color(
     c50="#f8f9f8", c100="#f0f2f1", c200="#e2e6e4", c300="#cbd1ce", c400="#97a09c",
     c500="#6a746f", c600="#4d5652", c700="#363e3b", c800="#212826", c900="#171d1b", c950="#0f1413",
 )  # fmt: skip
 
 
-def theme() -> gr.themes.Base:
-    return gr.themes.Base(
+def theme() -> themes.Base:
+    return themes.Base(
         primary_hue=_TEAL,
         secondary_hue=_TEAL,
         neutral_hue=_STONE,
-        radius_size=gr.themes.sizes.radius_md,
-        font=[gr.themes.LocalFont("IBM Plex Sans", _WEIGHTS), "system-ui", "sans-serif"],
-        font_mono=[gr.themes.LocalFont("IBM Plex Mono", _WEIGHTS), "ui-monospace", "monospace"],
+        radius_size=themes.sizes.radius_md,
+        font=[themes.LocalFont("IBM Plex Sans", _WEIGHTS), "system-ui", "sans-serif"],
+        font_mono=[themes.LocalFont("IBM Plex Mono", _WEIGHTS), "ui-monospace", "monospace"],
     ).set(
         body_background_fill="*neutral_50",
         body_background_fill_dark="*neutral_950",

@@ -14,7 +14,7 @@ from urllib.parse import unquote
 
 import gradio.mcp
 from anyio.to_thread import run_sync
-from gradio.blocks import BlockFunction
+from gradio.block_function import BlockFunction
 from gradio_client.client import Job
 from gradio_client.utils import is_file_obj_with_meta
 
@@ -49,7 +49,8 @@ class Tools(gradio.mcp.GradioMCPServer):
 
     def _prepare_tool_call_args(self, name: str, arguments: dict[str, Any]) -> tuple[str, list, dict, BlockFunction]:
         endpoint, values, headers, event = super()._prepare_tool_call_args(name, arguments)
-        visitor = address(self.mcp_server.request_context.request.scope)
+        request: Any = self.mcp_server.request_context.request  # by HTTP there is always one
+        visitor = address(request.scope)
         return endpoint, values, headers | {ON_BEHALF: f"{SECRET} {visitor}"}, event
 
     def get_tool_to_endpoint(self) -> dict[str, str]:
@@ -65,8 +66,10 @@ class Tools(gradio.mcp.GradioMCPServer):
     def get_fn_description(self, block_fn: BlockFunction, tool_name: str) -> tuple[str, dict[str, str]]:
         """What the endpoint does, and of each parameter what its control says."""
         description, parameters = super().get_fn_description(block_fn, tool_name)
-        said = [getattr(control, "info", None) or control.label for control in block_fn.inputs]
-        return description, parameters | dict(zip(parameters, said, strict=False))
+        labels: list[Any] = [
+            getattr(control, "info", None) or getattr(control, "label", None) for control in block_fn.inputs
+        ]
+        return description, parameters | dict(zip(parameters, labels, strict=False))
 
     @property
     def _file_data_tool_description(self) -> str:

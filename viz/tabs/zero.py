@@ -54,7 +54,7 @@ def lend(page: gr.Blocks) -> None:
     if not is_here():
         return
     events = {number: event for number, event in page.fns.items() if event.concurrency_id in SECONDS}
-    handlers: dict[int, Callable] = {number: event.fn for number, event in events.items()}
+    handlers: dict[int, Callable] = {number: event.fn for number, event in events.items() if event.fn}
 
     def seconds(number: int, given: bytes) -> int:
         return SECONDS[events[number].concurrency_id]
@@ -72,8 +72,8 @@ def lend(page: gr.Blocks) -> None:
 
         return handler
 
-    for number, event in events.items():
-        event.fn = borrowing(number)
+    for number in handlers:
+        events[number].fn = borrowing(number)
 
 
 class _Pickler(pickle.Pickler):
