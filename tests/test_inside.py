@@ -158,7 +158,7 @@ def test_what_does_not_apply_is_grey_and_says_why(inside):
         button = inside.locator("#rail nav button", has_text=name)
         expect(button).to_be_disabled()
         expect(button).to_contain_text(why)
-    assert inside.locator("#rail nav h3").all_inner_texts() == list(QUESTIONS)
+    assert inside.locator("#rail nav h2").all_inner_texts() == list(QUESTIONS)
 
 
 def test_unit_and_scale_are_chosen_once_and_kept_from_one_instrument_to_the_next(inside):
