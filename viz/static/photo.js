@@ -12,6 +12,7 @@ function load() {
     element.replaceChildren();
     return;
   }
+  const focused = element.contains(document.activeElement) && document.activeElement.dataset.face;
   element.innerHTML = `
     <figure class="photo">
       <div class="frames"><img src="${value.photo}" alt="Your photo${value.faces.length ? ", its faces framed" : ""}"
@@ -27,6 +28,7 @@ function load() {
   const turn = element.querySelector("[data-turn]");
   if (turn) turn.onclick = () => trigger("select", { turn: value.lies });
   draw(element.querySelector(".frames"));
+  if (focused) element.querySelector(`[data-face="${focused}"]`)?.focus();
 }
 
 function caption({ faces, lies }) {
