@@ -147,6 +147,7 @@ def test_a_photo_is_restored_as_it_is_and_the_result_comes_into_sight(page, size
 def test_slider_sides_and_strength_act_without_the_server_and_reach_the_download(page):
     requests = []
     page.on("request", lambda request: requests.append(request.url) if not request.url.startswith("data:") else None)
+    page.locator("#maps .strongest").wait_for()
     asked = -1
     while asked < len(requests):  # until the cold page asks nothing more
         asked = len(requests)
@@ -204,7 +205,10 @@ def test_faces_are_chosen_left_out_and_marked_by_hand_on_the_photo(page, tmp_pat
     expect(frames.nth(1)).to_be_focused()
     assert np.abs(pictures(page)["over"].astype(int) - first).mean() > 5
     expect(frames.nth(1)).to_have_attribute("aria-pressed", "true")
+    page.locator("[name=strength]").fill("90")
     settled(page, frames.nth(1).click)
+    assert page.locator("[name=strength]").input_value() == "90"
+    page.locator("[name=strength]").fill("100")
     expect(frames.nth(1)).to_have_accessible_name("Face 2, left as it was, shown")
     photo, given = np.array(Image.open(downloaded(page, "photo"))), np.array(Image.open(tmp_path / "two.png"))
     assert np.array_equal(photo[:, 350:], given[:, 350:])
@@ -298,6 +302,12 @@ def test_a_visitor_is_shown_no_command_no_path_and_no_model_that_is_not_here(pag
     text = page.locator("body").inner_text()
     assert "hf download" not in text
     assert str(ROOT) not in text
+
+
+def test_the_list_of_endpoints_asks_for_nothing_that_is_not_there(page):
+    with page.expect_response("**/monitoring/summary") as asked:
+        page.get_by_text("Use via API").click()
+    assert asked.value.json() == {"functions": {}}
 
 
 def test_dark_and_light_differ_in_background_and_fit_a_phone(server, browser):

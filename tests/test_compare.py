@@ -140,16 +140,17 @@ def test_a_model_shows_what_restoring_the_photo_with_it_gives(face):
     restorer = Restorer(load_model(DEFAULT_MODEL))
     column = restored_column(DEFAULT_MODEL, restorer, face)
     usual = restorer(face.photo, faces=[face.face]).faces[0]
-    assert np.array_equal(column.picture, usual.restored)
+    assert np.abs(column.picture.astype(int) - usual.restored).max() <= 1  # the engine may be built between the two
     assert list(column.maps) == list(usual.alphas)
-    assert all(np.array_equal(column.maps[unit], mean_map(alpha)) for unit, alpha in usual.alphas.items())
+    assert all(np.abs(column.maps[unit] - mean_map(alpha)).max() < 1e-4 for unit, alpha in usual.alphas.items())
     assert (column.pixels, column.parameters) == (128, sum(w.numel() for w in restorer.model.parameters()))
     assert column.seconds > 0
 
 
 def test_a_model_that_saw_the_sharp_face_is_not_scored_and_says_so(face, blind):
     column = restored_column("blind", Restorer(blind), face)
-    assert np.array_equal(column.picture, Restorer(blind).restore_face(face.photo, FACE, "as_is").restored)
+    usual = Restorer(blind).restore_face(face.photo, FACE, "as_is").restored
+    assert np.abs(column.picture.astype(int) - usual).max() <= 1
     assert (column.psnr, column.ssim, column.reduced_to) == (None, None, None)
     assert column.lines()[0] == "given the sharp face: not scored"
 
@@ -320,7 +321,7 @@ def test_the_opened_tab_compares_by_itself_and_two_clicked_columns_stand_in_the_
         view.locator("[data-key='column Original']").click()
         expect(view.locator(".stage b")).to_have_text(["blind", "Original"])
         left, right = slider()
-        assert np.array_equal(left, by_blind)
+        assert np.abs(left.astype(int) - by_blind).max() <= 1
         assert np.array_equal(right, face.crop(256))
         view.locator("[data-key='column model']").press("l")
         expect(view.locator("[data-key='column model']")).to_be_focused()

@@ -19,9 +19,13 @@ function load() {
     return;
   }
   if (look.before !== value.before) look.left = look.before = value.before;
+  if (look.of !== value.of && look.strength !== 1) {
+    look.strength = 1;
+    trigger("release", { strength: 1 });
+  }
   if (look.of !== value.of || look.index !== value.index) Object.assign(look, { of: value.of, index: value.index, whole: false });
   if (look.key && look.key !== value.key && innerWidth < 760) element.scrollIntoView({ behavior: "smooth" });
-  if (look.key !== value.key) Object.assign(look, { key: value.key, strength: 1 });
+  look.key = value.key;
   if (element.contains(document.activeElement) && document.activeElement.name === "chip") refresh("[name=chip]:checked");
   else build();
 }

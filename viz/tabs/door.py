@@ -40,6 +40,7 @@ API = "/gradio_api"
 UPLOAD, TOOLS = f"{API}/upload", f"{API}/mcp"
 # What may be posted. No cancel: it frees the place in the lane while the thread works on.
 POSTS = (UPLOAD, TOOLS, *(f"{API}/{route}" for route in ("component_server", "queue/join", "call/", "run/", "reset")))
+MONITORING = "/monitoring/summary"  # which the page's list of endpoints asks for; there is none
 CLOSED = (  # would fetch from other hosts, or write to the disk or the log
     f"{API}/custom_component",
     f"{API}/deep_link",
@@ -296,7 +297,9 @@ class Door:
         if len(scope["query_string"]) > serving.QUERY_BYTES:
             raise _Refused(414, "The address is too long.")
         _forget_old_uploads()
-        if reads:
+        if path.removeprefix(API) == MONITORING:
+            await JSONResponse({"functions": {}})(scope, receive, send)
+        elif reads:
             await self.app(scope, receive, send)
         elif path.startswith(UPLOAD):
             with _a_place(self.uploads, scope, serving.UPLOADS, serving.UPLOADS_OF_ONE):

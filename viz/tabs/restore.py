@@ -120,7 +120,7 @@ class Tab:
     @property
     def outputs(self) -> list:
         """Everything that another photo, face or setting changes."""
-        own = [self.now, self.token, self.photo, self.faces, self.stage, self.maps, self.status, self.strength]
+        own = [self.now, self.token, self.photo, self.faces, self.stage, self.maps, self.status]
         return [*own, self.mode, self.model, self.whole, *self.files.values()]
 
     def _wire(self) -> None:
@@ -158,7 +158,6 @@ class Tab:
             self.stage: _stage(now),
             self.maps: _maps(now),
             self.status: _status(now),
-            self.strength: 1.0,
             self.mode: now.mode,
             self.model: now.model,
             self.whole: now.whole,
