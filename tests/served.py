@@ -83,7 +83,8 @@ def watched(browser: Browser, address: str) -> Iterator[Page]:
     page.problems = problems = []
     ours = (address, "data:", "blob:")
     page.on("console", lambda message: problems.append(message.text) if message.type == "error" else None)
-    page.on("pageerror", lambda error: problems.append(str(error)))
+    # Gradio's own, of a connection that ends as the page is left
+    page.on("pageerror", lambda error: None if "AbortError" in str(error) else problems.append(str(error)))
     page.on("request", lambda request: None if request.url.startswith(ours) else problems.append(request.url))
     page.goto(address)
     yield page
