@@ -115,18 +115,22 @@ class Opened:
             token=token_hex(8),
         )  # fmt: skip
 
-    def picture(self, strength: float = 1.0) -> np.ndarray:
-        """(H,W,3) uint8, the photo with its faces restored but those left out; strength: their share, 0 to 1."""
-        pixels = self.photo.pixels()
+    def picture(self, strength: float = 1.0, pixels: np.ndarray | None = None) -> np.ndarray:
+        """(H,W,3) uint8, the photo with its faces restored but those left out; strength: their share, 0 to 1.
+
+        pixels: the photo's, where they are decoded already.
+        """
+        pixels = self.photo.pixels() if pixels is None else pixels
         faces = [face for i, face in enumerate(self.restored) if face and i not in self.left_out]
         pasted = paste_faces(pixels, faces, self.mode, self.whole)
         return blended(pixels, pasted, strength)
 
     def png(self, strength: float = 1.0, badge: bool = False) -> bytes:
         """The picture's file, as transparent as the photo; it says that it is a guess, with a badge visibly, too."""
-        picture = self.picture(strength)
+        given = self.photo.decoded()
+        picture = self.picture(strength, given.pixels)
         says = disclaimer(self.model) if any(self.restored) else None
-        return encode_png(badged(picture, self.model) if badge and says else picture, self.photo.decoded().alpha, says)
+        return encode_png(badged(picture, self.model) if badge and says else picture, given.alpha, says)
 
     def facts(self) -> dict:
         """What a person wants to know about how it was done, ready for JSON."""

@@ -1,7 +1,4 @@
-"""Pieces of the page that several tabs have: the status line, notices, scripts.
-
-status_html -> facts, notice, notes
-"""
+"""Pieces of the page that several tabs have: notices, scripts, pictures for a screen."""
 
 import html
 from io import BytesIO
@@ -20,19 +17,6 @@ STATIC = Path(__file__).parents[1] / "static"
 GUESS = "A restored face is a plausible guess by a neural network. It is not evidence of who someone is."
 Widget = Component | BlockContext  # what an event may change
 NOT_YET = gr.update(value=None, interactive=False)
-
-
-def status_html(values: dict[str, str], notes: list[str], found: bool) -> str:
-    """One line of facts; under it, what the visitor should know. Where no face was found, the last note says so."""
-    line = facts_line(values)
-    if not found:
-        line += notice(f"{notes[-1]} For that, tick “The picture is already a face”.")
-        notes = notes[:-1]
-    return line + "<ul>" + "".join(f"<li>{html.escape(note)}</li>" for note in notes) + "</ul>"
-
-
-def facts_line(values: dict[str, str]) -> str:
-    return "<dl>" + "".join(f"<div><dt>{k}</dt><dd>{html.escape(v)}</dd></div>" for k, v in values.items()) + "</dl>"
 
 
 def notice(text: str) -> str:

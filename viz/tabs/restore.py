@@ -15,9 +15,8 @@ import numpy as np
 
 from sparnet.attention import face_atlas, maps_npz
 from sparnet.errors import UserError
-from sparnet.faces import crop_face, crop_transform, crop_whole
 from sparnet.images import data_url, encode_png, resize
-from sparnet.restorer import disclaimer
+from sparnet.restorer import cut_face, disclaimer
 from viz.explorer import payload, strengths
 from viz.tabs.bench import (
     Opened,
@@ -63,6 +62,7 @@ class Tab:
 
     def __init__(self):
         shown = first()
+        pixels = shown.photo.pixels()
         self.now = gr.State(None, time_to_live=3600)
         self.token = gr.Textbox(shown.token, visible="hidden", elem_id="token")
         self.strength = gr.State(1.0)
@@ -77,7 +77,7 @@ class Tab:
                     webcam_options=gr.WebcamOptions(mirror=False),  # restored as others see the face
                     elem_id="photo-input",
                 )
-                self.faces = _component("photo.js", _photo(shown), "faces")
+                self.faces = _component("photo.js", _photo(shown, pixels), "faces")
                 self.examples = gr.HTML(
                     _examples(), elem_id="examples", js_on_load="for (const button of "
                     "element.querySelectorAll('button')) button.onclick = () => trigger('select', {example: "
@@ -101,7 +101,7 @@ class Tab:
                     self.badge = gr.Checkbox(label="Mark downloads as restored, visibly", elem_id="badge")
                 gr.HTML(f"<p class='guess'>{GUESS}</p><p class='guess plain'>{PRIVACY}</p>")
             with gr.Column(elem_id="bench-stage", min_width=280):
-                self.stage = _component("stage.js", _stage(shown), "stage")
+                self.stage = _component("stage.js", _stage(shown, pixels), "stage")
                 with gr.Row(elem_id="downloads"):
                     self.files = {
                         kind: gr.Button(label, size="sm", elem_id=f"download-{kind}") for kind, label in FILES.items()
@@ -150,12 +150,13 @@ class Tab:
 
     def view(self, now: Opened) -> dict:
         """Every output at once, so that nothing of an earlier photo stays beside a later one."""
+        pixels = now.photo.pixels()  # once: a photo takes long to decode
         return {
             self.now: now,
             self.token: now.token,
             self.photo: None,
-            self.faces: _photo(now),
-            self.stage: _stage(now),
+            self.faces: _photo(now, pixels),
+            self.stage: _stage(now, pixels),
             self.maps: _maps(now),
             self.status: _status(now),
             self.mode: now.mode,
@@ -315,9 +316,8 @@ def _pixels(box: object, now: Opened) -> tuple[float, float, float, float]:
     return left * width, top * height, right * width, bottom * height
 
 
-def _photo(now: Opened) -> dict:
+def _photo(now: Opened, pixels: np.ndarray) -> dict:
     """What photo.js shows."""
-    pixels = now.photo.pixels()
     height, width = pixels.shape[:2]
     shares = [np.clip(face.box / [width, height, width, height], 0, 1).round(5).tolist() for face in now.faces]
     frames = [
@@ -327,16 +327,16 @@ def _photo(now: Opened) -> dict:
     return {"photo": preview(pixels, 640), "faces": frames, "index": now.index, "lies": now.lies}
 
 
-def _stage(now: Opened) -> dict:
+def _stage(now: Opened, pixels: np.ndarray) -> dict:
     """What stage.js shows."""
-    pixels = now.photo.pixels()
     names = {"Input": "Network input", "Restored": f"Restored by {now.model}"}
     shown = {
         "key": now.token,
         "of": f"{hash(now.photo.data):x}",  # another for another photo
         "names": names,
         "before": "Input" if now.mode == "simulate" else "Original",
-        "photo": {"Original": preview(pixels)} | ({"Restored": preview(now.picture())} if now.faces else {}),
+        "photo": {"Original": preview(pixels)}
+        | ({"Restored": preview(now.picture(pixels=pixels))} if now.faces else {}),
         "face": None,
         "index": now.index,
         "count": sum(face is not None for face in now.restored),
@@ -344,7 +344,8 @@ def _stage(now: Opened) -> dict:
     }
     if not now.faces:
         return shown
-    face, original = now.face, _original(now)
+    face = now.face
+    _, original = cut_face(pixels, now.faces[now.index], SIDE, now.whole)
     small = 16 if now.mode == "simulate" else len(face.degraded)
     return shown | {
         "face": {
@@ -354,14 +355,6 @@ def _stage(now: Opened) -> dict:
             "Restored": data_url(encode_png(face.restored)),
         }
     }
-
-
-def _original(now: Opened) -> np.ndarray:
-    """(side,side,3) uint8, the face as the photo has it, in up to `SIDE` pixels."""
-    pixels = now.photo.pixels()
-    if now.whole:
-        return crop_whole(pixels, SIDE)
-    return crop_face(pixels, crop_transform(now.faces[now.index], SIDE), SIDE)
 
 
 def _maps(now: Opened) -> dict | None:
@@ -374,14 +367,14 @@ def _maps(now: Opened) -> dict | None:
 def _files(now: Opened, kinds: list[str], strength: float, badge: bool) -> dict[str, str]:
     """Kind -> path of a file to download."""
     face, name = now.face, f"{now.photo.name}-face-{now.index + 1}"
-    said = disclaimer(now.model)
 
-    def picture(pixels: np.ndarray, alpha: np.ndarray | None, file: str) -> str:
-        return download(encode_png(badged(pixels, now.model) if badge else pixels, alpha, said), file)
+    def face_png() -> bytes:
+        picture = blended(face.crop, face.restored, strength)
+        return encode_png(badged(picture, now.model) if badge else picture, description=disclaimer(now.model))
 
     write = {
         "photo": lambda: download(now.png(strength, badge), f"{now.photo.name}-restored.png"),
-        "face": lambda: picture(blended(face.crop, face.restored, strength), None, f"{name}.png"),
+        "face": lambda: download(face_png(), f"{name}.png"),
         "maps": lambda: download(maps_npz(face.alphas), f"{name}-attention.npz"),
         "atlas": lambda: download(face_atlas(face, f"{now.model}, face {now.index + 1}"), f"{name}-atlas.png"),
     }
