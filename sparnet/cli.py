@@ -53,12 +53,9 @@ from sparnet.text import plain
 
 _NAMED = 20  # photos that failed, in the last line
 
-app = typer.Typer(
+app = command.command_line(
     help="Restore faces with SPARNet and see the attention that did it.",
-    add_completion=False,
     no_args_is_help=True,
-    rich_markup_mode=None,
-    pretty_exceptions_enable=False,
 )
 
 

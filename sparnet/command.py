@@ -7,7 +7,7 @@ import errno
 import io
 import sys
 from collections.abc import Sequence
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import typer
 
@@ -18,6 +18,11 @@ REFUSALS = (  # of the system, about a path or a disk of the user's
     errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.ENAMETOOLONG, errno.ELOOP,
     errno.EIO,
 )  # fmt: skip
+
+
+def command_line(**settings: Any) -> typer.Typer:
+    """A Typer app as all of the project are: help in plain text, and Python's own traceback for bugs."""
+    return typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None, **settings)
 
 
 def run(app: typer.Typer, arguments: Sequence[str] | None = None) -> NoReturn:

@@ -3,9 +3,7 @@
 import threading
 from collections.abc import Callable
 
-import typer
-
-from sparnet.command import REFUSALS, fail, run
+from sparnet.command import REFUSALS, command_line, fail, run
 
 
 class Diverged(Exception):
@@ -14,7 +12,7 @@ class Diverged(Exception):
 
 def run_command(function: Callable) -> None:
     """Run the function as a command line and exit."""
-    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
+    app = command_line()
     app.command()(function)
     threading.excepthook = _from_thread
     try:

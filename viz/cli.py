@@ -23,6 +23,7 @@ import typer
 from tqdm import tqdm
 
 from sparnet.checkpoints import weights_file
+from sparnet.command import command_line
 from sparnet.command import run as run_app
 from sparnet.errors import UserError
 from sparnet.files import check_targets, make_folder
@@ -62,12 +63,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def commands() -> typer.Typer:
     """A command for each instrument, report and survey."""
-    app = typer.Typer(
+    app = command_line(
         help="Look into a face restoration network: where each unit looks, and whether it matters.",
-        add_completion=False,
         no_args_is_help=True,
-        rich_markup_mode=None,
-        pretty_exceptions_enable=False,
     )
     for instrument in INSTRUMENTS.values():
         add_instrument(app, instrument)
