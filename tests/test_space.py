@@ -2,7 +2,6 @@
 
 import importlib.metadata
 import json
-import re
 import subprocess
 import sys
 from hashlib import sha256
@@ -41,27 +40,58 @@ def test_the_front_matter_is_that_of_this_page():
     assert len(FRONT["short_description"]) <= 60  # the Hub's limit
 
 
-def test_gradio_s_extras_of_a_space_allow_the_set_that_was_tested():
-    wanted = [Requirement(line) for line in importlib.metadata.requires("gradio") or []]
-    extras = [{"extra": extra} for extra in ("", "oauth", "mcp")]
-    asked = [one for one in wanted if not one.marker or any(one.marker.evaluate(extra) for extra in extras)]
-    refused = [str(one) for one in asked if PINS[canonicalize_name(one.name)] not in one.specifier]
+def set_of_a_space(known: dict[str, list[str]]) -> tuple[list[str], set[str]]:
+    """What is required without the pin that would do, and the packages of which neither is known what they require.
+
+    known: the requirements of packages that are not installed here.
+    """
+    lines = [*GIVEN, *(ROOT / "requirements.txt").read_text().splitlines()]
+    asked = [Requirement(line) for line in lines if line and not line.startswith("#")]
+    extras, refused, unknown = {}, [], set()
+    while asked:
+        wanted = asked.pop()
+        name = canonicalize_name(wanted.name)
+        if name == "setuptools":  # of the Python that is there
+            continue
+        if name not in PINS or PINS[name] not in wanted.specifier:
+            refused.append(f"{wanted}, pinned {PINS.get(name)}")
+            continue
+        new = ({""} | wanted.extras) - extras.setdefault(name, set())
+        extras[name] |= new
+        requires = known.get(name)
+        if requires is None:
+            try:
+                installed = importlib.metadata.distribution(name)
+            except importlib.metadata.PackageNotFoundError:
+                unknown.add(name)
+                continue
+            if installed.version.partition("+")[0] != PINS[name]:
+                refused.append(f"{name} {installed.version} is installed, pinned {PINS[name]}")
+            requires = installed.requires or []
+        found = map(Requirement, requires)
+        asked += [one for one in found if any(not one.marker or one.marker.evaluate({"extra": e}) for e in new)]
+    return refused, unknown
+
+
+def test_what_a_space_requires_is_pinned_to_what_was_tested():
+    refused, unknown = set_of_a_space({})
     assert refused == []
+    assert unknown <= {"authlib", "itsdangerous", "spaces"}  # which only a Space installs
 
 
-def test_pip_finds_that_set_for_a_space(tmp_path, request):
-    """Once for each set: it asks the package index about every package."""
+def test_so_is_what_only_a_space_requires(tmp_path, request):
+    """Once for each set: it asks the package index."""
     files = ("requirements.txt", "constraints.txt")
     asked = sha256("".join([*GIVEN, *((ROOT / name).read_text() for name in files)]).encode()).hexdigest()
     if request.config.cache.get("space/resolved", "") == asked:
         return
-    if pip("--no-deps", "spaces").returncode:
-        pytest.skip("no package index answers here, so pip cannot resolve what a Space installs")
-    report = tmp_path / "report.json"
-    done = pip(*GIVEN, "-r", "requirements.txt", "-c", "constraints.txt", "--report", report)
-    assert done.returncode == 0, done.stderr
-    found = [package["metadata"] for package in json.loads(report.read_text())["install"]]
-    chosen = {canonicalize_name(one["name"]): re.sub(r"\+.*", "", one["version"]) for one in found}
-    del chosen["setuptools"]  # of the Python that is there
-    assert chosen.items() <= PINS.items()
+    known, report = {}, tmp_path / "report.json"
+    while (found := set_of_a_space(known))[1]:
+        done = pip("--no-deps", "-c", "constraints.txt", "--report", report, *found[1])
+        if done.returncode and pip("--no-deps", "spaces").returncode:
+            pytest.skip("no package index answers here, so nobody knows what only a Space installs")
+        assert done.returncode == 0, done.stderr
+        for package in json.loads(report.read_text())["install"]:
+            known[canonicalize_name(package["metadata"]["name"])] = package["metadata"].get("requires_dist", [])
+    assert found[0] == []
     request.config.cache.set("space/resolved", asked)
