@@ -4,6 +4,7 @@ import json
 import re
 from base64 import b64encode
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import gradio as gr
@@ -63,7 +64,8 @@ def server(tmp_path_factory, model, calls):
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(FaceAttentionUnit, "forward", counted)
-        with served(tmp_path_factory.mktemp("page"), model, [FACE, OTHER]) as address:
+        blind = SPARNet(replace(SMALL, degraded_size=None)).eval()
+        with served(tmp_path_factory.mktemp("page"), model, [FACE, OTHER], blind=blind) as address:
             yield address
 
 
@@ -127,7 +129,7 @@ def test_a_photo_restored_and_looked_into_costs_a_run_a_face_and_one_for_the_gat
     with watched(browser, server) as page:
         before = len(calls)
         page.locator("#photo-input input[type=file]").set_input_files(ASTRONAUT)
-        expect(page.locator("#status")).to_contain_text("sparnet-hd-light-256", timeout=PATIENCE)
+        expect(page.locator("#status")).to_contain_text("blind", timeout=PATIENCE)
         page.locator("#to-inside").click()
         expect(page.locator("#inside-face")).to_contain_text("Face 1 of 2, restored as it is", timeout=PATIENCE)
         expect(page.locator("#view-atlas .stage").first).to_be_visible(timeout=PATIENCE)
@@ -482,5 +484,5 @@ def test_mistakes_are_answered_by_sentences(client, name, endpoint, options, tol
 
 
 def test_a_model_for_all_damages_takes_the_face_as_it_is(client):
-    _, _, told = client.predict(handle_file(ASTRONAUT), "sparnet-hd-light-256", "simulate", api_name="/gate")
+    _, _, told = client.predict(handle_file(ASTRONAUT), "blind", "simulate", api_name="/gate")
     assert json.loads(Path(told).read_text())["provenance"]["faces"][0]["mode"] == "as_is"
