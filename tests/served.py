@@ -1,4 +1,7 @@
-"""The real page: as a process of its own, or in this one with a stand-in for the detector and a model of the test's."""
+"""The real page: as a process of its own, or in this one with a stand-in for the detector and a model of the test's.
+
+started, served -> address; watched -> the page, in a browser that keeps what it has loaded; quiet: it asks no more
+"""
 
 import os
 import socket
@@ -8,14 +11,16 @@ import time
 import urllib.request
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, Page
+from playwright.sync_api import Browser, Page, Request
 
 import app
 from sparnet import SPARNet
 from sparnet.faces import Detector, Face
+from viz.finding import figure_png
 from viz.tabs import bench, models, serving
 from viz.tabs.theme import CSS, theme
 
@@ -63,6 +68,7 @@ def served(folder: Path, model: SPARNet, faces: Sequence[Face], **others: SPARNe
         patch.setattr(models, "_offered", {})
         patch.setattr(models, "_shelf", models.Shelf())
         patch.setattr(bench, "_first", [])
+        patch.setattr("viz.finding.figure_png", partial(figure_png, dpi=50))
         for name, network in {"model": model, **others}.items():
             network.save_pretrained(folder / name)
             models.offer(str(folder / name))
@@ -75,22 +81,52 @@ def served(folder: Path, model: SPARNet, faces: Sequence[Face], **others: SPARNe
         page.close(verbose=False)
 
 
+def visit(browser: Browser) -> Page:
+    """A new page of a visitor without a past, whose browser has the scripts of earlier pages still loaded."""
+    if not hasattr(browser, "visitors"):
+        browser.visitors = browser.new_context(viewport={"width": 1360, "height": 1000})
+    page = browser.visitors.new_page()
+    page.set_default_timeout(PATIENCE)
+    page.add_init_script("if (!sessionStorage.here) { localStorage.clear(); sessionStorage.here = 1; }")
+    return page
+
+
 @contextmanager
 def watched(browser: Browser, address: str) -> Iterator[Page]:
-    """The page, just opened; `AssertionError` if its console has an error or it asks any other host for anything."""
-    page = browser.new_page(viewport={"width": 1360, "height": 1000})
-    page.set_default_timeout(PATIENCE)
-    page.problems = problems = []
-    ours = (address, "data:", "blob:")
+    """The page, just opened; `AssertionError` if its console has an error or it asks any other host for anything.
+
+    page.requests: all that it has asked the server, page.waiting: what is not answered yet.
+    """
+    page = visit(browser)
+    page.problems, page.requests, page.waiting = problems, requests, waiting = [], [], set()
+
+    def begun(request: Request) -> None:
+        if not request.url.startswith((address, "data:", "blob:")):
+            problems.append(request.url)
+        elif request.url.startswith(address) and "/heartbeat/" not in request.url:  # that is never answered
+            requests.append(request.url)
+            waiting.add(request)
+
+    page.on("request", begun)
+    for end in ("requestfinished", "requestfailed"):
+        page.on(end, waiting.discard)
     page.on("console", lambda message: problems.append(message.text) if message.type == "error" else None)
     page.on("pageerror", lambda error: problems.append(str(error)))
     page.on("framenavigated", lambda frame: left(problems))
-    page.on("request", lambda request: None if request.url.startswith(ours) else problems.append(request.url))
     page.goto(address)
     yield page
     page.close()
     left(problems)
     assert problems == [], problems
+
+
+def quiet(page: Page) -> None:
+    """Waits until all that the page has asked is answered, and the answers have made it ask nothing more."""
+    begun = -1
+    while page.waiting or begun < len(page.requests):
+        begun = len(page.requests)
+        page.wait_for_timeout(200)
+        page.evaluate("new Promise(done => requestIdleCallback(done))")
 
 
 def left(problems: list[str]) -> None:

@@ -21,7 +21,7 @@ import skimage.data
 from gradio_client import Client, handle_file
 from PIL import Image
 from playwright.sync_api import Page, expect
-from served import PATIENCE, started, watched
+from served import left, quiet, started, visit, watched
 
 import app
 from sparnet.checkpoints import DEFAULT_MODEL, MODELS
@@ -50,10 +50,25 @@ def client(server):
 
 
 @pytest.fixture
-def page(server, browser):
+def new_page(server, browser):
     with watched(browser, server[0]) as page:
         page.set_viewport_size(DESKTOP)
         yield page
+
+
+@pytest.fixture(scope="module")
+def opened(server, browser):
+    with watched(browser, server[0]) as page:
+        page.set_viewport_size(DESKTOP)
+        yield page
+
+
+@pytest.fixture
+def page(opened):
+    """One page for tests that do not need a new one: at first as it opens, then with the photo of the test before."""
+    yield opened
+    left(opened.problems)
+    assert opened.problems == []
 
 
 def upload(page: Page, path: Path) -> None:
@@ -79,6 +94,11 @@ def pictures(page: Page, side: str = "right") -> dict[str, np.ndarray]:
             data = b64decode(place.get_attribute("src").partition(",")[2])
             shown[layer] = np.array(Image.open(io.BytesIO(data)).convert("RGB"))
     return shown
+
+
+def open_advanced(page: Page) -> None:
+    if not page.get_by_label("The picture is already a face").is_visible():
+        page.get_by_role("button", name="Advanced").click()
 
 
 def choose(page: Page, name: str, value: str) -> None:
@@ -114,7 +134,7 @@ def two_faces(folder: Path) -> Path:
     return folder / "two.png"
 
 
-def test_the_cold_page_shows_a_restored_face_and_its_attention_without_scrolling_or_asking(server, page):
+def test_the_cold_page_shows_a_restored_face_and_its_attention_without_scrolling_or_asking(page):
     assert all(in_sight(page, selector) for selector in (".stage .compare", "#maps .strongest", "#status .facts"))
     expect(page.locator("#status")).to_contain_text(DEFAULT_MODEL)
     blocks, restored = pictures(page, "left")["base"], pictures(page)["over"]
@@ -123,20 +143,20 @@ def test_the_cold_page_shows_a_restored_face_and_its_attention_without_scrolling
     original = pictures(page)["base"]
     error = [np.abs(resize(image, 512).astype(int) - original).mean() for image in (restored, blocks)]
     assert error[0] < error[1], "the network is nearer to her face than sixteen pixels are"
-    page.wait_for_timeout(300)
+    quiet(page)
     shift = page.evaluate("""new Promise(done => new PerformanceObserver(list => done(list.getEntries().reduce(
         (sum, entry) => sum + entry.value, 0))).observe({type: "layout-shift", buffered: true})) """)
     assert shift < 0.1
 
 
 @pytest.mark.parametrize("size", [DESKTOP, PHONE], ids=["desktop", "phone"])
-def test_a_photo_is_restored_as_it_is_and_the_result_comes_into_sight(page, size):
+def test_a_photo_is_restored_as_it_is_and_the_result_comes_into_sight(new_page, size):
+    page = new_page
     page.set_viewport_size(size)
     upload(page, ASTRONAUT)
     expect(page.locator("#status")).to_contain_text(BLIND)
     expect(page.locator("#mode label").first).to_have_class(re.compile("selected"))
-    page.wait_for_timeout(800)  # it scrolls smoothly
-    assert in_sight(page, ".stage .compare")
+    expect(page.locator(".stage .compare")).to_be_in_viewport(ratio=0.99)  # it scrolls smoothly
     shown = pictures(page)
     assert {name: image.shape[0] for name, image in shown.items()} == {"base": 512, "over": 256}
     assert 1 < np.abs(resize(shown["over"], 512).astype(int) - shown["base"]).mean() < 12, "her own face, restored"
@@ -146,14 +166,9 @@ def test_a_photo_is_restored_as_it_is_and_the_result_comes_into_sight(page, size
 
 
 def test_slider_sides_and_strength_act_without_the_server_and_reach_the_download(page):
-    requests = []
-    page.on("request", lambda request: requests.append(request.url) if not request.url.startswith("data:") else None)
     page.locator("#maps .strongest").wait_for()
-    asked = -1
-    while asked < len(requests):  # until the cold page asks nothing more
-        asked = len(requests)
-        page.wait_for_timeout(1000)
-    requests.clear()
+    quiet(page)
+    page.requests.clear()
     bar = page.locator(".stage .compare input")
     bar.press("ArrowLeft")
     bar.press("ArrowLeft")
@@ -162,7 +177,7 @@ def test_slider_sides_and_strength_act_without_the_server_and_reach_the_download
     for name in ("Original", "Bicubic", "Input", "Restored"):
         choose(page, "left", name)
         assert ("over" in pictures(page, "left")) == (name == "Restored")
-    assert requests == []
+    assert page.requests == []
     page.locator("[name=strength]").fill("50")
     assert page.locator(".side.right .over").evaluate("picture => picture.style.opacity") == "0.5"
     page.locator("[name=strength]").dispatch_event("change")
@@ -187,12 +202,40 @@ def test_the_downloads_are_what_they_say_and_say_what_they_are(page):
         )
     assert min(atlas.size) > 600
     assert np.load(downloaded(page, "maps")).files == UNITS
-    page.get_by_role("button", name="Advanced").click()
+    open_advanced(page)
     page.get_by_label("Mark downloads as restored").check()
     marked = np.array(Image.open(downloaded(page, "face")))
     changed = (marked != np.array(face)).any((1, 2))
     assert changed[-12:].any()
     assert not changed[:100].any()
+    page.get_by_label("Mark downloads as restored").uncheck()
+
+
+def test_a_visitor_is_shown_no_command_no_path_and_no_model_that_is_not_here(page):
+    open_advanced(page)
+    page.locator("#model input").click()
+    offered = page.locator("[role=option]").all_inner_texts()
+    assert {text.partition(":")[0].strip(" \n\u2713") for text in offered} == {
+        name for name, entry in MODELS.items() if entry.bundled
+    }
+    page.locator("summary").first.click()
+    text = page.locator("body").inner_text()
+    assert "hf download" not in text
+    assert str(ROOT) not in text
+    page.keyboard.press("Escape")
+
+
+def test_mistakes_are_told_in_sentences_and_what_was_shown_stays(page, tmp_path):
+    (tmp_path / "notes.jpg").write_text("This is not a photo.")
+    page.problems.clear()
+    page.locator("#photo-input input[type=file]").set_input_files(tmp_path / "notes.jpg")
+    expect(page.get_by_text("not a photo that can be read")).to_be_visible()
+    quiet(page)
+    page.problems.clear()  # the browser tells of the refused upload
+    (tmp_path / "cut.png").write_bytes(ASTRONAUT.read_bytes()[:5000])
+    page.locator("#photo-input input[type=file]").set_input_files(tmp_path / "cut.png")
+    expect(page.locator("#status .notice")).to_contain_text("damaged or incomplete")
+    assert pictures(page)["over"].shape == (128, 128, 3)
 
 
 def test_faces_are_chosen_left_out_and_marked_by_hand_on_the_photo(page, tmp_path):
@@ -237,10 +280,11 @@ def test_a_photo_that_lies_on_its_side_is_offered_turned(page, tmp_path):
     assert Image.open(downloaded(page, "photo")).size == (340, 400)
 
 
-def test_a_new_photo_keeps_nothing_of_the_last_one(page, tmp_path):
+def test_a_new_photo_keeps_nothing_of_the_last_one(new_page, tmp_path):
+    page = new_page
     settled(page, page.locator("[data-example=tiny]").click)
     assert pictures(page, "left")["base"].shape == (16, 16, 3)
-    page.get_by_role("button", name="Advanced").click()
+    open_advanced(page)
     expect(page.get_by_label("The picture is already a face")).to_be_checked()
     upload(page, two_faces(tmp_path))
     expect(page.locator(".photo [data-face]")).to_have_count(2)
@@ -248,37 +292,26 @@ def test_a_new_photo_keeps_nothing_of_the_last_one(page, tmp_path):
     expect(page.locator("#status")).to_contain_text(BLIND)
 
 
-def test_the_model_follows_the_intention_and_the_browser_remembers_both(page):
+def test_the_model_follows_the_intention_and_the_browser_remembers_both(new_page):
+    page = new_page
     settled(page, page.locator("#mode label").first.click)
     expect(page.locator("#status")).to_contain_text(BLIND)
     assert pictures(page, "left")["base"].shape == (512, 512, 3)
     settled(page, page.locator("#mode label").last.click)
     expect(page.locator("#status")).to_contain_text(DEFAULT_MODEL)
-    page.wait_for_timeout(300)
+    quiet(page)
     page.reload()
     upload(page, ASTRONAUT)
     expect(page.locator("#status")).to_contain_text(DEFAULT_MODEL)
 
 
-def test_a_model_that_is_used_for_what_it_was_not_made_for_is_said_beside_the_result(page):
+def test_a_model_that_is_used_for_what_it_was_not_made_for_is_said_beside_the_result(new_page):
+    page = new_page
     settled(page, page.locator("#mode label").first.click)
-    page.get_by_role("button", name="Advanced").click()
+    open_advanced(page)
     page.locator("#model input").fill(DEFAULT_MODEL)
     settled(page, lambda: page.locator("#model input").press("Enter"))
     expect(page.locator("#status .notice")).to_contain_text("made to enlarge faces of 16x16 pixels")
-
-
-def test_mistakes_are_told_in_sentences_and_what_was_shown_stays(page, tmp_path):
-    (tmp_path / "notes.jpg").write_text("This is not a photo.")
-    page.problems.clear()
-    page.locator("#photo-input input[type=file]").set_input_files(tmp_path / "notes.jpg")
-    expect(page.get_by_text("not a photo that can be read")).to_be_visible()
-    page.wait_for_timeout(200)
-    page.problems.clear()  # the browser tells of the refused upload
-    (tmp_path / "cut.png").write_bytes(ASTRONAUT.read_bytes()[:5000])
-    page.locator("#photo-input input[type=file]").set_input_files(tmp_path / "cut.png")
-    expect(page.locator("#status .notice")).to_contain_text("damaged or incomplete")
-    assert pictures(page)["over"].shape == (128, 128, 3)
 
 
 def test_a_photo_without_a_face_is_answered_by_what_to_do(page, tmp_path):
@@ -287,22 +320,9 @@ def test_a_photo_without_a_face_is_answered_by_what_to_do(page, tmp_path):
     expect(page.locator(".notice")).to_contain_text("No human face was found")
     expect(page.locator(".notice")).to_contain_text("tick “The picture is already a face”")
     expect(page.locator("#download-face")).to_be_disabled()
-    page.get_by_role("button", name="Advanced").click()
+    open_advanced(page)
     settled(page, page.get_by_label("The picture is already a face").check)
     assert pictures(page)["over"].shape == (256, 256, 3)
-
-
-def test_a_visitor_is_shown_no_command_no_path_and_no_model_that_is_not_here(page):
-    page.get_by_role("button", name="Advanced").click()
-    page.locator("#model input").click()
-    offered = page.locator("[role=option]").all_inner_texts()
-    assert {text.partition(":")[0].strip(" \n\u2713") for text in offered} == {
-        name for name, entry in MODELS.items() if entry.bundled
-    }
-    page.locator("summary").first.click()
-    text = page.locator("body").inner_text()
-    assert "hf download" not in text
-    assert str(ROOT) not in text
 
 
 def test_the_list_of_endpoints_asks_for_nothing_that_is_not_there(page):
@@ -314,9 +334,10 @@ def test_the_list_of_endpoints_asks_for_nothing_that_is_not_there(page):
 def test_dark_and_light_differ_in_background_and_fit_a_phone(server, browser):
     lightness = {}
     for theme in ("dark", "light"):
-        page = browser.new_page(viewport=PHONE)
+        page = visit(browser)
+        page.set_viewport_size(PHONE)
         page.goto(f"{server[0]}/?__theme={theme}")
-        page.locator(".stage .compare").wait_for(timeout=PATIENCE)
+        page.locator(".stage .compare").wait_for()
         lightness[theme] = background(page)
         assert page.evaluate("document.documentElement.scrollWidth") == PHONE["width"]
         page.close()

@@ -15,7 +15,7 @@ from gradio_client import Client, handle_file
 from matplotlib import colormaps
 from PIL import Image
 from playwright.sync_api import expect
-from served import PATIENCE, served, watched
+from served import PATIENCE, quiet, served, watched
 
 from sparnet import Restorer, SPARNet, SPARNetConfig, load_model
 from sparnet.attention import mean_map
@@ -315,8 +315,9 @@ def test_the_opened_tab_compares_by_itself_and_two_clicked_columns_stand_in_the_
         face = OneFace(skimage.data.astronaut(), FACE, "simulate")
         assert np.array_equal(slider()[0], face.degraded(128, 16))
         by_blind = Restorer(blind).restore_face(face.photo, FACE, "as_is").restored
-        before, asked = len(calls), []
-        page.on("request", lambda request: asked.append(request.url) if "data:" not in request.url else None)
+        quiet(page)
+        before = len(calls)
+        page.requests.clear()
         view.locator("[data-key='column blind']").click()
         view.locator("[data-key='column Original']").click()
         expect(view.locator(".stage b")).to_have_text(["blind", "Original"])
@@ -336,7 +337,7 @@ def test_the_opened_tab_compares_by_itself_and_two_clicked_columns_stand_in_the_
         page.get_by_role("tab", name="Restore").click()
         page.get_by_role("tab", name="Compare").click()
         expect(view.locator(".stage b")).to_have_text(["model", "Original"])
-        assert asked == []
+        assert page.requests == []
 
         page.get_by_role("tab", name="Restore").click()
         page.get_by_role("radio", name="face 2").click(force=True)
