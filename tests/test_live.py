@@ -12,7 +12,7 @@ import skimage.data
 import torch
 from PIL import Image
 from playwright.sync_api import expect
-from served import PATIENCE, served, watched
+from served import PATIENCE, served, visit, watched
 
 from sparnet import Restorer, SPARNet, SPARNetConfig
 from sparnet.attention import mean_map
@@ -95,7 +95,7 @@ def test_the_cameras_face_is_restored_under_a_map_and_the_moment_goes_to_the_ben
 
 
 def test_a_camera_that_is_refused_is_told(server, browser):
-    page = browser.new_page()
+    page = visit(browser)
     page.goto(server[0])
     page.get_by_role("tab", name="Live").click()
     page.get_by_role("button", name="Start the camera").click()
@@ -119,13 +119,12 @@ def test_one_visitor_at_a_time_until_idle_or_over(seat, monkeypatch):
     monkeypatch.setattr(live.time, "monotonic", lambda: now[0])
     assert "restored" in seat.frame(asked())
     assert seat.frame(asked(visitor="visitor-two"))["error"] == live.TAKEN
-    now[0] += serving.LIVE_IDLE + 1
-    assert "restored" in seat.frame(asked(visitor="visitor-two"))
-    for _ in range(serving.LIVE_SECONDS):
-        now[0] += 1
-        seat.frame(asked(visitor="visitor-two"))
-    now[0] += 1
-    assert seat.frame(asked(visitor="visitor-two"))["error"] == live.OVER
+    begun, second = now[0] + serving.LIVE_IDLE + 1, asked(visitor="visitor-two")
+    for seconds in range(0, serving.LIVE_SECONDS + 1, serving.LIVE_IDLE - 1):
+        now[0] = begun + seconds
+        assert "restored" in seat.frame(second)
+    now[0] = begun + serving.LIVE_SECONDS + 1
+    assert seat.frame(second)["error"] == live.OVER
     assert "restored" in seat.frame(asked(visitor="visitor-three"))
 
 

@@ -44,7 +44,7 @@ def html(folder) -> str:
     return (folder / report.PAGE).read_text(encoding="utf-8")
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def opened(browser, folder):
     """opened(width) -> the page; at the end nothing may have gone wrong or outside."""
     problems, pages = [], []
@@ -63,6 +63,11 @@ def opened(browser, folder):
     for page in pages:
         page.close()
     assert problems == []
+
+
+@pytest.fixture(scope="module")
+def page(opened):
+    return opened(1280)
 
 
 def test_the_page_holds_everything_and_a_hostile_name_is_text(html):
@@ -88,8 +93,7 @@ def test_every_instrument_is_there_with_its_files_or_its_reason(html, folder):
     assert film.n_frames == len(UNITS)
 
 
-def test_pointing_at_a_place_shows_every_maps_value_there(opened, folder):
-    page = opened(1280)
+def test_pointing_at_a_place_shows_every_maps_value_there(page, folder):
     stages = page.locator("#atlas .stage")
     assert stages.count() == 3 + len(UNITS)  # degraded, restored, sharp
     x, y = 0.72, 0.3
@@ -105,8 +109,7 @@ def test_pointing_at_a_place_shows_every_maps_value_there(opened, folder):
     assert float(rings.first.evaluate("e => parseFloat(e.style.left)")) == pytest.approx(72, abs=1)
 
 
-def test_units_can_be_chosen_and_charts_have_the_files_numbers(opened, folder):
-    page = opened(1280)
+def test_units_can_be_chosen_and_charts_have_the_files_numbers(page, folder):
     page.locator("#gate .choice button", has_text=UNITS[0]).click()
     assert page.locator("#gate .choice [aria-pressed=true]").all_inner_texts() == [UNITS[0]]
     with np.load(folder / "gate.npz") as arrays:
