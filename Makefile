@@ -13,10 +13,10 @@ SHELL := /bin/bash
 app: $(VENV)/app-installed
 	$(BIN)/python app.py $(ARGS)
 
-# Two processes, each file of tests in one of them. One thread a process: on the tests' small networks more would only
-# wait for each other.
+# Two processes, each file of tests in one of them, in the order of tests/conftest.py. One thread a process: on the
+# tests' small networks more would only wait for each other.
 test: $(VENV)/dev-installed browser lint
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 attack: $(VENV)/dev-installed
 	$(BIN)/python tests/attack.py $(ARGS)

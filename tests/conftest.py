@@ -14,6 +14,12 @@ from sparnet import checkpoints
 __all__ = ["local_hub"]
 
 os.environ.setdefault("SPARNET_ENGINE", "torch")  # to compile each test's own small network takes longer than to run it
+LONG = ("test_app", "test_inside", "test_training", "test_attack", "test_engine", "test_gan", "test_survey")  # seconds
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The files that take longest first: processes that share the files then end at about the same time."""
+    items.sort(key=lambda item: LONG.index(item.path.stem) if item.path.stem in LONG else len(LONG))
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -1,6 +1,7 @@
 """Small runs of the trainer: recipes, jobs and processes for the tests of all its parts."""
 
 import os
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from multiprocessing import get_context
@@ -11,8 +12,9 @@ from socket import socket
 from accelerate.state import AcceleratorState
 
 from sparnet.model import SPARNetConfig
+from training import train as trainer
 from training.recipes import Gan, Recipe
-from training.run import Job
+from training.run import Job, Run
 from training.train import train
 
 ROOT = Path(__file__).parents[1]
@@ -91,8 +93,20 @@ def together(count: int, function: Callable, *arguments: object) -> None:
 
 
 def start(recipe: Recipe, job: Job) -> BaseProcess:
-    """Train in a process of its own, which can be killed; a fork, because a new one would import PyTorch first."""
+    """Train in a process of its own that waits before its last step, so that it cannot end before it is killed.
+
+    A fork, because a new one would import PyTorch first.
+    """
+    take_step = trainer.take_step
+
+    def take_or_wait(run: Run, *arguments: object) -> object:
+        return time.sleep(600) if run.progress.step == recipe.steps - 1 else take_step(run, *arguments)
+
+    def run() -> None:
+        trainer.take_step = take_or_wait
+        train(recipe, job)
+
     another()
-    process = get_context("fork").Process(target=train, args=(recipe, job))
+    process = get_context("fork").Process(target=run)
     process.start()
     return process

@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, Page, Request
+from playwright.sync_api import Browser, Page, Request, expect
 
 import app
 from sparnet import SPARNet
@@ -26,6 +26,7 @@ from viz.tabs.theme import CSS, theme
 
 ROOT = Path(__file__).parents[1]
 PATIENCE = int(os.environ.get("PATIENCE", 60_000))  # milliseconds of the browser, for a busy machine
+expect.set_options(timeout=PATIENCE)
 
 
 @contextmanager
@@ -109,7 +110,7 @@ def watched(browser: Browser, address: str) -> Iterator[Page]:
 
     page.on("request", begun)
     for end in ("requestfinished", "requestfailed"):
-        page.on(end, waiting.discard)
+        page.on(end, lambda request: waiting.discard(request))
     page.on("console", lambda message: problems.append(message.text) if message.type == "error" else None)
     page.on("pageerror", lambda error: problems.append(str(error)))
     page.on("framenavigated", lambda frame: left(problems))

@@ -122,7 +122,7 @@ def test_the_discriminator_learns_to_tell_restored_from_sharp(faces, tmp_path):
 
 
 def test_a_gan_run_killed_and_resumed_ends_with_the_same_bytes(faces, tmp_path):
-    recipe = replace(RECIPE, steps=12, gan=replace(RECIPE.gan, pixel_steps=2))
+    recipe = replace(RECIPE, steps=6, gan=replace(RECIPE.gan, pixel_steps=2))
     train(recipe, job(faces, tmp_path / "untouched"))
     killed = job(faces, tmp_path / "killed", save_minutes=0.0)
     process = start(recipe, killed)
@@ -134,7 +134,7 @@ def test_a_gan_run_killed_and_resumed_ends_with_the_same_bytes(faces, tmp_path):
             step = state.load_checkpoint(killed.out, print)["step"]
     process.kill()
     process.join()
-    assert process.exitcode == -signal.SIGKILL, "it ended before it was killed: give it more steps"
+    assert process.exitcode == -signal.SIGKILL
     train(recipe, replace(killed, resume=True))
     assert weights(killed.out) == weights(tmp_path / "untouched")
     ends = [state.load_checkpoint(tmp_path / name, pytest.fail) for name in ("killed", "untouched")]

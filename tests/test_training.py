@@ -86,7 +86,7 @@ def test_a_step_is_plain_adam_on_the_clipped_gradient_with_the_stated_rate_and_a
 
 
 def test_a_run_killed_at_a_random_moment_and_resumed_ends_with_the_same_bytes(faces, tmp_path):
-    recipe = replace(RECIPE, steps=24, validate_every=12)
+    recipe = replace(RECIPE, steps=12, validate_every=6)
     untouched = job(faces, tmp_path / "untouched", validate=faces)
     train(recipe, untouched)
     killed = job(faces, tmp_path / "killed", validate=faces, workers=1, save_minutes=0.0)
@@ -98,7 +98,7 @@ def test_a_run_killed_at_a_random_moment_and_resumed_ends_with_the_same_bytes(fa
     time.sleep(random.Random(seed).uniform(0, 0.3))
     process.kill()
     process.join()
-    assert process.exitcode == -signal.SIGKILL, "it ended before it was killed: give it more steps"
+    assert process.exitcode == -signal.SIGKILL
     assert state.load_checkpoint(killed.out, pytest.fail)["step"] < recipe.steps
     train(recipe, replace(killed, resume=True, workers=0))
     assert weights(killed.out) == weights(untouched.out), f"seed {seed}"
