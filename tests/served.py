@@ -123,8 +123,9 @@ def watched(browser: Browser, address: str) -> Iterator[Page]:
 
 def quiet(page: Page) -> None:
     """Waits until all that the page has asked is answered, and the answers have made it ask nothing more."""
-    begun = -1
+    begun, end = -1, time.monotonic() + PATIENCE / 1000
     while page.waiting or begun < len(page.requests):
+        assert time.monotonic() < end, [request.url for request in page.waiting]
         begun = len(page.requests)
         page.wait_for_timeout(200)
         page.evaluate("new Promise(done => requestIdleCallback(done))")

@@ -1,12 +1,13 @@
 """Every recipe by its name: it trains, what it makes can be loaded, and it is what it says it is."""
 
+from collections.abc import Iterable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
-from made_up import pictures
+from made_up import pictures, random_faces
 from safetensors.torch import save_file
 
 from sparnet.errors import UserError
@@ -36,8 +37,39 @@ def nets(tmp_path, monkeypatch) -> dict[str, Path]:
     return files
 
 
+def first_of_each_kind() -> list[str]:
+    """The recipes from which the others differ in their network's config alone."""
+    kinds = {}
+    for name, recipe in RECIPES.items():
+        kind = replace(recipe, name="", published="", ours="", model=type(recipe.model))
+        kinds.setdefault(repr(kind), name)
+    return list(kinds.values())
+
+
+def trained(weights: Iterable[tuple[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
+    """Those of the convolutions, but for two with a ReLU between that may be dead."""
+    return {
+        key: value
+        for key, value in weights
+        if value.ndim == 4 and not key.endswith(("squeeze.weight", "excite.weight"))
+    }
+
+
 @pytest.mark.parametrize("name", RECIPES)
-def test_every_recipe_trains_each_convolution_by_its_losses_and_the_model_can_be_loaded(name, faces, nets, tmp_path):
+def test_every_recipes_network_has_a_gradient_in_each_convolution_and_can_be_loaded(name, tmp_path):
+    config = find_recipe(name).rehearsal().model
+    torch.manual_seed(0)
+    model = network(config)
+    model(random_faces(2, config.size)).abs().mean().backward()
+    for key, weight in trained(model.named_parameters()).items():
+        assert weight.grad.any(), key
+    model.save_pretrained(tmp_path / "model")
+    loaded = load(str(tmp_path / "model"))
+    assert (type(loaded), loaded.config) == (type(model), config)
+
+
+@pytest.mark.parametrize("name", first_of_each_kind())
+def test_a_recipe_trains_each_convolution_by_its_losses_and_the_model_can_be_loaded(name, faces, nets, tmp_path):
     """Two steps of its rehearsal; where there is a full loss, the second is by it."""
     recipe = find_recipe(name).rehearsal()
     recipe = replace(recipe, steps=2, gan=recipe.gan and replace(recipe.gan, pixel_steps=1))
@@ -52,9 +84,8 @@ def test_every_recipe_trains_each_convolution_by_its_losses_and_the_model_can_be
     assert type(model) is type(network(recipe.model))
     before = state.load_checkpoint(tmp_path / "run", pytest.fail, [state.PREVIOUS])
     assert before["step"] < 2
-    for key, value in model.state_dict().items():
-        if value.ndim == 4 and not key.endswith(("squeeze.weight", "excite.weight")):  # a ReLU between may be dead
-            assert not torch.equal(value, before["averaged"][key]), f"{key} was not trained"
+    for key, value in trained(model.state_dict().items()).items():
+        assert not torch.equal(value, before["averaged"][key]), f"{key} was not trained"
 
 
 def test_a_rehearsal_has_twenty_steps_the_last_four_by_the_full_loss(faces, nets, tmp_path):

@@ -16,7 +16,7 @@ from viz import cli, report
 FACE = np.ascontiguousarray(skimage.data.astronaut()[8:216, 120:328])
 HOSTILE = "<img src=x onerror=alert(1)>&'.png"  # a slash cannot be in a file's name
 SMALL = SPARNetConfig(
-    size=32, smallest=16, min_channels=8, max_channels=8, body_depth=2, bottleneck=32, hourglass_channels=8
+    size=32, smallest=16, min_channels=8, max_channels=8, body_depth=0, bottleneck=32, hourglass_channels=8
 )
 UNITS = [plan.name for plan in SMALL.units()]
 SKIPPED = ("query", "faithfulness", "effect", "sanity")  # the slow ones: that they can be shown is tested on their own
