@@ -2,6 +2,7 @@
 
 import os
 import shutil
+from functools import partial
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from hub import local_hub
 from playwright.sync_api import sync_playwright
 
 from sparnet import checkpoints
+from sparnet.attention import figure_png
 
 __all__ = ["local_hub"]
 
@@ -27,6 +29,14 @@ def nothing_fetched(tmp_path_factory):
     """Whatever weights whoever runs the tests has fetched, here none are."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(checkpoints, "FETCHED", tmp_path_factory.mktemp("fetched"))
+        yield
+
+
+@pytest.fixture(autouse=True, scope="session")
+def coarse_figures():
+    """The instruments' files take a moment each to write; no test needs them as fine as print does."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("viz.finding.figure_png", partial(figure_png, dpi=60))
         yield
 
 

@@ -11,7 +11,6 @@ import time
 import urllib.request
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 
 import pytest
@@ -20,7 +19,6 @@ from playwright.sync_api import Browser, Page, Request, expect
 import app
 from sparnet import SPARNet
 from sparnet.faces import Detector, Face
-from viz.finding import figure_png
 from viz.tabs import bench, models, serving
 from viz.tabs.theme import CSS, theme
 
@@ -69,7 +67,6 @@ def served(folder: Path, model: SPARNet, faces: Sequence[Face], **others: SPARNe
         patch.setattr(models, "_offered", {})
         patch.setattr(models, "_shelf", models.Shelf())
         patch.setattr(bench, "_first", [])
-        patch.setattr("viz.finding.figure_png", partial(figure_png, dpi=50))
         for name, network in {"model": model, **others}.items():
             network.save_pretrained(folder / name)
             models.offer(str(folder / name))

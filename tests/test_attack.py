@@ -14,6 +14,7 @@ from types import SimpleNamespace
 import gradio as gr
 import numpy as np
 import pytest
+import skimage.data
 import torch
 from attacker import ASTRONAUT, GIVEN, Attacker, begun, own
 from gradio import route_utils, routes
@@ -46,8 +47,9 @@ def attacker(page) -> Attacker:
 
 @pytest.fixture(scope="module")
 def sent(attacker) -> dict:
-    """A photo that was sent to the page."""
-    return {"path": attacker.upload(ASTRONAUT.read_bytes(), "Ann's $50 photo.png").raise_for_status().json()[0]}
+    """A photo that was sent to the page, a quarter of the astronaut's, in which her face is found as much sooner."""
+    photo = encode_png(np.ascontiguousarray(skimage.data.astronaut()[:256, 96:352]))
+    return {"path": attacker.upload(photo, "Ann's $50 photo.png").raise_for_status().json()[0]}
 
 
 @pytest.fixture(scope="module")

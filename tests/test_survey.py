@@ -2,7 +2,6 @@
 
 import json
 import re
-from functools import partial
 
 import numpy as np
 import pytest
@@ -14,7 +13,6 @@ from skimage.data import astronaut
 from sparnet import SPARNet, SPARNetConfig, images
 from sparnet.faces import Detector, Face
 from viz import cli, survey
-from viz.finding import figure_png
 from viz.survey import FEWEST, is_kept, studies
 
 SMALL = SPARNetConfig(
@@ -37,7 +35,6 @@ def bench(tmp_path_factory):
         images.save_png(face, file)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(survey, "FEWEST", FACES)
-        patch.setattr("viz.finding.figure_png", partial(figure_png, dpi=60))
         patch.setattr("sparnet.restorer.find_detector", lambda: COLLINS)
         assert run(path) == 0
         yield path

@@ -6,7 +6,6 @@ import re
 import shutil
 import subprocess
 import sys
-from functools import partial
 from hashlib import sha256
 from pathlib import Path
 
@@ -21,7 +20,6 @@ from sparnet.faces import Detector, Face, whole_landmarks
 from sparnet.hub import WEIGHTS
 from sparnet.regions import TEMPLATE68
 from viz import cli
-from viz.finding import figure_png
 from viz.instruments.edit import Edit, save
 from viz.instruments.population import kept
 from viz.subject import Subject
@@ -63,12 +61,6 @@ def run(capsys, folder, tmp_path):
         return caught.value.code, out, err
 
     return run
-
-
-@pytest.fixture(autouse=True)
-def coarse_figures(monkeypatch):
-    """A quarter of the pixels a side, for speed: the figures have tests of their own."""
-    monkeypatch.setattr("viz.finding.figure_png", partial(figure_png, dpi=50))
 
 
 def assert_one_line(result, words):
