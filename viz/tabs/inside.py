@@ -220,7 +220,7 @@ def _why_not(instrument: Instrument, now: Opened) -> str | None:
     if kind == "none":
         return "no attention here"
     if kind not in instrument.attention:
-        return "for maps of places only" if kind == "channel" else "for one map a channel only"
+        return "no maps of places here" if kind == "channel" else "no maps of channels here"
     if POPULATION in instrument.required:
         try:
             now.population()

@@ -196,8 +196,7 @@ class Tab:
                 now = first()
             else:
                 now = opened(example.photo, model_for(example.mode), example.mode, example.whole, progress)
-            view = self.view(now)
-            return {key: view[key] for key in view.keys() - {self.mode, self.model}}  # they are for the visitor's photo
+            return self.view(now) | {self.mode: gr.skip(), self.model: gr.skip()}  # they are for the visitor's photo
         except Exception as error:  # told on the page
             return self.failed(error)
 
@@ -308,8 +307,9 @@ def preference(remembered: object) -> tuple[str, str]:
 def _preferred_model(remembered: object, mode: str) -> str:
     models = remembered.get("models") if isinstance(remembered, dict) else None
     model = models.get(mode) if isinstance(models, dict) else None
-    known = model in models_here() and not (mode == "simulate" and made_for_any_damage(model))
-    return model if known else model_for(mode)
+    if model in models_here() and not (mode == "simulate" and made_for_any_damage(model)):
+        return str(model)
+    return model_for(mode)
 
 
 def _remember(remembered: object, mode: object, model: object = None) -> dict:
@@ -346,8 +346,9 @@ def _photo(now: Opened, pixels: np.ndarray) -> dict:
         {"box": share, "on": face is not None and i not in now.left_out, "failed": face is None}
         for i, (share, face) in enumerate(zip(shares, now.restored, strict=True))
     ]
-    enlarged = np.kron(pixels, np.ones((max(1, 200 // height),) * 2 + (1,), np.uint8))  # one of 16 pixels is seen, too
-    return {"photo": preview(enlarged, 640), "faces": frames, "index": now.index, "lies": now.lies}
+    if (times := 200 // height) > 1:  # or a tiny one is hardly seen
+        pixels = pixels.repeat(times, 0).repeat(times, 1)
+    return {"photo": preview(pixels, 640), "faces": frames, "index": now.index, "lies": now.lies}
 
 
 def _stage(now: Opened, pixels: np.ndarray) -> dict:
