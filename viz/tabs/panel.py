@@ -23,10 +23,10 @@ from viz.tabs.bench import Opened, current
 from viz.tabs.controls import lane, option_control, saved, source_controls, study, telling
 from viz.tabs.pieces import Widget, notice, script
 from viz.tabs.serving import UNOPENED, event_value, sentence
-from viz.views import View, all_tables, picture
+from viz.views import View, all_tables, pictures
 
 CHARTS = 2  # at most, of any instrument
-MEASURE = "<p class='hint'>Not measured of this face yet: it takes some seconds.</p>"
+MEASURE = "<p class='hint'>Not measured of this face yet. Press Measure; it takes some seconds.</p>"
 MARK = "<p class='hint'>Drag over a part of the restored face, or click on it.</p>"
 KINDS = {"png": "Figure (PNG)", "pdf": "For print (PDF)", "json": "Numbers (JSON)", "npz": "Arrays (NPZ)"}
 
@@ -132,7 +132,7 @@ class Panel:
         """Nothing measured of this face yet."""
         message, view = MEASURE if self.instrument.slow else "", None
         if self.instrument.pick:
-            message, view = MARK, View([picture("degraded", now.face.degraded), picture("restored", now.face.restored)])
+            message, view = MARK, View(pictures({"degraded": now.face.degraded, "restored": now.face.restored}))
         units = gr.update(choices=list(now.face.alphas), value=None)
         return self.empty(message, view) | dict.fromkeys(self.of_units, units) | dict.fromkeys(self.patch)
 
