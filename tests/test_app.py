@@ -3,8 +3,8 @@
 import io
 import json
 import re
+import runpy
 import signal
-import subprocess
 import sys
 import time
 import urllib.request
@@ -28,7 +28,7 @@ from sparnet.checkpoints import DEFAULT_MODEL, MODELS
 from sparnet.errors import UserError
 from sparnet.faces import Detector, Face
 from sparnet.images import resize
-from viz.tabs import bench, models, restore, serving
+from viz.tabs import bench, models, restore, serving, tools
 
 ROOT = Path(__file__).parents[1]
 ASTRONAUT = Path(skimage.data.__file__).with_name("astronaut.png")
@@ -267,6 +267,7 @@ def test_faces_are_chosen_left_out_and_marked_by_hand_on_the_photo(page, tmp_pat
     photo, given = np.array(Image.open(downloaded(page, "photo"))), np.array(Image.open(tmp_path / "two.png"))
     assert np.array_equal(photo[:, 350:], given[:, 350:])
     assert not np.array_equal(photo[:, :350], given[:, :350])
+    page.locator(".photo .frames").scroll_into_view_if_needed()
     box = page.locator(".photo .frames").bounding_box()
 
     def drag():
@@ -290,8 +291,7 @@ def test_a_photo_that_lies_on_its_side_is_offered_turned(page, tmp_path):
     assert Image.open(downloaded(page, "photo")).size == (340, 400)
 
 
-def test_a_new_photo_keeps_nothing_of_the_last_one(new_page, tmp_path):
-    page = new_page
+def test_a_new_photo_keeps_nothing_of_the_last_one(page, tmp_path):
     settled(page, page.locator("[data-example=tiny]").click)
     assert pictures(page, "left")["base"].shape == (16, 16, 3)
     open_advanced(page)
@@ -365,24 +365,21 @@ def test_a_visitor_is_shown_no_command_no_path_and_no_model_that_is_not_here(pag
     assert str(ROOT) not in text
 
 
+def test_the_dark_page_is_dark_the_other_light_and_it_fits_a_phone(server, browser, page):
+    assert background(page) > 230
+    dark = visit(browser)
+    dark.set_viewport_size(PHONE)
+    dark.goto(f"{server[0]}/?__theme=dark")
+    dark.locator(".stage .compare").wait_for()
+    assert background(dark) < 40
+    assert dark.evaluate("document.documentElement.scrollWidth") == PHONE["width"]
+    dark.close()
+
+
 def test_the_list_of_endpoints_asks_for_nothing_that_is_not_there(page):
     with page.expect_response("**/monitoring/summary") as asked:
         page.get_by_text("Use via API").click()
     assert asked.value.json() == {"functions": {}}
-
-
-def test_dark_and_light_differ_in_background_and_fit_a_phone(server, browser):
-    lightness = {}
-    for theme in ("dark", "light"):
-        page = visit(browser)
-        page.set_viewport_size(PHONE)
-        page.goto(f"{server[0]}/?__theme={theme}")
-        page.locator(".stage .compare").wait_for()
-        lightness[theme] = background(page)
-        assert page.evaluate("document.documentElement.scrollWidth") == PHONE["width"]
-        page.close()
-    assert lightness["dark"] < 40
-    assert lightness["light"] > 230
 
 
 def test_the_client_restores_a_photo(client):
@@ -457,12 +454,15 @@ def test_a_path_on_the_server_is_not_read(server):
     assert "event: complete" not in answer(str(ASTRONAUT))
 
 
-def test_a_taken_port_is_told_in_one_line_with_exit_code_2(server):
+def test_a_taken_port_is_told_in_one_line_with_exit_code_2(server, monkeypatch, capsys):
+    monkeypatch.setattr(tools, "offered", lambda: False)
     port = server[0].rsplit(":", 1)[1]
-    done = subprocess.run([sys.executable, ROOT / "app.py", "--port", port], capture_output=True, text=True, timeout=60)
-    assert done.returncode == 2
-    assert done.stderr.splitlines()[-1].startswith(f"Port {port} on 127.0.0.1 cannot be used")
-    assert "Traceback" not in done.stderr
+    with pytest.raises(SystemExit) as ended:
+        app.serve("127.0.0.1", int(port))
+    assert ended.value.code == 2
+    told = capsys.readouterr().err
+    assert told.splitlines()[-1].startswith(f"Port {port} on 127.0.0.1 cannot be used")
+    assert "Traceback" not in told
 
 
 def test_a_bug_is_told_politely_and_logged_with_its_traceback(caplog):
@@ -492,7 +492,7 @@ def test_only_models_whose_weights_are_here_are_offered():
 def test_an_own_model_that_cannot_be_loaded_ends_the_start_with_one_line(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["app.py", "--model", str(tmp_path / "missing")])
     with pytest.raises(SystemExit) as ended:
-        app.main()
+        runpy.run_path(str(ROOT / "app.py"), run_name="__main__")
     assert ended.value.code == 2
     (told,) = capsys.readouterr().err.splitlines()
     assert told.startswith("error: There is no model")
