@@ -16,12 +16,15 @@ from sparnet.attention import figure_png
 __all__ = ["local_hub"]
 
 os.environ.setdefault("SPARNET_ENGINE", "torch")  # to compile each test's own small network takes longer than to run it
-LONG = ("test_app", "test_inside", "test_training", "test_attack", "test_engine", "test_gan", "test_survey")  # seconds
+# Files that take ten seconds or more; of those with a browser no two at once, as far as that can be known.
+LONG = """app training engine recipes attack inside gan scale survey zero evaluate viz_report accessible live
+    compare""".split()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The files that take longest first: processes that share the files then end at about the same time."""
-    items.sort(key=lambda item: LONG.index(item.path.stem) if item.path.stem in LONG else len(LONG))
+    """The long files first: processes that share the files then end at about the same time."""
+    order = {f"test_{name}": place for place, name in enumerate(LONG)}
+    items.sort(key=lambda item: order.get(item.path.stem, len(LONG)))
 
 
 @pytest.fixture(autouse=True, scope="session")
