@@ -268,12 +268,8 @@ def picture_of(restored: Tensor, degraded: np.ndarray) -> np.ndarray:
     """The network's answer (1,3,S,S) to the degraded face as (S,S,3) uint8; `UserError` if it is not a picture."""
     if not restored.isfinite().all():
         raise UserError("The network's answer is not a picture: its weights or its number format are not usable.")
-    return as_coloured(to_image(restored), degraded)
-
-
-def as_coloured(restored: np.ndarray, degraded: np.ndarray) -> np.ndarray:
-    """The restored face (S,S,3) uint8, without the colours that the network made up where the degraded had none."""
-    return to_grey(restored) if is_grey(degraded) else restored
+    picture = to_image(restored)
+    return to_grey(picture) if is_grey(degraded) else picture  # colours that the network made up are left out
 
 
 def cut_face(photo: np.ndarray, face: Face, size: int, whole: bool = False) -> tuple[np.ndarray, np.ndarray]:

@@ -431,15 +431,15 @@ def test_what_an_answer_leaves_behind_is_freed_with_it():
     assert [figure() for figure in figures] == [None]
 
 
-def test_disk_is_bounded_and_the_oldest_files_go_first_but_not_the_examples(tmp_path, monkeypatch):
+def test_disk_is_bounded_and_the_oldest_files_go_first(tmp_path, monkeypatch):
     monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path))
     monkeypatch.setattr(serving, "DISK_BYTES", 250)
-    for age, name in enumerate((serving.EXAMPLES, "a", "b", "c")):
+    for age, name in enumerate(("a", "b", "c")):
         (tmp_path / name).mkdir()
         (tmp_path / name / "photo.png").write_bytes(bytes(100))
         os.utime(tmp_path / name / "photo.png", (age, age))
     serving.delete_the_oldest()
-    assert sorted(path.parent.name for path in tmp_path.rglob("*.png")) == ["b", "c", serving.EXAMPLES]
+    assert sorted(path.parent.name for path in tmp_path.rglob("*.png")) == ["b", "c"]
 
 
 def test_a_start_removes_the_folders_of_dead_servers_and_only_those(tmp_path, monkeypatch):

@@ -8,7 +8,6 @@ from typing import Annotated, Literal
 import numpy as np
 import pytest
 import torch
-from matplotlib.figure import Figure
 
 import app
 from sparnet import SPARNet, SPARNetConfig, images
@@ -34,7 +33,7 @@ def study(
     progress=silent,
 ) -> Finding:
     numbers = {"model": subject.name, "power": power, "loud": loud, "ways": ways}
-    return Finding("dummy", "A dummy means nothing.", numbers, {"power": np.array(power)}, Figure())
+    return Finding("dummy", "A dummy means nothing.", numbers, {"power": np.array(power)})
 
 
 @pytest.fixture

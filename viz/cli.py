@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import partial
-from inspect import Parameter, Signature, signature
+from inspect import Parameter, signature
 from itertools import islice
 from pathlib import Path
 from textwrap import shorten
@@ -23,7 +23,7 @@ import typer
 from tqdm import tqdm
 
 from sparnet.checkpoints import weights_file
-from sparnet.command import command_line
+from sparnet.command import command_line, taking
 from sparnet.command import run as run_app
 from sparnet.errors import UserError
 from sparnet.files import check_targets, make_folder
@@ -93,10 +93,8 @@ def add(
     it finds, and by which settings.
     """
     own = (Parameter(key, Parameter.KEYWORD_ONLY, default=None, annotation=hint) for key, hint in options.items())
-    parameters = [*signature(Options).parameters.values(), *own]
 
-    def run(**given: Any) -> None:
-        options = Options(**{key: given.pop(key) for key in signature(Options).parameters})
+    def run(options: Options, **given: Any) -> None:
         given = {key: value for key, value in given.items() if value not in (None, [], ())}
         if "faces" in given:
             check_outside(options.out, [given["faces"]])
@@ -108,9 +106,7 @@ def add(
             found, settings = study(bench, progress, given)
         show(bench, found, found.save(options.out, bench.provenance(name, settings), options.pdf))
 
-    run.__signature__ = Signature([parameter.replace(kind=Parameter.KEYWORD_ONLY) for parameter in parameters])
-    run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
-    app.command(name, help=about)(run)
+    app.command(name, help=about)(taking(Options, own, run))
 
 
 def show(bench: Bench, found: Finding | reports.Report | surveys.Survey, paths: Sequence[Path]) -> None:
@@ -201,10 +197,6 @@ def _training(bench: Bench, _, progress: Progress, run: Path | None = None, chec
     return training.of_checkpoints((look(bench.load(source)) for source in checkpoint), progress)
 
 
-def _shelf(bench: Bench, subject: FolderOfFaces, _, keep: str) -> population.Shelf:
-    return population.Shelf(weights_file(bench.options.model, bench.options.revision), keep)
-
-
 def _asked(kind: type, metavar: str, about: str) -> Any:
     return Annotated[kind | None, typer.Option(metavar=metavar, help=about)]
 
@@ -242,7 +234,9 @@ SOURCES: dict[Source, Opening] = {
     ),
     KEEP: Opening(
         {"keep": _asked(str, "WORDS", "Keep it beside the weights for the app; which faces they are. With --faces.")},
-        _shelf,
+        lambda bench, subject, _, keep: partial(
+            population.keep, weights=weights_file(bench.options.model, bench.options.revision), data=keep
+        ),
     ),
 }
 

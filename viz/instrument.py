@@ -14,13 +14,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from inspect import Parameter, signature
-from operator import attrgetter
 from types import UnionType
 from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 from sparnet.errors import UserError
 from viz.finding import Finding
-from viz.views import View
 
 WHERE, MATTERS = "Where does each unit look?", "Does it matter?"
 REAL, WHAT_IF = "Is it real?", "What if it looked elsewhere?"
@@ -126,7 +124,6 @@ class Instrument:
     about: str  # what is done, in a sentence
     study: Callable[..., Finding]  # of one face
     over_faces: Callable[..., Finding] | None = None  # of many: its first parameter is the faces
-    view: Callable[[Finding], View] = attrgetter("view")
     slow: bool = False  # seconds rather than moments: only when asked for, and in a lane of its own
     label: str = ""  # of its tab, where not as the name
     attention: tuple[str, ...] = PLACES  # the kinds that it has something to say about

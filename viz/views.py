@@ -60,11 +60,6 @@ class Panel:
         return {"name": self.name, **encoded(values), "scale": scale, "colors": self.colors}
 
 
-def picture(name: str, image: ndarray) -> Panel:
-    """A picture (S,S,3) uint8 on the same frame as the maps."""
-    return Panel(name, image)
-
-
 def pictures(arrays: Mapping[str, ndarray]) -> list[Panel]:
     """Those of the face that are among the arrays."""
     return [Panel(name, arrays[name]) for name in ("degraded", "restored", "sharp") if name in arrays]

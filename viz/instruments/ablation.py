@@ -20,7 +20,6 @@ from sparnet.images import to_image
 from sparnet.metrics import RESAMPLES, estimates, labelled, mean_interval, psnr, ssim
 from sparnet.model import SPARNet
 from sparnet.restorer import Progress
-from viz.figures import sheet
 from viz.finding import Finding, silent
 from viz.instrument import ATTENTION, MATTERS, Instrument, Option, Seed, Units
 from viz.instruments.gate import resume, steps, steps_after
@@ -163,8 +162,7 @@ def study(
         for mode, example in strongest.items()
     }
     view = View(pictures(arrays), groups, _diagrams(units, modes, table["rms"], table))
-    title = "What replacing one unit's attention does to this face"
-    return Finding("ablation", MEANING, numbers, arrays, sheet(view, title), view)
+    return Finding("ablation", MEANING, numbers, arrays, view, "What replacing one unit's attention does to this face")
 
 
 @torch.no_grad()
@@ -208,7 +206,7 @@ def study_many(
     arrays |= {"units": np.array(names), "modes": np.array(modes), **table}
     view = View(diagrams=_diagrams(names, modes, table["rms"], means))
     title = f"What replacing one unit's attention does: mean of {count} faces"
-    return Finding("ablation", MEANING, numbers, arrays, sheet(view, title), view)
+    return Finding("ablation", MEANING, numbers, arrays, view, title)
 
 
 @torch.no_grad()
@@ -258,7 +256,7 @@ def study_pairs(
     numbers = {"model": subject.name, "mode": mode, "seed": seed, "unit_of_rms": "8-bit levels", "ranking": ranking}
     arrays = {"units": np.array(units), "effect": effect, "interaction": interaction, "rest": rest}
     top, widest = float(effect.max()), max(float(np.abs(interaction).max()), 1e-6)
-    captions = {
+    diagrams = {
         "How much the face changes when both units are replaced (on the diagonal: the one alone), levels:": (
             Matrix(effect, units, units, "cividis_r", (0, top), numerals(effect, 1))
         ),
@@ -269,9 +267,8 @@ def study_pairs(
             Matrix(interaction, units, units, DIVERGING, (-widest, widest), numerals(interaction, 1))
         ),
     }
-    view = View(diagrams=captions)
-    figure = sheet(view, f"Two units replaced at once, alpha = {_SAYS[mode]}; RMS in 8-bit levels")
-    return Finding(PAIRS, PAIRS_MEANING, numbers, arrays, figure, view)
+    title = f"Two units replaced at once, alpha = {_SAYS[mode]}; RMS in 8-bit levels"
+    return Finding(PAIRS, PAIRS_MEANING, numbers, arrays, View(diagrams=diagrams), title)
 
 
 def _diagrams(

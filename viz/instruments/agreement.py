@@ -19,7 +19,6 @@ from sparnet.errors import UserError
 from sparnet.images import to_image
 from sparnet.metrics import estimates, labelled
 from sparnet.restorer import Progress
-from viz.figures import sheet
 from viz.finding import Finding, silent
 from viz.instrument import OTHER, REAL, Instrument, Option, Seed
 from viz.subject import Subject, over_faces, spatial_maps
@@ -186,8 +185,10 @@ def study(
         MEANING,
         _settings(names, share) | {"pairs": rows},
         arrays,
-        sheet(replace(view, groups=headed), _title(names), f"IoU: of the top {share:.0%} of the places."),
         view,
+        _title(names),
+        f"IoU: of the top {share:.0%} of the places.",
+        printed=replace(view, groups=headed),
     )
 
 
@@ -228,14 +229,13 @@ def study_many(
     }
     chance = {share / (2 - share): "IoU by chance"}
     chart = Bars([pair.name for pair in pairs], series, "1 is the same", chance, (-1, 1.05))
-    view = View(diagrams={f"Mean of {couples} faces with its 95 % interval:": chart})
     return Finding(
         "agreement",
         MEANING,
         _settings(names, share) | {"couples": couples, "seed": seed, "pairs": rows},
         {"pairs": np.array([pair.name for pair in pairs]), **columns},
-        sheet(view, _title(names)),
-        view,
+        View(diagrams={f"Mean of {couples} faces with its 95 % interval:": chart}),
+        _title(names),
     )
 
 

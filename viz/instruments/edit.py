@@ -28,7 +28,6 @@ from sparnet.files import save_bytes
 from sparnet.images import to_image
 from sparnet.model import Trace
 from sparnet.restorer import Progress
-from viz.figures import sheet
 from viz.finding import Finding, silent
 from viz.instrument import EDITS, WHAT_IF, Instrument
 from viz.instruments.ablation import levels, rms
@@ -173,7 +172,7 @@ def study(subject: Subject, edits: Annotated[Sequence[Edit], EDITS], progress: P
     chart = Bars(moved, {"RMS change of alpha": list(moved.values())}, "alpha")
     view = View(face, maps, {"How far every unit's alpha moved:": chart})
     title = f"The face with attention as painted: RMS change {numbers['rms']:.1f} of 255 levels"
-    return Finding("edit", MEANING, numbers, arrays, sheet(view, title), view)
+    return Finding("edit", MEANING, numbers, arrays, view, title)
 
 
 def _map_sizes(subject: Subject, units: Sequence[str]) -> dict[str, int]:

@@ -24,7 +24,6 @@ from sparnet.images import to_image
 from sparnet.metrics import CONFIDENCE, RESAMPLES, estimates, labelled, mean_interval
 from sparnet.regions import masks_from_five_points, region_masks
 from sparnet.restorer import Progress
-from viz.figures import sheet
 from viz.finding import Finding, silent
 from viz.instrument import WHERE, Instrument, Seed
 from viz.subject import Subject, over_faces, spatial_maps
@@ -171,15 +170,8 @@ def study(subject: Subject, progress: Progress = silent) -> Finding:
     alphas = [Panel(unit, alpha) for unit, alpha in maps.items()]
     view = View([*pictures(arrays), Panel(f"its parts, by {source}", parts)], {"attention": alphas}, chart)
     title = f"Where each unit of {subject.name} looks: one face"
-    figure = sheet(replace(view, groups={}), title, _NOTE)
-    return Finding(
-        "regions",
-        MEANING,
-        numbers,
-        arrays | {f"alpha/{unit}": alpha for unit, alpha in maps.items()},
-        figure,
-        view,
-    )
+    arrays |= {f"alpha/{unit}": alpha for unit, alpha in maps.items()}
+    return Finding("regions", MEANING, numbers, arrays, view, title, _NOTE, printed=replace(view, groups={}))
 
 
 def study_many(subjects: Iterable[Subject], seed: Seed = 0, progress: Progress = silent) -> Finding:
@@ -244,7 +236,7 @@ def study_many(subjects: Iterable[Subject], seed: Seed = 0, progress: Progress =
     view = View([Panel(f"the parts, by {', '.join(sources)}", _tint(covered))], diagrams=diagrams)
     arrays |= {"mean": mean, "low": low, "high": high, "coverage": covered}
     title = f"Where each unit of {model} looks: mean of {faces} faces"
-    return Finding("regions", MANY_MEANING, numbers, arrays, sheet(view, title, _NOTE), view)
+    return Finding("regions", MANY_MEANING, numbers, arrays, view, title, _NOTE)
 
 
 def _table(maps: Mapping[str, ndarray], ratios: ndarray, shares: Mapping[str, float], text: ndarray) -> Matrix:

@@ -19,7 +19,6 @@ from sparnet.attention import mean_map
 from sparnet.images import to_image, to_tensor
 from sparnet.metrics import estimates, labelled, mean_interval
 from sparnet.restorer import Progress
-from viz.figures import sheet
 from viz.finding import Finding, silent
 from viz.instrument import REAL, Instrument, Option, Seed
 from viz.instruments.agreement import correlation, is_constant
@@ -51,16 +50,15 @@ class Perturbation:
     kind: str  # one of KINDS
     name: str
     change: Callable[[Tensor], Tensor]  # (1,3,S,S) in [-1,1] -> the same
-    undo: Callable[[np.ndarray], np.ndarray]  # (C,S,S) -> the same
+    undo: Callable[[np.ndarray], np.ndarray] = lambda maps: maps  # (C,S,S) -> the same
 
 
 def perturbations(seeds: Iterable[int]) -> list[Perturbation]:
     """Noise of each seed, at least one; JPEG; shifts to the four sides; a horizontal flip."""
     changes = [
-        Perturbation("noise", f"noise, seed {seed}", lambda face, seed=seed: add_noise(face, seed), _same)
-        for seed in seeds
+        Perturbation("noise", f"noise, seed {seed}", lambda face, seed=seed: add_noise(face, seed)) for seed in seeds
     ]
-    changes.append(Perturbation("jpeg", f"JPEG, quality {QUALITY}", jpeg, _same))
+    changes.append(Perturbation("jpeg", f"JPEG, quality {QUALITY}", jpeg))
     for name, x, y in (("right", SHIFT, 0), ("left", -SHIFT, 0), ("down", 0, SHIFT), ("up", 0, -SHIFT)):
         changes.append(
             Perturbation(
@@ -242,13 +240,10 @@ def _finding(
         {"rows": np.array(rows), "kinds": np.array(KINDS), **measures}
         | {f"variance/{row}": values for row, values in variance.items()}
         | faces,
-        sheet(replace(view, groups={"RMS change of each place": printed}), title),
         view,
+        title,
+        printed=replace(view, groups={"RMS change of each place": printed}),
     )
-
-
-def _same(maps: np.ndarray) -> np.ndarray:
-    return maps
 
 
 def _settings(seeds: list[int]) -> dict:
