@@ -8,6 +8,7 @@
 `viz/static/maps.js` lays a map over a face in the browser; a test holds it to this file.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from io import BytesIO
 from typing import Literal, get_args
@@ -22,6 +23,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from torch import Tensor
 
+from sparnet.files import encode_npz
 from sparnet.restorer import RestoredFace
 from sparnet.text import for_figure
 
@@ -106,7 +108,7 @@ def mean_map(alpha: Tensor) -> np.ndarray:
     return alpha.detach().float().mean(0).cpu().numpy()
 
 
-def group_units(names: list[str]) -> dict[str, list[str]]:
+def group_units(names: Iterable[str]) -> dict[str, list[str]]:
     """{"encoder": ["encoder.0", ...], "body": ..., "decoder": ...}, in the order given."""
     groups: dict[str, list[str]] = {}
     for name in names:
@@ -175,10 +177,7 @@ def face_atlas(face: RestoredFace, title: str) -> bytes:
 
 def maps_npz(alphas: dict[str, Tensor]) -> bytes:
     """Raw maps as an NPZ file: unit name -> (C,h,w) float32, in forward order."""
-    file = BytesIO()
-    arrays = {name: alpha.detach().float().cpu().numpy() for name, alpha in alphas.items()}
-    np.savez_compressed(file, **arrays)  # pyright: ignore[reportArgumentType]  a unit is not called allow_pickle
-    return file.getvalue()
+    return encode_npz({name: alpha.detach().float().cpu().numpy() for name, alpha in alphas.items()})
 
 
 def _draw_picture(axes: Axes, caption: str, picture: np.ndarray) -> None:

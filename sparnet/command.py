@@ -8,6 +8,7 @@ import io
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from inspect import Parameter, Signature, signature
+from pathlib import Path
 from typing import Annotated, Any, NoReturn, get_origin
 
 import typer
@@ -19,6 +20,24 @@ REFUSALS = (  # of the system, about a path or a disk of the user's
     errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.ENAMETOOLONG, errno.ELOOP,
     errno.EIO,
 )  # fmt: skip
+
+
+# options that several commands have
+ModelName = Annotated[
+    str, typer.Option(help="A name of `python -m sparnet models`, folder, released .pth or Hub repo.")
+]
+Simulate = Annotated[
+    bool | None,
+    typer.Option(
+        "--simulate/--as-is",
+        help="Reduce faces first to the size that the model enlarges, or do not. Without either: reduce if the model "
+        "has such a size.",
+    ),
+]
+Whole = Annotated[bool, typer.Option("--whole", help="The picture is already a face.")]
+Yunet = Annotated[Path | None, typer.Option(metavar="FILE", help="YuNet's .onnx, to find faces with.")]
+Device = Annotated[str | None, typer.Option(help="cpu, cuda, ...; without it, cuda if there is one.")]
+Revision = Annotated[str | None, typer.Option(help="Commit, tag or branch of a Hub repo.")]
 
 
 def command_line(**settings: Any) -> typer.Typer:

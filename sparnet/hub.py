@@ -53,7 +53,8 @@ CARD = f"""---
 
 # A face restoration network of the SPARNet family
 
-Paper: https://arxiv.org/abs/2012.01211. Load this folder with `sparnet.load_model`.
+Paper: https://arxiv.org/abs/2012.01211. Load this folder with `sparnet.load_model`, RCAN and Wavelet-SRNet, which it is
+compared with, with `training.networks.load`.
 
 {UNFINISHED}
 """

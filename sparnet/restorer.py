@@ -193,6 +193,11 @@ class Restorer:
         return mode
 
 
+def mode_of(simulate: bool | None) -> Mode | None:
+    """As a command line tells it; None: the model decides."""
+    return None if simulate is None else "simulate" if simulate else "as_is"
+
+
 def disclaimer(model: str) -> str:
     """What a restored picture's file says of itself."""
     return f"Restored by {model}: a plausible guess, not evidence of identity."

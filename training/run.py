@@ -14,14 +14,13 @@ from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields, replace
-from datetime import timedelta
 from pathlib import Path
 from typing import IO, Annotated
 
 import torch
 from accelerate import Accelerator, DataLoaderConfiguration, PartialState
 from accelerate.tracking import TensorBoardTracker
-from accelerate.utils import broadcast_object_list, parse_flag_from_env, set_seed
+from accelerate.utils import set_seed
 from numpy import ndarray
 from tqdm import tqdm
 from typer import Option
@@ -35,6 +34,7 @@ from training.discriminator import MultiScaleDiscriminator
 from training.networks import Network, build, channels_last, network, plain_state
 from training.perceptual import Lpips, load_lpips, load_perceptual
 from training.precision import choose_precision, is_slow
+from training.processes import agreed, device_of, process_state
 from training.recipes import Anneal, Loss, Precision, Recipe
 from training.state import (
     BEFORE_ANNEAL,
@@ -239,12 +239,11 @@ def prepare(recipe: Recipe, job: Job) -> Run:
         raise UserError(
             f"torch.compile needs a C++ compiler and there is no {compiler}: install it, or leave out --compile."
         )
-    cpu = parse_flag_from_env("ACCELERATE_USE_CPU")  # which Accelerator would look up, too late
-    processes = PartialState(cpu, timeout=timedelta(hours=2))  # the others wait while one validates
+    processes = process_state()  # before Accelerator, which would look up its environment too late
     held = lock(job.out, resume=True) if job.resume and processes.is_main_process else None
     state = load_state(job)
     steps = recipe.length(len(index.items))
-    precision = settle_precision(recipe, torch.device(processes.device or "cpu"), state)
+    precision = settle_precision(recipe, device_of(processes), state)
     recipe = replace(recipe, steps=steps, precision=precision)
     accelerator = Accelerator(
         mixed_precision="bf16" if recipe.precision == "bf16" else "no",
@@ -347,8 +346,7 @@ def settle_precision(recipe: Recipe, device: torch.device, state: dict | None) -
     begun_in = state["record"]["recipe"].get("precision") if state else None
     wanted = begun_in if begun_in and recipe.precision == "auto" else recipe.precision
     if wanted == "auto":
-        choice = choose_precision(recipe, device) if PartialState().is_main_process else ("fp32", "")
-        [(wanted, why)] = broadcast_object_list([choice])
+        wanted, why = agreed(lambda: choose_precision(recipe, device))
         say(f"computing in {wanted}: {why}")
     elif wanted == "bf16" and is_slow(device):
         say("warning: this machine has no fast bfloat16, so steps take several times as long as in fp32")

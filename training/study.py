@@ -37,9 +37,10 @@ from training.evaluation.judges import choose
 from training.evaluation.ledger import Results, plain_numbers, summary
 from training.evaluation.methods import Bicubic, Model
 from training.evaluation.protocols import PROTOCOLS, Published
-from training.evaluation.report import agreed, device_of, evaluate, process_state
+from training.evaluation.report import evaluate
 from training.networks import load
 from training.precision import choose_precision, step_timer
+from training.processes import agreed, device_of, process_state
 from training.recipes import Precision, Recipe, find_recipe
 from training.run import History, Job, say
 from training.state import differences, has_run, load_checkpoint
@@ -271,7 +272,7 @@ def run_study(study: Study, plan: Plan) -> Table | None:
     """Train what is not trained yet, then measure all; None where a signal ended it before, or in other processes."""
     check_outside(plan.out, [*plan.data, plan.validate])
     state, data, held_out = process_state(), index_pictures(plan.data), index_pictures([plan.validate])
-    recipes = agreed(lambda: settle(study, plan, data, device_of(state)), state)
+    recipes = agreed(lambda: settle(study, plan, data, device_of(state)))
     for i, row in enumerate(study.rows):
         folder = plan.folder(row)
         if not trained(folder):

@@ -21,7 +21,7 @@ from typing import Annotated, Any
 import numpy as np
 import torch
 import typer
-from accelerate.utils import broadcast_object_list, gather_object
+from accelerate.utils import gather_object
 from torch import Tensor
 from torch.utils.data import DataLoader
 from tqdm import tqdm
@@ -36,7 +36,8 @@ from training.data import FaceBatches, Faces, Item, join
 from training.networks import Network, plain_state, size_of
 from training.perceptual import PerceptualKind
 from training.phases import full_phase, phase_at
-from training.recipes import RECIPES, Anneal, Loss, Precision, Recipe, Schedule, find_recipe
+from training.processes import agreed
+from training.recipes import RECIPES, Loss, Precision, Recipe, Schedule, find_recipe
 from training.run import Job, Run, prepare, say, show, write_checkpoint
 from training.sitting import Sitting, ending_signals
 from training.state import BEFORE_ANNEAL, CHECKPOINT, export
@@ -57,7 +58,7 @@ def train(recipe: Recipe, job: Job) -> Path:
             wishes = {"stop": bool(signals) or sitting.over, "anneal": sitting.anneal_due(run)}
             wishes = take_step(run, batches, wishes)
             if wishes["anneal"]:
-                begin_anneal(run, sitting.plan(run))
+                begin_anneal(run, sitting)
             if progress.step % job.log_every == 0:
                 log(run)
             if progress.step % run.recipe.validate_every == 0 or progress.step == run.end:
@@ -153,9 +154,9 @@ def take_step(run: Run, batches: list[dict], wishes: dict[str, bool]) -> dict[st
     return {name: mean > 0 for name, mean in zip(wishes, means[len(losses) :], strict=True)}
 
 
-def begin_anneal(run: Run, plan: Anneal) -> None:
+def begin_anneal(run: Run, sitting: Sitting) -> None:
     """Keep the checkpoint from before the anneal; the plan is part of the run from now on and survives a kill."""
-    [plan] = broadcast_object_list([plan])
+    plan = agreed(lambda: sitting.plan(run))
     if run.is_main:
         check_finite(run)
         write_checkpoint(run, BEFORE_ANNEAL)

@@ -8,7 +8,6 @@ The face is the same in every run, so that runs compare; the frames of a run hav
 `python -m viz training --run OUT` lays them beside each other.
 """
 
-from io import BytesIO
 from math import ceil
 
 import numpy as np
@@ -22,7 +21,7 @@ from torch import Tensor
 
 from sparnet import SPARNet, images
 from sparnet.attention import atlas_figure, figure_png, mean_map
-from sparnet.files import make_folder, save_bytes
+from sparnet.files import encode_npz, make_folder, save_bytes
 from training.data import cut
 from training.degradations import fixed
 from training.recipes import Recipe
@@ -56,10 +55,9 @@ def watch(run: Run) -> None:
     frame = figure_png(atlas, 100)
     make_folder(out / "attention")
     save_bytes(frame, out / "attention" / f"step-{step:07d}.png")
-    numbers = BytesIO()
     half = {name: mean_map(alpha).astype(np.float16) for name, alpha in alphas.items()}  # finer than a colour's step
-    np.savez_compressed(numbers, **{"degraded": degraded, "restored": restored} | half)  # pyright: ignore[reportArgumentType]  no unit is called allow_pickle
-    save_bytes(numbers.getvalue(), out / "attention" / f"step-{step:07d}.npz")
+    numbers = encode_npz({"degraded": degraded, "restored": restored} | half)
+    save_bytes(numbers, out / "attention" / f"step-{step:07d}.npz")
     show(run, "attention", images.decode(frame))
 
 

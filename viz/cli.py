@@ -52,6 +52,7 @@ from viz.instruments import INSTRUMENTS, edit, population, training
 from viz.subject import Subject
 
 _LONGEST = 400  # characters of a word: a painted mask is one of thousands
+EXCLUDE = "FACE and --faces exclude each other: give one of them."
 _TOLD = 24  # lines of numbers in the terminal; the JSON has all
 KINDS = ("json", "npz", "png", "pdf")  # of files that a finding may have
 
@@ -263,7 +264,7 @@ def _study(instrument: Instrument, bench: Bench, progress: Progress, given: dict
     """The finding about FACE, or about a folder of faces instead, and all settings."""
     study, subject = instrument.study, None
     if "faces" in given and bench.options.photo is None and instrument.over_faces is not None:
-        study, subject = instrument.over_faces, bench.subjects(given["faces"])
+        study, subject = instrument.over_faces, bench.faces_in(given["faces"])
     elif instrument.needs_face:
         subject = bench.subject()
     parameters, settings = signature(study).parameters, settings_of(study)
@@ -288,7 +289,7 @@ def _study(instrument: Instrument, bench: Bench, progress: Progress, given: dict
 
 def _unused(names: Sequence[str], over_faces: bool) -> str:
     if names == ["faces"]:
-        return "FACE and --faces exclude each other: give one of them."
+        return EXCLUDE
     flags = ", ".join(f"--{name.replace('_', '-')}" for name in names)
     if over_faces:
         return f"{flags}: only for one face. Give FACE and no --faces."
@@ -351,7 +352,9 @@ def _survey(bench: Bench, progress: Progress, given: dict) -> tuple[surveys.Surv
     names = signature(surveys.Settings).parameters
     settings = surveys.Settings(**{name: given[name] for name in names if name in given})
     folder = bench.options.out
-    paths = bench.subjects(given["faces"]).paths[: given.get("limit")]
+    if bench.options.photo is not None:
+        raise UserError(EXCLUDE)
+    paths = bench.faces_in(given["faces"]).paths[: given.get("limit")]
     subjects = []
     for i, path in enumerate(paths):
         progress(i, len(paths), f"Reading face {i + 1}")

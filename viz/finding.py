@@ -17,7 +17,7 @@ from matplotlib import rc_context
 from matplotlib.figure import Figure
 
 from sparnet.attention import figure_png
-from sparnet.files import make_folder, save_bytes
+from sparnet.files import encode_npz, make_folder, save_bytes
 from sparnet.restorer import Progress
 from viz.figures import SIDE, sheet
 from viz.views import View
@@ -54,11 +54,9 @@ class Finding:
         numbers = {"instrument": self.instrument, "meaning": self.meaning, **self.numbers}
         if provenance is not None:
             numbers["provenance"] = provenance
-        arrays = BytesIO()
-        np.savez_compressed(arrays, **self.arrays)  # pyright: ignore[reportArgumentType]  none is called allow_pickle
         files = {
             "json": json.dumps(numbers, indent=1, allow_nan=False).encode(),
-            "npz": arrays.getvalue(),
+            "npz": encode_npz(self.arrays),
             "png": figure_png(self.figure),
         }
         if pdf:

@@ -8,7 +8,6 @@ face  -> maps -> z = (map - mean) / std ----------------------------'-----------
 import json
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from io import BytesIO
 from pathlib import Path
 from typing import Annotated
 from zipfile import BadZipFile
@@ -17,7 +16,7 @@ import numpy as np
 from numpy import ndarray
 
 from sparnet.errors import UserError
-from sparnet.files import save_bytes, sha256_of
+from sparnet.files import encode_npz, save_bytes, sha256_of
 from sparnet.images import to_image
 from sparnet.metrics import CONFIDENCE, RESAMPLES, estimates, labelled
 from sparnet.restorer import Progress
@@ -200,11 +199,10 @@ def keep(population: Population, weights: Path, data: str) -> Path:
     }
     arrays = {f"{unit}/mean": alpha.astype(np.float16) for unit, alpha in population.mean.items()}
     arrays |= {f"{unit}/std": std.astype(np.float16) for unit, std in population.std.items()}
-    file, path = BytesIO(), weights.with_suffix(KEPT)
+    path = weights.with_suffix(KEPT)
     levels = population.levels.astype(np.float32)
     arrays |= {"about": np.array(json.dumps(about)), "units": np.array(list(population.mean)), "levels": levels}
-    np.savez_compressed(file, **arrays)  # pyright: ignore[reportArgumentType]  none is called allow_pickle
-    save_bytes(file.getvalue(), path)
+    save_bytes(encode_npz(arrays), path)
     return path
 
 
