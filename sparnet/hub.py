@@ -348,34 +348,23 @@ def _explained(repo_id: str, revision: str | None, command: str) -> Iterator[Non
     at = f"{repo_id} at revision {revision}" if revision else repo_id
     try:
         yield
-    except HFValidationError as error:
-        raise UserError(f"{repo_id!r} cannot be a Hub repo id, which is owner/name: {error}") from error
-    except GatedRepoError as error:
-        raise UserError(
-            f"{repo_id} is gated: accept its conditions on its page on the Hub, then log in with `hf auth login`."
-        ) from error
-    except RepositoryNotFoundError as error:
-        raise UserError(
-            f"The Hub has no public model {repo_id}. Check the spelling; if it is private, log in with `hf auth login`."
-        ) from error
-    except RevisionNotFoundError as error:
-        raise UserError(f"{repo_id} has no revision {revision!r}; give a commit hash, tag or branch of it.") from error
-    except LocalEntryNotFoundError as error:
-        raise UserError(
-            f"{at} is not in the cache and the Hub cannot be reached. With a network, `{command}` fills the cache."
-        ) from error
-    except EntryNotFoundError as error:
-        raise UserError(
-            f"{at} is not a model of this project: it lacks {CONFIG} or {WEIGHTS} (pickled weights are never read)."
-        ) from error
-    except HfHubHTTPError as error:
-        raise UserError(
-            f"The Hub refused {at}: {_reason(error)}. Try later, or log in with `hf auth login`."
-        ) from error
-    except (httpx2.TransportError, OSError) as error:
-        raise UserError(
-            f"The download of {at} did not finish ({_reason(error)}); nothing half was kept. `{command}` tries again."
-        ) from error
+    except (HFValidationError, HfHubHTTPError, EntryNotFoundError, httpx2.TransportError, OSError) as error:
+        reasons = {  # a narrower one before those that it is one of
+            HFValidationError: f"{repo_id!r} cannot be a Hub repo id, which is owner/name: {error}",
+            GatedRepoError: f"{repo_id} is gated: accept its conditions on its page on the Hub, then log in with "
+            "`hf auth login`.",
+            RepositoryNotFoundError: f"The Hub has no public model {repo_id}. Check the spelling; if it is private, "
+            "log in with `hf auth login`.",
+            RevisionNotFoundError: f"{repo_id} has no revision {revision!r}; give a commit hash, tag or branch of it.",
+            LocalEntryNotFoundError: f"{at} is not in the cache and the Hub cannot be reached. With a network, "
+            f"`{command}` fills the cache.",
+            EntryNotFoundError: f"{at} is not a model of this project: it lacks {CONFIG} or {WEIGHTS} (pickled weights "
+            "are never read).",
+            HfHubHTTPError: f"The Hub refused {at}: {_reason(error)}. Try later, or log in with `hf auth login`.",
+            Exception: f"The download of {at} did not finish ({_reason(error)}); nothing half was kept. `{command}` "
+            "tries again.",
+        }
+        raise UserError(next(text for kind, text in reasons.items() if isinstance(error, kind))) from error
 
 
 def _verify(file: Path, command: str) -> None:

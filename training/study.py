@@ -362,6 +362,7 @@ def paired(study: Study, report: dict, results: Results, seed: int) -> dict[str,
     return {
         label: {metric: score.difference for metric, score in row.items() if score.difference}
         for label, row in scores.items()
+        if label != study.against
     }
 
 
