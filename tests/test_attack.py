@@ -191,13 +191,13 @@ WRONG = {
     "detector": (
         "query",
         [*GIVEN, *own("query", detector=["sum"])],
-        "detector is ['sum']. Input should be 'gradient' or 'sum'",
+        "detector is ['sum']. Input should be",
     ),
     "pairs": ("ablation", [*GIVEN, *own("ablation", pairs="no")], "pairs is 'no'"),
     "modes": (
         "ablation",
         [*GIVEN, *own("ablation", modes=["zero", "two"])],
-        "modes is ['zero', 'two']. Input should be 'zero', 'one'",
+        "modes is ['zero', 'two']. Input",
     ),
     "steps": ("query", [*GIVEN, *own("query", steps=10**9)], "steps is 1000000000. Input should be less than"),
     "steps half": ("query", [*GIVEN, *own("query", steps=1.5)], "steps is 1.5. Input should be a valid integer"),
@@ -205,7 +205,7 @@ WRONG = {
     "noises": (
         "stability",
         [*GIVEN, *own("stability", noises=True)],
-        "noises is True. Input should be a valid integer",
+        "noises is True. Input should be a valid",
     ),
     "seed": ("sanity", [*GIVEN, *own("sanity", seed=-1)], "seed is -1. Input should be greater than"),
     "colormap": ("atlas", [*GIVEN, *own("atlas", colormap={"a": 1})], "colormap is {"),
