@@ -181,7 +181,7 @@ def study_many(
     }
     arrays = {f"{unit}/mean": alpha for unit, alpha in population.mean.items()}
     arrays |= {f"{unit}/std": std for unit, std in population.std.items()}
-    arrays |= {"levels": population.levels, "shares": population.shares}
+    arrays |= {"levels": population.levels, "shares": np.asarray(population.shares)}
     title = f"Attention of {population.model}: {population.faces} faces"
     return Finding("population", MEANING, numbers, arrays, View([], groups), title, side=_SIDE)
 
