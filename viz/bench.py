@@ -22,7 +22,7 @@ from sparnet.folders import pictures_in
 from sparnet.landmarks import read_landmarks
 from sparnet.model import SPARNet
 from sparnet.restorer import Restorer, find_faces, mode_of
-from viz.provenance import model_record, versions
+from viz.provenance import model_record, provenance
 from viz.subject import Subject
 
 _PATHS = ("model", "other_model", "checkpoint", "out", "photo")  # paths, whose last parts are told elsewhere
@@ -146,14 +146,8 @@ class Bench:
     def provenance(self, command: str, settings: Mapping[str, Any]) -> dict:
         """What makes a finding anew; of paths only the names."""
         given = asdict(self.options) | dict(settings)
-        return {
-            "command": command,
-            "models": self.models,
-            "faces": list(self.faces.values()),
-            "settings": {name: _plain(value) for name, value in given.items() if name not in _PATHS},
-            "device": self.device,
-            "versions": versions(),
-        }
+        told = {name: _plain(value) for name, value in given.items() if name not in _PATHS}
+        return provenance(command, self.models, list(self.faces.values()), told, self.device)
 
 
 @dataclass(frozen=True, eq=False)

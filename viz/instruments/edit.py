@@ -24,7 +24,6 @@ from torch.nn import functional as F
 from sparnet.attention import mean_map
 from sparnet.checkpoints import fingerprint
 from sparnet.errors import UserError
-from sparnet.files import save_bytes
 from sparnet.images import to_image
 from sparnet.model import Trace
 from sparnet.restorer import Progress
@@ -116,11 +115,6 @@ def from_json(text: str | bytes, subject: Subject) -> list[Edit]:
             f"The edits were painted for other weights than those of {subject.name}: for {name}. Load those."
         )
     return [_edit(edit, f"edit {i + 1}", subject) for i, edit in enumerate(saved.edits)]
-
-
-def save(subject: Subject, edits: Sequence[Edit], path: str | Path) -> None:
-    """`to_json` into a file, whole or not at all; `UserError` if that is impossible."""
-    save_bytes(to_json(subject, edits).encode(), path)
 
 
 def load(path: str | Path, subject: Subject) -> list[Edit]:

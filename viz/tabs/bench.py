@@ -26,7 +26,7 @@ from sparnet.faces import Face
 from sparnet.images import encode_png, resize
 from sparnet.restorer import Mode, RestoredFace, disclaimer, paste_faces
 from viz.instruments.population import Population, kept
-from viz.provenance import versions
+from viz.provenance import provenance
 from viz.subject import Subject
 from viz.tabs.models import DEVICE, first_model, models_here, named
 from viz.tabs.serving import (
@@ -165,14 +165,7 @@ class Opened:
             "detector": self.detector,
             "mode": self.mode,
         }
-        return {
-            "command": command,
-            "models": [named(self.model).record],
-            "faces": [face],
-            "settings": settings,
-            "device": DEVICE,
-            "versions": versions(),
-        }
+        return provenance(command, [named(self.model).record], [face], settings, DEVICE)
 
 
 def opened(
