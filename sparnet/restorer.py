@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from sparnet.engine import Run, engine_for
+from sparnet.engine import Engine, engine_for
 from sparnet.errors import UserError
 from sparnet.faces import (
     Detector,
@@ -126,7 +126,7 @@ class Restorer:
         return one
 
     def _restore(
-        self, run: Run, photo: np.ndarray, faces: Sequence[Face], mode: Mode, features: bool, whole: bool
+        self, run: Engine, photo: np.ndarray, faces: Sequence[Face], mode: Mode, features: bool, whole: bool
     ) -> list[RestoredFace | UserError]:
         """Each face of a batch, or why it is not restored."""
         small = self.model.config.degraded_size if mode == "simulate" else None
@@ -156,11 +156,11 @@ class Restorer:
         """What the network makes of a degraded face (S,S,3) uint8, S the model's size."""
         return self._trace(self.run(), [degraded], features)
 
-    def run(self) -> Run:
+    def run(self) -> Engine:
         """What runs the network now."""
         return engine_for(self.model, self.engine, background=self.engine == "auto")
 
-    def _trace(self, run: Run, degraded: Sequence[np.ndarray], features: bool) -> Trace:
+    def _trace(self, run: Engine, degraded: Sequence[np.ndarray], features: bool) -> Trace:
         weight = next(self.model.parameters())
         batch = torch.cat([to_tensor(face) for face in degraded])
         with evaluating(self.model):

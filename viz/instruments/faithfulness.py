@@ -65,9 +65,6 @@ _NOTE = (
     "input damaged. Where the score of the input's own change is as high, the map may only find what damages easily."
 )
 
-Network = Callable[[Tensor], Tensor]
-"""(B,3,S,S) in [-1,1] -> the same shape."""
-
 
 @dataclass(frozen=True, eq=False)
 class Curves:
@@ -101,7 +98,7 @@ def area_between(most: ndarray, least: ndarray) -> float | None:
     return float((most - least)[:-1].mean() / most[-1]) if most[-1] > 0 else None
 
 
-def gradient_map(network: Network, face: Tensor, probes: int = PROBES, seed: int = 0) -> ndarray:
+def gradient_map(network: Callable[[Tensor], Tensor], face: Tensor, probes: int = PROBES, seed: int = 0) -> ndarray:
     """(1,3,S,S) -> (S,S): ||d restored / d pixel||, over all values of the restored face and the pixel's channels.
 
     The mean over random signs v of (J^T v)^2 is diag(J^T J) (Bekas, Kokiopoulou and Saad 2007), J the Jacobian at this
@@ -170,7 +167,12 @@ def ranking(saliency: ndarray, cells: int = CELLS, seed: int = 0) -> tuple[ndarr
 
 
 def deletions(
-    network: Network, face: Tensor, maps: Sequence[ndarray], cells: int = CELLS, levels: int = LEVELS, seed: int = 0
+    network: Callable[[Tensor], Tensor],
+    face: Tensor,
+    maps: Sequence[ndarray],
+    cells: int = CELLS,
+    levels: int = LEVELS,
+    seed: int = 0,
 ) -> list[Curves]:
     """The test of maps (S,S) on one face (1,3,S,S), in at most 4 * (levels - 1) passes a map, and 3 for all.
 
