@@ -146,10 +146,12 @@ def atlas_figure(
         for i, name in enumerate(names):
             row, column = divmod(i, columns[group])
             axes = in_inches(figure, x + column * _PITCH, _HEAD + row * _ROW, _MAP, _MAP)
+            axes.set_title(name, fontsize=8, loc="left", pad=11, weight="bold")
             if group == "face":
-                _draw_picture(axes, name, pictures[name])
+                axes.imshow(pictures[name], interpolation="nearest")
             else:
-                _draw(axes, name, maps[name], alphas[name].shape[-3], stretch, colormap)
+                _draw(axes, maps[name], alphas[name].shape[-3], stretch, colormap)
+            bare(axes)
         span = columns[group] * _PITCH - (_PITCH - _MAP)
         line = in_inches(figure, x, _HEAD - 0.45, span, 0)
         line.axis("off")
@@ -180,20 +182,12 @@ def maps_npz(alphas: dict[str, Tensor]) -> bytes:
     return encode_npz({name: alpha.detach().float().cpu().numpy() for name, alpha in alphas.items()})
 
 
-def _draw_picture(axes: Axes, caption: str, picture: np.ndarray) -> None:
-    axes.imshow(picture, interpolation="nearest")
-    axes.axis("off")
-    axes.set_title(caption, fontsize=8, loc="left", pad=11, weight="bold")
-
-
-def _draw(axes: Axes, name: str, alpha: np.ndarray, channels: int, stretch: bool, colormap: str) -> None:
+def _draw(axes: Axes, alpha: np.ndarray, channels: int, stretch: bool, colormap: str) -> None:
     low, high = (alpha.min(), alpha.max()) if stretch else (0, 1)
     axes.imshow(alpha, cmap=colormap, vmin=low, vmax=high, interpolation="nearest")
-    bare(axes)
     height, width = alpha.shape
     size = f"{height}x{width}" + (f", {channels} ch." if channels > 1 else "")
     range_ = f"{low:.2f}…{high:.2f}" if stretch else f"mean {alpha.mean():.2f}"
-    axes.set_title(name, fontsize=8, loc="left", pad=11, weight="bold")
     axes.text(0, 1.035, f"{size}  {range_}", transform=axes.transAxes, fontsize=6, color="0.35")
 
 
