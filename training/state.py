@@ -31,17 +31,7 @@ from sparnet.hub import CONFIG, WEIGHTS
 from training.networks import Network
 
 CHECKPOINT, PREVIOUS, BEFORE_ANNEAL = "checkpoint.pt", "checkpoint.previous.pt", "before-anneal.pt"
-KEPT = (
-    "model",
-    "averaged",
-    "optimizer",
-    "record",
-    "step",
-    "best",
-    "scores",
-    "history",
-    "unreadable",
-)  # by all at least
+KEPT = ["model", "averaged", "optimizer", "record", "step", "best", "scores", "history", "unreadable"]  # by all
 LOCK = ".lock"
 SEAL = b"\nSHA-256 %s\n"  # the end of a checkpoint: the hash of all before it; what follows an archive, torch skips
 SEALED = len(SEAL % bytes(64))

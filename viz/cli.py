@@ -11,7 +11,7 @@ Exit 0 when done, 2 after one line on stderr when the user can put something rig
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from inspect import Parameter, signature
 from itertools import islice
@@ -354,11 +354,9 @@ def _survey(bench: Bench, progress: Progress, given: dict) -> tuple[surveys.Surv
     folder = bench.options.out
     if bench.options.photo is not None:
         raise UserError(EXCLUDE)
-    paths = bench.faces_in(given["faces"]).paths[: given.get("limit")]
-    subjects = []
-    for i, path in enumerate(paths):
-        progress(i, len(paths), f"Reading face {i + 1}")
-        subjects.append(bench.look(path, whole=True))
+    faces = bench.faces_in(given["faces"])
+    progress(0, 1, "Reading the faces")
+    subjects = list(replace(faces, paths=faces.paths[: given.get("limit")]))
     made = bench.provenance("survey", asdict(settings))
     astronaut = bench.look(surveys.save_astronaut(folder / surveys.ASTRONAUT))
     alone = made | {"faces": bench.provenance("survey", {})["faces"][-1:]}  # who is no part of the population
