@@ -6,7 +6,7 @@ evaluator's JSON -> the method that ran this folder's weights -> model-index: a 
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
@@ -58,25 +58,17 @@ def _results(path: Path, digest: str) -> Iterator[EvalResult]:
     if not scores:
         raise UserError(f"{path} has no scores of the weights with SHA-256 {digest}. Measure these weights first.")
     for key, score in scores.items():
-        if (value := _estimate(score)) is not None:
-            mean, interval = value
-            yield EvalResult(
-                task_type="image-to-image",
-                task_name="face restoration",
-                dataset_type="imagefolder",
-                dataset_name=name,
-                dataset_config=line,
-                dataset_revision=revision,
-                metric_type=key,
-                metric_name=f"{NAMES.get(key, key)}{interval}",
-                metric_value=mean,
-            )
-
-
-def _estimate(score: Any) -> tuple[float, str] | None:
-    """(mean, its interval in words); None: the evaluator could not measure it."""
-    if not isinstance(score, dict) or score.get("mean") is None:
-        return None
-    low, high = score.get("low"), score.get("high")
-    interval = "" if low is None else f" (95 % interval {low:.4g} to {high:.4g}, {score['n']} faces)"
-    return round(score["mean"], 4), interval
+        if score["mean"] is None:  # the evaluator could not measure it
+            continue
+        ends = "" if score["low"] is None else " (95 % interval {low:.4g} to {high:.4g}, {n} faces)".format(**score)
+        yield EvalResult(
+            task_type="image-to-image",
+            task_name="face restoration",
+            dataset_type="imagefolder",
+            dataset_name=name,
+            dataset_config=line,
+            dataset_revision=revision,
+            metric_type=key,
+            metric_name=f"{NAMES.get(key, key)}{ends}",
+            metric_value=round(score["mean"], 4),
+        )

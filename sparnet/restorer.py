@@ -233,8 +233,9 @@ def find_faces(
     detector: Detector | None = None,
 ) -> tuple[list[Face], str, list[str]]:
     """The faces to restore, who found them, and the first notes; `faces` and errors as in `Restorer`."""
-    _check(photo)
-    height, width = photo.shape[:2]
+    height, width = check_image(photo).shape[:2]
+    if min(height, width) < MIN_SIDE:
+        raise UserError(f"The picture is {width} x {height} pixels; at least {MIN_SIDE} x {MIN_SIDE} are needed.")
     if isinstance(faces, str):
         if faces != "whole":
             raise ValueError(f"faces is {faces!r}; it must be None, 'whole', or a list of faces or boxes")
@@ -286,12 +287,6 @@ def cut_face(photo: np.ndarray, face: Face, size: int, whole: bool = False) -> t
 def side_in_photo(to_crop: np.ndarray, size: int) -> float:
     """How many of the photo's pixels one side of the crop of `size` covers."""
     return float(size / np.hypot(*to_crop[:, 0]))
-
-
-def _check(photo: np.ndarray) -> None:
-    height, width = check_image(photo).shape[:2]
-    if min(height, width) < MIN_SIDE:
-        raise UserError(f"The picture is {width} x {height} pixels; at least {MIN_SIDE} x {MIN_SIDE} are needed.")
 
 
 def _of_face(maps: dict[str, Tensor], i: int) -> dict[str, Tensor]:

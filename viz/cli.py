@@ -19,6 +19,7 @@ from pathlib import Path
 from textwrap import shorten
 from typing import Annotated, Any
 
+import skimage.data
 import typer
 from tqdm import tqdm
 
@@ -28,6 +29,7 @@ from sparnet.command import run as run_app
 from sparnet.errors import UserError
 from sparnet.files import check_targets, make_folder
 from sparnet.folders import check_outside, pictures_in
+from sparnet.images import save_png
 from sparnet.restorer import Progress
 from sparnet.text import plain
 from viz import report as reports
@@ -358,7 +360,10 @@ def _survey(bench: Bench, progress: Progress, given: dict) -> tuple[surveys.Surv
     progress(0, 1, "Reading the faces")
     subjects = list(replace(faces, paths=faces.paths[: given.get("limit")]))
     made = bench.provenance("survey", asdict(settings))
-    astronaut = bench.look(surveys.save_astronaut(folder / surveys.ASTRONAUT))
+    portrait = folder / surveys.ASTRONAUT / f"{surveys.ASTRONAUT}.png"  # NASA's of Eileen Collins, in the public domain
+    make_folder(portrait.parent)
+    save_png(skimage.data.astronaut(), portrait)
+    astronaut = bench.look(portrait)
     alone = made | {"faces": bench.provenance("survey", {})["faces"][-1:]}  # who is no part of the population
     page = given.get("page", folder / surveys.PAGE)
     data = given["faces"].resolve().name

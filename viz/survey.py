@@ -15,14 +15,12 @@ from pathlib import Path
 from urllib.parse import quote
 
 import numpy as np
-import skimage.data
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from numpy import ndarray
 from PIL import Image
 
 from sparnet.errors import UserError
 from sparnet.files import make_folder, save_bytes
-from sparnet.images import save_png
 from sparnet.regions import OUTLINES
 from sparnet.restorer import Progress
 from sparnet.text import for_markdown, for_markdown_code, plain
@@ -228,14 +226,6 @@ def is_kept(folder: Path, name: str, provenance: dict) -> bool:
     """Whether all files of a finding of this provenance are there."""
     paths = finding_files(folder, name)
     return all(path.is_file() for path in paths) and json.loads(paths[0].read_text()).get("provenance") == provenance
-
-
-def save_astronaut(folder: Path) -> Path:
-    """NASA's portrait of Eileen Collins, in the public domain, as a file in the folder."""
-    make_folder(folder)
-    path = folder / f"{ASTRONAUT}.png"
-    save_png(skimage.data.astronaut(), path)
-    return path
 
 
 def eye_of(subject: Subject) -> tuple[int, int, int, int]:
