@@ -17,7 +17,7 @@ from torch import Tensor
 
 from sparnet.errors import UserError
 from sparnet.images import to_image
-from sparnet.metrics import RESAMPLES, estimates, labelled, mean_interval, psnr, ssim
+from sparnet.metrics import RESAMPLES, ends, estimates, labelled, psnr, ssim
 from sparnet.model import SPARNet
 from sparnet.restorer import Progress
 from viz.finding import Finding, silent
@@ -191,8 +191,8 @@ def study_many(
 
     model, faces = over_faces(subjects, measure, progress, "Replacing attention in", least=1)
     table, means = {}, {name: estimates(values, seed) for name, values in faces.items()}
-    for name, values in faces.items():
-        table |= zip((name, f"{name}_low", f"{name}_high"), mean_interval(values, seed), strict=True)
+    for name, found in means.items():
+        table |= zip((name, f"{name}_low", f"{name}_high"), ends(found), strict=True)
     count = len(faces["rms"])
     numbers = {
         "model": model,

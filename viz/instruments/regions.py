@@ -3,7 +3,7 @@
 points -> sparnet.regions masks (S,S) -> area_weights (h,w) --+-> preference: mean inside / mean of the map
 Subject -> spatial_maps {unit: (h,w)} ------------------------'
 one face -> table (units, regions) -> regions_figure
-many faces -> tables (N, units, regions) -> mean_interval -> regions_figure, what may be chance is marked
+many faces -> tables (N, units, regions) -> estimates -> regions_figure, what may be chance is marked
            another face's maps under this face's masks -+
            the face moved, the masks moved or left -----+-> profile_distance -> is it what is shown, or the place?
 """
@@ -21,7 +21,7 @@ from torch.nn import functional as F
 
 from sparnet.faces import TEMPLATE, TEMPLATE_SIDE
 from sparnet.images import to_image
-from sparnet.metrics import CONFIDENCE, RESAMPLES, estimates, labelled, mean_interval
+from sparnet.metrics import CONFIDENCE, RESAMPLES, ends, estimates, labelled
 from sparnet.regions import masks_from_five_points, region_masks
 from sparnet.restorer import Progress
 from viz.finding import Finding, silent
@@ -203,8 +203,8 @@ def study_many(subjects: Iterable[Subject], seed: Seed = 0, progress: Progress =
     model, arrays = over_faces(subjects, measure, progress, "Measuring the regions of")
     tables = arrays["ratios"]
     faces, units, regions = len(tables), list(maps), list(COLORS)
-    mean, low, high = mean_interval(tables, seed)
     ratios = estimates(tables, seed)
+    mean, low, high = ends(ratios)
     covered = coverage / faces
     shares = dict(zip(regions, map(float, covered.mean((1, 2))), strict=True))
     controlled, names = _controls(arrays["distances"], seed), [*units, "all units"]

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from sparnet.attention import mean_map
 from sparnet.images import to_image, to_tensor
-from sparnet.metrics import estimates, labelled, mean_interval
+from sparnet.metrics import ends, estimates, labelled
 from sparnet.restorer import Progress
 from viz.finding import Finding, silent
 from viz.instrument import REAL, Instrument, Option, Seed
@@ -197,9 +197,9 @@ def study_many(subjects: Iterable[Subject], noises: Noises = 4, seed: Seed = 0, 
 
     model, measures = over_faces(subjects, measure, progress, "Changing", least=1)
     count = len(measures["rms"])
-    rows = _rows(variance, {name: estimates(values, seed) for name, values in measures.items()})
-    numbers = {"model": model, "faces": count, "seed": seed, **_settings(seeds), "rows": rows}
-    tables = {name: mean_interval(values, seed)[0] for name, values in measures.items()}
+    found = {name: estimates(values, seed) for name, values in measures.items()}
+    numbers = {"model": model, "faces": count, "seed": seed, **_settings(seeds), "rows": _rows(variance, found)}
+    tables = {name: ends(values)[0] for name, values in found.items()}
     title = f"{model}: what small changes of the input do, mean of {count} faces"
     return _finding(numbers, measures, tables, {row: values / count for row, values in variance.items()}, title, {})
 
