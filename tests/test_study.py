@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 from made_up import SMALL, pictures
 
-from sparnet import images, load_model
+from sparnet import SPARNet, images, load_model
 from sparnet.errors import UserError
 from sparnet.metrics import psnr
 from training import study
 from training.recipes import RECIPES, Recipe
-from training.study import NONE, STUDIES, Plan, Row, Study, main, run_study, settle, trained
+from training.study import NONE, STUDIES, Plan, Row, Study, as_large, main, run_study, settle, trained
 
 pytestmark = pytest.mark.usefixtures("fresh_accelerator", "quick")
 TWO = Study("Is attention worth it?", (NONE, Row("sparnet", "2D")), NONE.label)
@@ -35,6 +35,10 @@ def small(monkeypatch):
 
     monkeypatch.setattr(Recipe, "rehearsal", rehearsal)
     monkeypatch.setattr(study, "VALIDATIONS", 2)
+
+
+def parameters(config) -> int:
+    return sum(weights.numel() for weights in SPARNet(config).parameters())
 
 
 def plan(faces, out, **changes) -> Plan:
@@ -105,6 +109,15 @@ def test_rows_trained_otherwise_are_refused(faces, tmp_path):
         run_study(TWO, replace(setup, views=16))
     with pytest.raises(UserError, match="seed 0, and it is now 1"):
         run_study(TWO, replace(setup, seed=1))
+
+
+def test_a_row_of_equal_parameters_has_a_body_as_deep_as_brings_it_nearest(tmp_path):
+    setup = Plan([], tmp_path, tmp_path, views=1000, scale="narrow")
+    goal, row = setup.recipe("sparnet", "fp32"), setup.recipe(NONE.recipe, "fp32")
+    models = [replace(row.model, body_depth=depth) for depth in range(row.model.body_depth, 12)]
+    nearest = min(models, key=lambda model: abs(parameters(model) - parameters(goal.model)))
+    assert as_large(row, goal) == replace(row, model=nearest)
+    assert as_large(goal, row) == goal
 
 
 def test_a_row_of_equal_minutes_has_as_many_steps_as_its_speed_allows_and_keeps_them(faces, tmp_path, monkeypatch):

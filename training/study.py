@@ -10,6 +10,7 @@ goes on; a row that several studies of one --out share is trained once. `--narro
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
+from itertools import count, pairwise
 from math import ceil
 from pathlib import Path
 from typing import Annotated, Literal
@@ -38,7 +39,7 @@ from training.evaluation.ledger import Results, plain_numbers, summary
 from training.evaluation.methods import Bicubic, Model
 from training.evaluation.protocols import PROTOCOLS, Published
 from training.evaluation.report import evaluate
-from training.networks import load
+from training.networks import load, size_of
 from training.precision import choose_precision, step_timer
 from training.processes import agreed, device_of, process_state
 from training.recipes import Precision, Recipe, find_recipe
@@ -63,15 +64,18 @@ SCALES: dict[Scale, str] = {
 
 @dataclass(frozen=True)
 class Row:
-    """A recipe as a row: what it is called in the table, and whether it gets the views of all or the minutes."""
+    """A recipe as a row: what it is called in the table, and what it has as many of as the others, or as SPARNet.
+
+    views: of those alone; minutes: of training, in place of the views; parameters: beside the views, by a deeper body.
+    """
 
     recipe: str
     label: str
-    equal: Literal["views", "minutes"] = "views"
+    equal: Literal["views", "minutes", "parameters"] = "views"
 
     @property
     def name(self) -> str:
-        return self.recipe if self.equal == "views" else f"{self.recipe}-equal-minutes"
+        return self.recipe if self.equal == "views" else f"{self.recipe}-equal-{self.equal}"
 
 
 @dataclass(frozen=True)
@@ -90,7 +94,13 @@ PAPER, UNITS = PROTOCOLS["helen-16to128"], PROTOCOLS["attention-units"]
 STUDIES = {
     "attention-units": Study(
         "What is attention worth in none, few and all of the units?",
-        (NONE, *(Row(f"sparnet-attention-{count}", f"2D, {count} of them") for count in (1, 4, 8)), ALL),
+        (
+            NONE,
+            Row(NONE.recipe, "no attention, equal minutes", "minutes"),
+            Row(NONE.recipe, "no attention, equal parameters", "parameters"),
+            *(Row(f"sparnet-attention-{count}", f"2D, {count} of them") for count in (1, 4, 8)),
+            ALL,
+        ),
         NONE.label,
         UNITS.published,
         UNITS.published_on,
@@ -310,6 +320,8 @@ def settle(study: Study, plan: Plan, data: Index, device: torch.device) -> dict[
             steps = kept[row.name]["recipe"]["steps"] if row.name in kept else None
             steps = steps or steps_in_equal_time(recipe, plan.recipe(FULL, precision), plan.views, device)
             recipe = replace(recipe, steps=steps, validate_every=ceil(steps / VALIDATIONS))
+        if row.equal == "parameters":
+            recipe = as_large(recipe, plan.recipe(FULL, precision))
         recipes[row.name] = recipe
         now = {"recipe": recipe.record(), "seed": plan.seed, "data": data.describe_names_and_sizes()}
         if row.name in kept:
@@ -320,6 +332,14 @@ def settle(study: Study, plan: Plan, data: Index, device: torch.device) -> dict[
                     "give the same again, or another --out."
                 )
     return recipes
+
+
+def as_large(recipe: Recipe, reference: Recipe) -> Recipe:
+    """The recipe with the depth of the body, at least its own, that brings it nearest to the reference's parameters."""
+    goal, _ = size_of(reference.model)
+    models = (replace(recipe.model, body_depth=depth) for depth in count(recipe.model.body_depth))
+    smaller, larger = next(pair for pair in pairwise(models) if size_of(pair[1])[0] >= goal)
+    return replace(recipe, model=min((smaller, larger), key=lambda model: abs(size_of(model)[0] - goal)))
 
 
 def steps_in_equal_time(recipe: Recipe, reference: Recipe, views: int, device: torch.device) -> int:
