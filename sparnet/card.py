@@ -50,7 +50,7 @@ def _results(path: Path, digest: str) -> Iterator[EvalResult]:
     """One for each score that the file has of the method with these weights."""
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
-        method = next((name for name, one in found["methods"].items() if one.get("sha256") == digest), None)
+        method = next((name for name, about in found["methods"].items() if about.get("sha256") == digest), None)
         data, line, scores = found["data"], found["protocol"]["line"], found["scores"].get(method, {})
         name, revision = f"{data['name']}: {line}", data["sha256"]  # which keep apart what is of several sets
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:

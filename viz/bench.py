@@ -134,7 +134,7 @@ class Bench:
         }
         return subject
 
-    def told(self) -> str:
+    def summary(self) -> str:
         """Who looked at what, in one line."""
         models = ", ".join(model["id"] for model in self.models)
         if not self.faces:

@@ -74,36 +74,32 @@ def parts(regions: Mapping, attention: Mapping) -> Claim:
 
 def moved(regions: Mapping) -> Claim:
     """Do preferences go with the face when it is moved, or stay at their places?"""
-    of = regions["controls"]["all units"]
+    control = regions["controls"]["all units"]
     numbers = (
-        f"off by {between(of[ALONG])} doublings where the parts move along, {between(of[LEFT])} where they are left "
-        "behind"
+        f"off by {between(control[ALONG])} doublings where the parts move along, {between(control[LEFT])} where they "
+        "are left behind"
     )
-    if of["tells"] == "content":
-        text = (
-            "**Not a fixed stencil.** When the face is moved, the preferences move with it: they are "
-            f"{numbers}. Any filter of the picture would do the same."
-        )
-    elif of["tells"] == "place":
-        text = f"**Places, not parts.** When the face is moved, the preferences stay where they were: {numbers}."
-    else:
-        text = f"**Parts or places** cannot be told apart by moving the face: {numbers}."
-    return Claim(text, of["tells"] == "content")
+    texts = {
+        "content": "**Not a fixed stencil.** When the face is moved, the preferences move with it: they are "
+        f"{numbers}. Any filter of the picture would do the same.",
+        "place": f"**Places, not parts.** When the face is moved, the preferences stay where they were: {numbers}.",
+        "undecided": f"**Parts or places** cannot be told apart by moving the face: {numbers}.",
+    }
+    return Claim(texts[control["tells"]], control["tells"] == "content")
 
 
 def layout(population: Mapping) -> Claim:
     """Is a unit's map the layout of all aligned faces, this face's own, or neither? By shares of its variance."""
     units = population["units"]
-    most = {unit: mostly(of) for unit, of in units.items()}
-    count = {name: list(most.values()).count(name) for name in (LAYOUT, OWN, "neither", "undecided")}
-    if count[LAYOUT] == len(units):
-        title = "The layout of all aligned faces"
-    elif count[OWN] == len(units):
-        title = "This face's own"
-    elif count["neither"] == len(units):
-        title = "Neither the layout of aligned faces nor the face"
-    else:
-        title = "The layout of aligned faces in some units, the face in others"
+    most = [mostly(shares) for shares in units.values()]
+    count = {name: most.count(name) for name in (LAYOUT, OWN, "neither", "undecided")}
+    of_all = {
+        LAYOUT: "The layout of all aligned faces",
+        OWN: "This face's own",
+        "neither": "Neither the layout of aligned faces nor the face",
+    }
+    mixed = "The layout of aligned faces in some units, the face in others"
+    title = next((title for name, title in of_all.items() if count[name] == len(units)), mixed)
     stages = ", ".join(
         f"{stage} {_range([units[unit][LAYOUT]['mean'] for unit in names])}"
         for stage, names in groupby(units, key=lambda unit: unit.partition(".")[0])
@@ -118,9 +114,9 @@ def layout(population: Mapping) -> Claim:
     )
 
 
-def mostly(of: Mapping[str, Mapping]) -> str:
+def mostly(shares: Mapping[str, Mapping]) -> str:
     """What more than `MOST` of a map's variance is by its interval: "layout", "own", "neither", or "undecided"."""
-    sides = {name: side(of[name], MOST) for name in (LAYOUT, OWN)}
+    sides = {name: side(shares[name], MOST) for name in (LAYOUT, OWN)}
     return next(
         (name for name, where in sides.items() if where > 0),
         "neither" if set(sides.values()) == {-1} else "undecided",
@@ -223,17 +219,17 @@ def places(arrays: Mapping[str, ndarray]) -> Claim:
     if "psnr_change" not in arrays:
         return Claim(f"**Some places matter.** {first}.", True)
     changes = {unit: cell(arrays, "psnr_change", unit, "mean") for unit in units}
-    worse = [unit for unit, of in changes.items() if side(of, at=-COSTS) < 0]
-    better = [unit for unit, of in changes.items() if side(of, at=COSTS) > 0]
-    told = (
+    worse = [unit for unit, change in changes.items() if side(change, at=-COSTS) < 0]
+    better = [unit for unit, change in changes.items() if side(change, at=COSTS) > 0]
+    text = (
         f"{first}. Flattened one at a time, {len(worse)} of {len(units)} units cost more than {COSTS} dB of PSNR, "
         f"{len(better)} gain as much, for {len(units) - len(worse) - len(better)} neither can be told"
     )
     if not worse:
-        return Claim(f"**Where they look does not pay.** {told}.", False)
+        return Claim(f"**Where they look does not pay.** {text}.", False)
     most = min(worse, key=lambda unit: changes[unit]["mean"])
     costs = between(changes[most], 3, sign=True)
-    return Claim(f"**Some places matter.** {told}; `{most}` costs most, {costs} dB.", True)
+    return Claim(f"**Some places matter.** {text}; `{most}` costs most, {costs} dB.", True)
 
 
 def attention_at(regions: Mapping[str, ndarray], levels: ndarray, units: Iterable[str], seed: int) -> dict:
@@ -249,13 +245,13 @@ def stable(numbers: Mapping) -> str:
     """How still do the maps hold? The kind of change that they follow least, and the unit."""
     found: dict[str, dict[str, float]] = {
         kind: {
-            unit: of[kind]["correlation"]["mean"]
-            for unit, of in numbers["rows"].items()
-            if unit not in (INPUT, OUTPUT) and of[kind]["correlation"]["mean"] is not None
+            unit: row[kind]["correlation"]["mean"]
+            for unit, row in numbers["rows"].items()
+            if unit not in (INPUT, OUTPUT) and row[kind]["correlation"]["mean"] is not None
         }
         for kind in KINDS
     }
-    mean = {kind: float(np.mean(list(of.values()))) for kind, of in found.items() if of}
+    mean = {kind: float(np.mean(list(values.values()))) for kind, values in found.items() if values}
     if not mean:
         return "The maps are constant, so none can change"
     least = min(mean, key=lambda kind: mean[kind])
@@ -304,11 +300,10 @@ def _badge(badge: Mapping, titles: tuple[str, str, str], when: str, null: Mappin
         return Claim(f"**Flat maps.** Most are constant, so there is nothing to compare {when}.", False)
     order = ("yes", "weak", "no")
     found = max((verdict(correlation[end]) for end in ("low", "high")), key=order.index)
-    told = between(correlation)
     return Claim(
         f"**{titles[order.index(found)]}.** {when[0].upper()}{when[1:]}, a map's |rank correlation| with itself is "
-        f"{told} in the median unit (below {YES_BELOW}: another map; from {NO_FROM}: the same; unrelated maps as "
-        f"smooth have {between(null)}).",
+        f"{between(correlation)} in the median unit (below {YES_BELOW}: another map; from {NO_FROM}: the same; unrelated "
+        f"maps as smooth have {between(null)}).",
         found == "yes",
     )
 

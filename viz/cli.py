@@ -116,7 +116,7 @@ def show(bench: Bench, found: Finding | reports.Report | surveys.Survey, paths: 
     """What was found, in lines; `UserError` if pictures were left out."""
     more = f" and {len(paths) - 4} more" if len(paths) > 4 else ""
     written = f"Written: {', '.join(map(str, paths[:4]))}{more}"
-    lines = [bench.told(), found.meaning, *told(found.numbers), written]
+    lines = [bench.summary(), found.meaning, *shown(found.numbers), written]
     print("\n".join(plain(line) for line in lines))
     if bench.left_out:
         raise UserError(f"{len(bench.left_out)} pictures were left out: {' '.join(bench.left_out)}")
@@ -140,7 +140,7 @@ def progress_bar() -> Iterator[Progress]:
         yield progress
 
 
-def told(numbers: Mapping[str, Any]) -> list[str]:
+def shown(numbers: Mapping[str, Any]) -> list[str]:
     """The first numbers in lines of their own, as many as a screen holds."""
     lines = []
     for name, value in numbers.items():

@@ -98,7 +98,7 @@ class Survey:
         files = figures_of(self.page, list(self.found))
         beside = self.page.with_suffix("")
         make_folder(beside)
-        figures = [one.figure for one in (*self.found.values(), *self.astronaut.values())]
+        figures = [finding.figure for finding in (*self.found.values(), *self.astronaut.values())]
         for path, figure in zip(files.values(), figures, strict=True):
             save_bytes(for_the_page(figure), path)
         links = {name: quote(f"{beside.name}/{path.name}") for name, path in files.items()}
@@ -119,8 +119,8 @@ class Survey:
             "code": for_markdown_code,
             "word": lambda text: shlex.quote(plain(text)),
         }
-        numbers = {name: one.numbers for name, one in self.found.items()}
-        arrays = {name: one.arrays for name, one in self.found.items()}
+        numbers = {name: finding.numbers for name, finding in self.found.items()}
+        arrays = {name: finding.arrays for name, finding in self.found.items()}
         made = numbers["population"]["provenance"]
         attention = claims.attention_at(
             arrays["regions"],
@@ -145,7 +145,7 @@ class Survey:
             figures=figures,
             numbers=numbers,
             arrays=arrays,
-            astronaut={name: one.numbers for name, one in self.astronaut.items()},
+            astronaut={name: finding.numbers for name, finding in self.astronaut.items()},
             parts=OUTLINES,
             ranked=ranked(arrays["ablation"]) if "ablation" in arrays else [],
             only=[name for name in self.found if name not in ALWAYS] if len(self.found) < len(studies()) else [],

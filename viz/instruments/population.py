@@ -136,7 +136,7 @@ def gather(subjects: Iterable[Subject], progress: Progress = silent, shares: Sha
 
     model, found = over_faces(subjects, measure, progress, "Tracing")
     levels = found["levels"]
-    mean, std = ({unit: getattr(of, name) for unit, of in moments.items()} for name in ("mean", "std"))
+    mean, std = ({unit: getattr(moment, name) for unit, moment in moments.items()} for name in ("mean", "std"))
     return Population(model, len(levels), mean, std, levels, shares=found.get("shares"))
 
 
@@ -215,7 +215,7 @@ def kept(model: str, weights: Path) -> Population:
     try:
         with np.load(path, allow_pickle=False) as arrays:
             about, units = json.loads(str(arrays["about"])), arrays["units"].tolist()
-            mean, std = ({unit: arrays[f"{unit}/{of}"].astype(float) for unit in units} for of in ("mean", "std"))
+            mean, std = ({unit: arrays[f"{unit}/{name}"].astype(float) for unit in units} for name in ("mean", "std"))
             levels = arrays["levels"]
     except (OSError, ValueError, KeyError, BadZipFile) as error:
         raise UserError(f"{path.name} of {model} is damaged ({error}). {make}") from error
@@ -234,12 +234,12 @@ def study(subject: Subject, population: Annotated[Population, POPULATION], progr
     z = z_scores(maps, population)
     units = {
         unit: {
-            "mean_z": float(of.mean()),
-            "rms_z": float(np.sqrt(np.square(of).mean())),
-            "rare": float((abs(of) > RARE).mean()),  # share of the places; 0.046 if z were normal
+            "mean_z": float(values.mean()),
+            "rms_z": float(np.sqrt(np.square(values).mean())),
+            "rare": float((abs(values) > RARE).mean()),  # share of the places; 0.046 if z were normal
             "at_the_floor": float((population.std[unit] < FLOOR).mean()),
         }
-        for unit, of in z.items()
+        for unit, values in z.items()
     }
     numbers = {"model": subject.name, "faces": population.faces, "floor": FLOOR, "rare_beyond": RARE, "units": units}
     panels = {
