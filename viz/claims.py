@@ -302,8 +302,8 @@ def _badge(badge: Mapping, titles: tuple[str, str, str], when: str, null: Mappin
     found = max((verdict(correlation[end]) for end in ("low", "high")), key=order.index)
     return Claim(
         f"**{titles[order.index(found)]}.** {when[0].upper()}{when[1:]}, a map's |rank correlation| with itself is "
-        f"{between(correlation)} in the median unit (below {YES_BELOW}: another map; from {NO_FROM}: the same; unrelated "
-        f"maps as smooth have {between(null)}).",
+        f"{between(correlation)} in the median unit (below {YES_BELOW}: another map; from {NO_FROM}: the same; "
+        f"unrelated maps as smooth have {between(null)}).",
         found == "yes",
     )
 
