@@ -74,7 +74,7 @@ def test_a_population_judges_a_face(faces, maps):
         assert of["low"] < of["mean"] < of["high"]
     shown = [axes for axes in judged.figure.axes if axes.images]
     assert len(shown) == 1 + 3 * len(maps)  # the face is before them
-    assert np.array_equal(shown[1].images[0].get_array(), judged.arrays["encoder.0/z"])
+    assert np.array_equal(shown[3].images[0].get_array(), judged.arrays["encoder.0/z"])
 
 
 def test_what_makes_no_population_is_refused(faces):

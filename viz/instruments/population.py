@@ -247,7 +247,9 @@ def study(subject: Subject, population: Annotated[Population, POPULATION], progr
         "this face": [Panel(unit, alpha) for unit, alpha in maps.items()],
         "mean of the others": [Panel(unit, population.mean[unit]) for unit in maps],
     }
-    by_unit = {unit: [replace(group[i], name=name) for name, group in panels.items()] for i, unit in enumerate(maps)}
+    by_unit = {
+        unit: [replace(group[i], name=name) for name, group in reversed(panels.items())] for i, unit in enumerate(maps)
+    }
     rare = {"share beyond 2 SD": [unit["rare"] for unit in units.values()]}
     caption = "How much of each map is unusual; 0.046 if the differences were normal:"
     progress(1, 1, "Done")
