@@ -29,6 +29,7 @@ from sparnet.folders import check_outside
 from sparnet.hub import WEIGHTS
 from sparnet.images import data_url
 from sparnet.metrics import Estimate
+from sparnet.model import SPARNetConfig
 from sparnet.text import for_markdown, html_templates
 from training.command import run_command
 from training.data import Index, index_pictures
@@ -337,6 +338,7 @@ def settle(study: Study, plan: Plan, data: Index, device: torch.device) -> dict[
 def as_large(recipe: Recipe, reference: Recipe) -> Recipe:
     """The recipe with the depth of the body, at least its own, that brings it nearest to the reference's parameters."""
     goal, _ = size_of(reference.model)
+    assert isinstance(recipe.model, SPARNetConfig)  # the baselines have no such row
     models = (replace(recipe.model, body_depth=depth) for depth in count(recipe.model.body_depth))
     smaller, larger = next(pair for pair in pairwise(models) if size_of(pair[1])[0] >= goal)
     return replace(recipe, model=min((smaller, larger), key=lambda model: abs(size_of(model)[0] - goal)))
