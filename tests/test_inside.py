@@ -449,7 +449,7 @@ def test_the_client_gives_an_instrument_its_own_options(client, name, subject, t
     assert json.loads(Path(told).read_text())["provenance"]["settings"] == settings
     mask = np.zeros((16, 16))
     mask[4:8] = 1
-    edit.save(subject, [Edit("body.1", mask)], tmp_path / "edits.json")
+    (tmp_path / "edits.json").write_text(edit.to_json(subject, [Edit("body.1", mask)]))
     _, arrays, _ = client.predict(**given, edits=handle_file(tmp_path / "edits.json"), api_name="/edit")
     with np.load(arrays) as found:
         assert np.array_equal(found["after"], edit.study(subject, [Edit("body.1", mask)]).arrays["after"])

@@ -22,7 +22,7 @@ from sparnet.hub import WEIGHTS
 from sparnet.regions import TEMPLATE68
 from viz import cli
 from viz.finding import figure_png
-from viz.instruments.edit import Edit, save
+from viz.instruments.edit import Edit, to_json
 from viz.instruments.population import kept
 from viz.subject import Subject
 
@@ -47,7 +47,7 @@ def folder(tmp_path_factory) -> Path:
         images.save_png(np.ascontiguousarray(face), path / "faces" / f"{i}.png")
     model = load_model(path / "flat")
     edits = [Edit(UNITS[0], np.random.default_rng(0).uniform(-1, 1, (64, 64)))]
-    save(Subject(model, "flat", torch.zeros(1, 3, 32, 32)), edits, path / "edits.json")
+    (path / "edits.json").write_text(to_json(Subject(model, "flat", torch.zeros(1, 3, 32, 32)), edits))
     return path
 
 
