@@ -253,7 +253,7 @@ def test_the_print_figure_holds_its_text_as_text(run, tmp_path):
         (("regions", "--faces", Path("flat")), "has no photos"),
         (("regions", "--faces", Path("nowhere")), "There is no folder"),
         (("gate", Path("face.png"), "--whole", "--unit", "body.99"), "no attention in body.99"),
-        (("ablation", Path("face.png"), "--whole", "--mode", "two"), "no .two.. Choose from zero, one"),
+        (("ablation", Path("face.png"), "--whole", "--mode", "two"), "Input should be .zero., .one"),
         (("edit", Path("face.png"), "--whole", "--edits", Path("face.png")), "Invalid JSON"),
         (("query", Path("face.png"), "--whole", "--patch", "1,2,3"), "left,top,right,bottom"),
         (("agreement", Path("face.png"), "--whole"), "nothing to compare with"),
