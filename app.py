@@ -50,7 +50,8 @@ def build() -> gr.Blocks:
             button.click(partial(gr.Tabs, selected=tab), None, tabs, queue=False, show_progress="hidden",
                          api_visibility="private")  # fmt: skip
         settings = {"api_visibility": "private", **serving.QUICK}
-        taken = camera.select(bench.take, bench.remembered, bench.outputs, show_progress_on=bench.stage, **settings)
+        chosen = [bench.mode, bench.model]
+        taken = camera.select(bench.take, chosen, bench.outputs, show_progress_on=bench.stage, **settings)
         taken.then(lambda: gr.Tabs(selected="restore"), None, tabs, show_progress="hidden", api_visibility="private")
 
         def arrive(request: gr.Request, progress=gr.Progress()):  # noqa: B008  Gradio looks for this default
@@ -65,6 +66,7 @@ def build() -> gr.Blocks:
                 made[tabs] = gr.Tabs(selected=asked["tab"])
             return made or gr.skip()
 
+        page.load(bench.recall, bench.remembered, chosen, queue=False, show_progress="hidden", api_visibility="private")
         page.load(explained(arrive), None, [tabs, *bench.outputs, *looked.opening], show_progress="hidden", **settings)
     zero.lend(page)
     return page

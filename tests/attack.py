@@ -16,13 +16,15 @@ import struct
 import sys
 import tempfile
 import time
+import zipfile
 import zlib
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
+from secrets import token_hex
 from threading import Lock
 
 import numpy as np
@@ -236,6 +238,16 @@ def hostile(attacker: Attacker, address: str, sent: dict) -> dict[str, tuple[Cal
         with attacker.http.stream("GET", "queue/data", params={"session_hash": "flood"}):
             return answers[-1]  # gone: what waited is given up
 
+    def packed(data: bytes) -> Callable[[], str]:
+        """Many photos at once, in a ZIP."""
+
+        def restore() -> str:
+            file = {"path": attacker.upload(data, "photos.zip").raise_for_status().json()[0]}
+            given = [[file], False, False, "simulate", DEFAULT_MODEL]
+            return "".join(attacker.messages(attacker.number("many-run", "click"), token_hex(8), given))
+
+        return restore
+
     many = [("files", (f"{number}.png", bomb(9, 9))) for number in range(50)]
     deep = b'{"data": ' + b"[" * 90_000 + b"]" * 90_000 + b"}"
     as_json, form = "application/json", "Content-Type: multipart/form-data; boundary=x"
@@ -258,7 +270,39 @@ def hostile(attacker: Attacker, address: str, sent: dict) -> dict[str, tuple[Cal
         "a number for a photo": (restored(5), "wrong type"),
         "a list for a model": (restored(sent, [DEFAULT_MODEL], "simulate", False), "not a model's name"),
         "a model that is none": (restored(sent, "../../etc", "simulate", False), "not a model of this page"),
-    }  # fmt: skip
+    } | {what: (packed(data), told) for what, (data, told) in hostile_zips().items()}  # fmt: skip
+
+
+def hostile_zips() -> dict[str, tuple[bytes, str]]:
+    """What a ZIP holds, the ZIP, and the words that it must be refused with."""
+    zeros, text = bytes(serving.UPLOAD_BYTES + 1), b"root:x:0:0:root:/root:/bin/bash\n"
+    link = zipfile.ZipInfo("link.png")
+    link.external_attr = 0o120777 << 16
+    large = zipped({"a.png": zeros})
+    liar = large.replace(struct.pack("<I", len(zeros)), struct.pack("<I", 1000))
+    locked = bytearray(zipped({"a.png": text}))
+    locked[6] |= 1  # the flag of the file, and in the table of contents
+    locked[locked.index(b"PK\x01\x02") + 8] |= 1
+    return {
+        "a ZIP bomb": (large, "MB when unpacked"),
+        "a ZIP bomb that lies": (liar, "damaged within the ZIP"),
+        "a ZIP of many bombs": (zipped({f"{i}.png": zeros[2:] for i in range(6)}), "It was left out"),
+        "a ZIP of many files": (zipped({str(i): b"" for i in range(serving.ZIP_ENTRIES + 1)}), "ZIP holds more than"),
+        "a ZIP in a ZIP": (zipped({"a.zip": zipped({"a.png": text})}), "is a ZIP archive"),
+        "a ZIP with a path": (zipped({"../../../etc/passwd.png": text}), "<b>passwd.png</b>"),
+        "a ZIP with a link": (zipped({link: b"/etc/passwd"}), "is a text, not a photo"),
+        "a ZIP with a password": (bytes(locked), "locked by a password"),
+        "a ZIP packed oddly": (zipped({"a.png": text}, zipfile.ZIP_LZMA), "packed in a way that is not read"),
+        "a ZIP cut short": (large[:-30], "The ZIP is damaged"),
+    }
+
+
+def zipped(files: Mapping[str | zipfile.ZipInfo, bytes], how: int = zipfile.ZIP_DEFLATED) -> bytes:
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w", how) as archive:
+        for name, data in files.items():
+            archive.writestr(name, data, how)
+    return file.getvalue()
 
 
 def bomb(width: int, height: int, text: int = 0) -> bytes:

@@ -41,16 +41,28 @@ class Attacker:
 
     def event(self, elem_id: str, kind: str, session: str, data: list, event_data: object = None) -> str:
         """What the page's own event, that has no name for programs, answers with."""
+        return self.joined(self.number(elem_id, kind), session, data, event_data)
+
+    def number(self, elem_id: str, kind: str) -> int:
+        """Of an event in the page's configuration."""
         component = next(part["id"] for part in self.config["components"] if part["props"].get("elem_id") == elem_id)
-        number = next(event["id"] for event in self.config["dependencies"] if [component, kind] in event["targets"])
-        return self.joined(number, session, data, event_data)
+        return next(event["id"] for event in self.config["dependencies"] if [component, kind] in event["targets"])
 
     def joined(self, number: int, session: str, data: list, event_data: object = None) -> str:
         """`event`, by its number in the page's configuration."""
+        return self.messages(number, session, data, event_data)[-1]
+
+    def messages(self, number: int, session: str, data: list, event_data: object = None) -> list[str]:
+        """All that an event tells, of which `joined` is the last."""
         body = {"data": data, "fn_index": number, "session_hash": session, "event_data": event_data}
         self.http.post("queue/join", json=body).raise_for_status()
+        told = []
         with self.http.stream("GET", "queue/data", params={"session_hash": session}) as lines:
-            return next(line for line in lines.iter_lines() if "process_completed" in line)
+            for line in lines.iter_lines():
+                told.append(line)
+                if "process_completed" in line:
+                    break
+        return told
 
 
 def begun(address: str, route: str, *headers: str, body: bytes = b"") -> socket.socket:

@@ -25,8 +25,9 @@ from served import PATIENCE, started, watched
 
 from sparnet.checkpoints import DEFAULT_MODEL, MODELS
 from sparnet.errors import UserError
+from sparnet.faces import Detector, Face
 from sparnet.images import resize
-from viz.tabs import models, serving
+from viz.tabs import bench, models, restore, serving
 
 ROOT = Path(__file__).parents[1]
 ASTRONAUT = Path(skimage.data.__file__).with_name("astronaut.png")
@@ -116,6 +117,8 @@ def two_faces(folder: Path) -> Path:
 def test_the_cold_page_shows_a_restored_face_and_its_attention_without_scrolling_or_asking(server, page):
     assert all(in_sight(page, selector) for selector in (".stage .compare", "#maps .strongest", "#status .facts"))
     expect(page.locator("#status")).to_contain_text(DEFAULT_MODEL)
+    expect(page.locator(".stage .note")).to_have_text("Example: rebuilt from 16x16 pixels")
+    expect(page.locator("#mode .selected")).to_contain_text("Restore my photo")
     blocks, restored = pictures(page, "left")["base"], pictures(page)["over"]
     assert blocks.shape == (16, 16, 3)
     assert restored.shape == (128, 128, 3)
@@ -142,6 +145,22 @@ def test_a_photo_is_restored_as_it_is_and_the_result_comes_into_sight(page, size
     assert pictures(page, "left")["base"].shape == (512, 512, 3)
     assert in_sight(page, "#maps .strongest")
     assert page.evaluate("document.documentElement.scrollWidth") == size["width"]
+
+
+def test_a_photo_and_settings_that_are_given_while_another_is_restored_are_not_lost(page, tmp_path):
+    frames, drop = page.locator(".photo [data-face]"), "#photo-input input[type=file]"
+
+    def give(photo: Path) -> None:
+        page.locator(drop).set_input_files(photo)
+        page.wait_for_function("all => all.every(one => document.querySelector(one))", arg=[drop, "#stage .pending"])
+
+    give(ASTRONAUT)
+    give(two_faces(tmp_path))
+    expect(frames).to_have_count(2, timeout=PATIENCE)
+    give(ASTRONAUT)
+    page.locator("#mode label").last.click()
+    expect(page.locator(".stage b.right")).to_have_text(f"Restored by {DEFAULT_MODEL}", timeout=PATIENCE)
+    expect(frames).to_have_count(1)
 
 
 def test_slider_sides_and_strength_act_without_the_server_and_reach_the_download(page):
@@ -210,6 +229,10 @@ def test_faces_are_chosen_left_out_and_marked_by_hand_on_the_photo(page, tmp_pat
     assert page.locator("[name=strength]").input_value() == "90"
     page.locator("[name=strength]").fill("100")
     expect(frames.nth(1)).to_have_accessible_name("Face 2, left as it was, shown")
+    expect(page.locator(".stage .note")).to_contain_text("left as it was")
+    expect(page.locator(".stage b.right")).to_have_text("Left as it was")
+    left = pictures(page)
+    assert np.array_equal(left["over"], left["base"])
     photo, given = np.array(Image.open(downloaded(page, "photo"))), np.array(Image.open(tmp_path / "two.png"))
     assert np.array_equal(photo[:, 350:], given[:, 350:])
     assert not np.array_equal(photo[:, :350], given[:, :350])
@@ -248,6 +271,7 @@ def test_a_new_photo_keeps_nothing_of_the_last_one(page, tmp_path):
 
 
 def test_the_model_follows_the_intention_and_the_browser_remembers_both(page):
+    settled(page, page.locator("#mode label").last.click)
     settled(page, page.locator("#mode label").first.click)
     expect(page.locator("#status")).to_contain_text(BLIND)
     assert pictures(page, "left")["base"].shape == (512, 512, 3)
@@ -255,12 +279,12 @@ def test_the_model_follows_the_intention_and_the_browser_remembers_both(page):
     expect(page.locator("#status")).to_contain_text(DEFAULT_MODEL)
     page.wait_for_timeout(300)
     page.reload()
+    expect(page.locator("#mode .selected")).to_contain_text("Rebuild my photo")
     upload(page, ASTRONAUT)
     expect(page.locator("#status")).to_contain_text(DEFAULT_MODEL)
 
 
 def test_a_model_that_is_used_for_what_it_was_not_made_for_is_said_beside_the_result(page):
-    settled(page, page.locator("#mode label").first.click)
     page.get_by_role("button", name="Advanced").click()
     page.locator("#model input").fill(DEFAULT_MODEL)
     settled(page, lambda: page.locator("#model input").press("Enter"))
@@ -289,6 +313,22 @@ def test_a_photo_without_a_face_is_answered_by_what_to_do(page, tmp_path):
     page.get_by_role("button", name="Advanced").click()
     settled(page, page.get_by_label("The picture is already a face").check)
     assert pictures(page)["over"].shape == (256, 256, 3)
+
+
+def test_a_face_that_cannot_be_restored_keeps_its_number_and_another_is_shown(monkeypatch):
+    x, y = np.array([180.0, 70]), np.array([265.0, 180])
+    faces = [Face(np.r_[x, y]), Face(np.r_[x, y], np.ones((5, 2))), Face(np.r_[x + 4, y])]
+    monkeypatch.setattr(serving, "_detectors", [Detector("stand-in", "Always.", lambda photo: faces)])
+    photo = bench.Photo(ASTRONAUT.read_bytes(), "astronaut")
+    now = bench.opened(photo, DEFAULT_MODEL, "simulate", False, bench.silent)
+    assert [face["i"] for face in restore._stage(now, photo.pixels())["faces"]] == [0, 2]
+    assert [face["failed"] for face in restore._photo(now, photo.pixels())["faces"]] == [False, True, False]
+    assert "2 of them rebuilt" in restore._status(now)
+    assert "Face 2 was not restored" in restore._status(now)
+    with pytest.raises(UserError, match="Face 2 could not be restored"):
+        now.at(1)
+    faces[:] = faces[1:]
+    assert bench.opened(photo, DEFAULT_MODEL, "simulate", False, bench.silent).index == 1
 
 
 def test_a_visitor_is_shown_no_command_no_path_and_no_model_that_is_not_here(page):

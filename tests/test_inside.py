@@ -154,7 +154,7 @@ def test_the_face_that_is_looked_at_is_measured(inside, model):
 
 
 def test_what_does_not_apply_is_grey_and_says_why(inside):
-    for name, why in (("Channels", "3D attention only"), ("Population", "no faces gathered")):
+    for name, why in (("Channels", "no maps of channels here"), ("Population", "no other faces gathered")):
         button = inside.locator("#rail nav button", has_text=name)
         expect(button).to_be_disabled()
         expect(button).to_contain_text(why)

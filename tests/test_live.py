@@ -99,7 +99,13 @@ def test_a_camera_that_is_refused_is_told(server, browser):
     page.goto(server[0])
     page.get_by_role("tab", name="Live").click()
     page.get_by_role("button", name="Start the camera").click()
-    expect(page.locator("#live .notice")).to_contain_text("The camera cannot be used", timeout=PATIENCE)
+    notice = page.locator("#live .notice")
+    expect(notice).to_contain_text("No camera was found. Connect one", timeout=PATIENCE)
+    refused = "name => { navigator.mediaDevices.getUserMedia = async () => { throw new DOMException('', name) } }"
+    for name, told in {"NotAllowedError": "Allow it", "NotReadableError": "Close that", "AbortError": "Give"}.items():
+        page.evaluate(refused, name)
+        page.get_by_role("button", name="Start the camera").click()
+        expect(notice).to_contain_text(told)
     page.close()
 
 

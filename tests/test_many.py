@@ -174,12 +174,11 @@ def test_the_tab_restores_files_and_zips_and_gives_one_zip(server, browser, tmp_
 def test_more_files_than_the_table_says_are_refused_and_a_zip_is_no_photo_elsewhere(server):
     attacker = Attacker(server.rstrip("/"))
     sent = {"path": attacker.upload(PNG).json()[0], "meta": {"_type": "gradio.FileData"}}
-    data = [[sent] * (serving.MANY_PHOTOS + 1), False, False, {}]
+    settings = [False, False, "as_is", "model"]
+    data = [[sent] * (serving.MANY_PHOTOS + 1), *settings]
     assert f"names more than {serving.MANY_PHOTOS} files" in attacker.event("many-run", "click", "a", data)
     two = [("files", ("x.png", PNG)), ("files", ("letter.jpg", b"Dear Sir or Madam, this is no photo."))]
     assert len(Path(attacker.http.post("upload", files=two).json()[1]).read_bytes()) == 12
     zip_file = {"path": attacker.upload(zipped({"x.png": PNG})).json()[0]}
     assert "is a ZIP archive" in attacker.call("restore", zip_file, "model", "as_is", False)
-    assert serving.NOT_SENT in attacker.event(
-        "many-run", "click", "b", [[sent | {"path": "/etc/passwd"}], False, False, {}]
-    )
+    assert serving.NOT_SENT in attacker.event("many-run", "click", "b", [[sent | {"path": "/etc/passwd"}], *settings])

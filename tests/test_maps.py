@@ -13,7 +13,7 @@ from served import PATIENCE, watched
 
 from sparnet import SPARNet, SPARNetConfig
 from sparnet.attention import colorize, feature_strength, overlay
-from sparnet.images import to_image
+from sparnet.images import data_url, encode_png, to_image
 from viz.explorer import payload, strengths
 from viz.tabs.pieces import script
 from viz.tabs.theme import CSS
@@ -115,6 +115,34 @@ def same(shown: np.ndarray, expected: np.ndarray) -> bool:
     """Within 1 of 255, but for a hundredth, where 16 bits put a value beyond the border of two colours."""
     error = np.abs(shown - expected.astype(int))
     return error.max() <= 2 and (error > 1).mean() < 0.01
+
+
+def test_where_most_maps_are_faint_their_own_ranges_are_offered(mount, face):
+    faint = {unit: 0.1 * alpha for unit, alpha in face[2].alphas.items()}
+    offer = mount(payload(*face[:2], faint)).get_by_role("button", name="Stretch each")
+    expect(offer).to_be_hidden()
+    page = mount(payload(*face[:2], faint | {UNITS[0]: face[2].alphas[UNITS[0]]}))
+    offer.click()
+    expect(page.locator(".beside [name=scale]")).to_have_value("own")
+    expect(offer).to_be_hidden()
+
+
+def test_a_small_frames_number_is_within_the_photo_at_every_edge(mount):
+    page = mount(None)
+    corners = [(0, 0.02), (0.93, 0), (0.4, 0.9), (0.97, 0.96), (0.3, 0.5)]
+    faces = [{"box": [x, y, x + 0.03, y + 0.04], "on": True, "failed": False} for x, y in corners]
+    picture = data_url(encode_png(np.zeros((300, 400, 3), np.uint8)))
+    start(page, {"value": {"photo": picture, "faces": faces, "index": 0, "lies": 0}}, script("photo.js"))
+    page.add_style_tag(content=".photo { width: 288px }")
+    page.evaluate("Promise.all([...document.images].map(image => image.decode()))")
+    photo = page.locator(".frames").bounding_box()
+    numbers = [number.bounding_box() for number in page.locator(".frames b").all()]
+    frames = [frame.bounding_box() for frame in page.locator(".frames button").all()]
+    for number, frame in zip(numbers, frames, strict=True):
+        for edge, length in (("x", "width"), ("y", "height")):
+            assert number[edge] >= photo[edge] - 0.5
+            assert number[edge] + number[length] <= photo[edge] + photo[length] + 0.5
+        assert number["y"] + number["height"] <= frame["y"] + 1 or number["y"] >= frame["y"] + frame["height"] - 1
 
 
 def test_every_unit_is_there_in_forward_order_and_three_of_the_highest_contrast_over_the_face(mount, face, maps):

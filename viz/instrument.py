@@ -47,8 +47,8 @@ class Source:
     missing: str  # what to do where it is not given, in a sentence
 
 
-Seed = Annotated[int, Option("Of everything random.", 0, 2**32 - 1)]
-Units = Annotated[list[str] | None, Option("Only this unit, such as body.0.", units=True)]
+Seed = Annotated[int, Option("Where chance begins; the same number gives the same result.", 0, 2**32 - 1)]
+Units = Annotated[list[str] | None, Option("Only these units, such as body.0.", units=True)]
 
 OTHER = Source("other", "There is nothing to compare with: give --other-model or --other-face.")
 OTHER_FACES = Source("others", "There are no other faces: give a folder of aligned ones with --faces.")

@@ -61,8 +61,9 @@ class Panel:
 
 
 def pictures(arrays: Mapping[str, ndarray]) -> list[Panel]:
-    """Those of the face that are among the arrays."""
-    return [Panel(name, arrays[name]) for name in ("degraded", "restored", "sharp") if name in arrays]
+    """Those of the face that are among the arrays; the degraded one is the network's input."""
+    names = {"degraded": "input", "restored": "restored", "sharp": "sharp"}
+    return [Panel(shown, arrays[name]) for name, shown in names.items() if name in arrays]
 
 
 @dataclass(frozen=True, eq=False)

@@ -28,7 +28,7 @@ from viz.views import DIVERGING, Bars, Matrix, Panel, View, numerals, pictures
 
 Mode = Literal["zero", "one", "mean", "shuffle"]
 MODES: tuple[Mode, ...] = get_args(Mode)
-Modes = Annotated[list[Mode] | None, Option("What replaces alpha; without it, all.")]
+Modes = Annotated[list[Mode] | None, Option("What replaces a unit's attention; none chosen: each in turn.")]
 PAIRS = "ablation-pairs"  # what the findings of two units at once are called
 MEASURES = ("rms", "psnr_change", "ssim_change")  # the last two where the sharp face is known
 MEANING = (
@@ -121,7 +121,9 @@ def study(
     units: Units = None,
     modes: Modes = None,
     seed: Seed = 0,
-    pairs: Annotated[bool, Option("Every two units at once.", shown=True)] = False,
+    pairs: Annotated[
+        bool, Option("Replace every two units together, too, to see which depend on each other.", shown=True)
+    ] = False,
     progress: Progress = silent,
 ) -> Finding:
     """Every unit (or `units`) x mode on one face, ranked by RMS change; PSNR and SSIM change where it was sharp once.

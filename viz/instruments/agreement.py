@@ -29,7 +29,7 @@ MEANING = (
     "at the same places, not that either is right, nor that units of the same name do the same work in two networks."
 )
 SHARE = 0.2  # of the positions of a map: those that count as looked at
-Share = Annotated[float, Option("Of the places: those that count as looked at.", 0.001, 1)]
+Share = Annotated[float, Option("What part of a map's places, the highest, counts as looked at.", 0.001, 1)]
 
 _ROUNDING = 1e-6  # of a map's largest value: a spread below this is float32's, not the map's
 _DIFFERENCE = 0.5  # end of the difference's colours, in units of alpha
@@ -160,8 +160,8 @@ def study(
     arrays |= {f"{pair.name}/{side}": two[i] for i, side in enumerate(_SIDES) for pair, two in aligned.items()}
     rows = [{**_row(pair), "side": len(aligned[pair][0]), **asdict(measured)} for pair, measured in found.items()]
     faces = [
-        Panel(f"{what}: {name}", arrays[f"{what}/{side}"])
-        for what in ("degraded", "restored")
+        Panel(f"{shown}: {name}", arrays[f"{what}/{side}"])
+        for what, shown in (("degraded", "input"), ("restored", "restored"))
         for side, name in zip(_SIDES, names, strict=True)
     ]
     groups = {
@@ -277,7 +277,7 @@ INSTRUMENT = Instrument(
     "agreement",
     REAL,
     "Do two networks, or two faces, get the same maps?",
-    "Maps on one grid: correlation, overlap of the top fifth, and the difference.",
+    "Each unit's two maps side by side: their correlation, how far their highest fifths overlap, their difference.",
     study,
     over_faces=study_many,
     slow=True,

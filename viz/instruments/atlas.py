@@ -24,8 +24,8 @@ MEANING = (
 
 def study(
     subject: Subject,
-    stretch: Annotated[bool, Option("Each map in its own range; do not compare maps.")] = False,
-    colormap: Annotated[Colormap, Option("Of the figure.")] = "viridis",
+    stretch: Annotated[bool, Option("In the figure, each map in its own range; do not compare maps then.")] = False,
+    colormap: Annotated[Colormap, Option("Colours of the figure.")] = "viridis",
     progress: Progress = silent,
 ) -> Finding:
     """Every map raw, arrays "UNIT" (C,h,w), with its `MapNumbers`; `UserError` for a network without attention."""
@@ -61,7 +61,7 @@ INSTRUMENT = Instrument(
     "atlas",
     WHERE,
     "How open is each unit's gate at every place?",
-    "Every attention map in forward order, from the encoder to the decoder, on one scale from 0 to 1.",
+    "Every attention map in forward order, from the encoder to the decoder, on one scale.",
     study,
     attention=ATTENTION,
 )

@@ -134,7 +134,7 @@ def mean_effect(subject: Subject, progress: Progress = silent) -> dict[str, floa
 
 def study(
     subject: Subject,
-    count: Annotated[int, Option("Groups of channels that look alike.", 1, 1000)] = 4,
+    count: Annotated[int, Option("How many groups of channels that look alike.", 1, 1000)] = 4,
     seed: Seed = 0,
     progress: Progress = silent,
 ) -> Finding:
@@ -209,7 +209,7 @@ INSTRUMENT = Instrument(
     "channels",
     WHERE,
     "Does attention differ from channel to channel?",
-    "For 3D and channel attention: mean, spread and clusters over the channels.",
+    "For networks with a map for each channel: their mean, their spread, and groups of channels that look alike.",
     study,
     attention=("3d", "2d+channel", "channel"),
 )

@@ -38,8 +38,8 @@ MEANING = (
 WHOLE, ELSEWHERE, CHANGE = "whole", "elsewhere", "change"
 PER_CHANGE = "for as much change"
 LEAST_CHANGE = 1.0  # RMS of the input over the cell, 8-bit levels: below, nothing was replaced
-Cells = Annotated[int, Option("On a side of the face; one of them is replaced at a time.", 2, 64)]
-Draws = Annotated[int, Option("Other cells that take the place of each.", 1, 1000)]
+Cells = Annotated[int, Option("Patches along a side of the face; one of them is replaced at a time.", 2, 64)]
+Draws = Annotated[int, Option("How many other patches take the place of each.", 1, 1000)]
 
 _BATCH = 16 * 128 * 128  # pixels at once through the network
 
@@ -204,7 +204,7 @@ INSTRUMENT = Instrument(
     "effect",
     MATTERS,
     "Does a patch of the input help?",
-    "Each patch of the degraded face is replaced by others: what that costs or gains against the sharp face, and "
+    "Each patch of the input is replaced by others: what that costs or gains against the sharp face, and "
     "whether attention is high where it costs.",
     study,
     over_faces=study_many,

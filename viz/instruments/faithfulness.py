@@ -50,11 +50,11 @@ SCORES = (*MEASURES, PER_DAMAGE)
 ALPHA, GRADIENT, SOBEL, RANDOM = "mean attention", "gradient", "Sobel", "random"
 SCALED = "scaled attention"
 MapsToo = Annotated[
-    list[str] | None, Option("These units' own maps too, beside the mean of all.", units=True, shown=True)
+    list[str] | None, Option("Test the own maps of these units, too, beside the mean of all.", units=True, shown=True)
 ]
-Cells = Annotated[int, Option("On a side of the face; one of them is damaged at a time.", 2, 128)]
-Levels = Annotated[int, Option("Steps up to 50 % damaged.", 1, 1000)]
-Draws = Annotated[int, Option("Random maps to compare with.", 1, 1000)]
+Cells = Annotated[int, Option("Cells along a side of the face; one after the other is damaged.", 2, 128)]
+Levels = Annotated[int, Option("Steps until half of the face is damaged.", 1, 1000)]
+Draws = Annotated[int, Option("How many random maps to compare with.", 1, 1000)]
 
 _WEIGHTS = ((1 / 12, 1 / 6, 1 / 12), (1 / 6, 0, 1 / 6), (1 / 12, 1 / 6, 1 / 12))  # of the neighbours, ROAD
 _SOLVED = 1e-4  # largest residual of an imputed pixel, in [-1,1]
@@ -261,7 +261,7 @@ def study(
     known = [score for score in chance if score is not None]
     drawn = Estimate(scores[RANDOM]["elsewhere"], min(known, default=None), max(known, default=None), len(known))
     view = _view(
-        [Panel("network input", to_image(subject.degraded))],
+        [Panel("input", to_image(subject.degraded))],
         ranks,
         {name: np.stack((curve.most[0], curve.least[0])) for name, curve in pooled.items()},
         [drawn if name == RANDOM else score["elsewhere"] for name, score in scores.items()],

@@ -270,7 +270,7 @@ INSTRUMENT = Instrument(
     "population",
     REAL,
     "How does this face differ from what is usual?",
-    "Every map against its mean over many faces, aligned alike, in their standard deviations.",
+    "Each map against the mean of many faces' maps, in standard deviations.",
     study,
     over_faces=study_many,
 )

@@ -198,11 +198,17 @@ def study(
     subject: Subject,
     patch: Annotated[Patch | None, PATCH] = None,
     detector: Annotated[
-        Literal["gradient", "sum"], Option("Of the patch: its detail, or its light.", shown=True)
+        Literal["gradient", "sum"],
+        Option("What of the part is traced: its detail (gradient) or its brightness (sum).", shown=True),
     ] = "gradient",
-    path: Annotated[Literal["progressive", "linear"], Option("From blur to the real input.")] = "progressive",
-    sigma: Annotated[float | None, Option("Of the blur at the path's beginning, in pixels.", 0, 1000)] = None,
-    steps: Annotated[int, Option("Of the path; the more, the less of the change is missed.", 1, 1000)] = STEPS,
+    path: Annotated[
+        Literal["progressive", "linear"],
+        Option("How the blurred input becomes the real one: ever less blur, or mixed."),
+    ] = "progressive",
+    sigma: Annotated[
+        float | None, Option("Blur where the path begins, in pixels; empty: by the model.", 0, 1000)
+    ] = None,
+    steps: Annotated[int, Option("Steps of the path; with more, less of the change is missed.", 1, 1000)] = STEPS,
     progress: Progress = silent,
 ) -> Finding:
     """Where the patch came from, and how that lies to every unit's attention; array "attribution" (S,S), signed.

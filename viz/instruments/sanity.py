@@ -45,7 +45,7 @@ HERE, BACK = "at the same place", "turned back"
 
 _APART = 2**31  # from the seeds that people give; the generator takes 32 bits
 _NEIGHBOURS = 3  # faces before it that each face of a folder is compared with
-Draws = Annotated[int, Option("Random networks.", 1, 1000)]
+Draws = Annotated[int, Option("How many random networks to compare with.", 1, 1000)]
 
 
 def parts(model: SPARNet) -> dict[str, nn.Module]:

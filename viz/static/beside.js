@@ -73,7 +73,7 @@ function unitButton(unit, { over = false, detailed = false, caption = unit.name 
     type: "button", "data-unit": unit.name, title: unit.name, ariaLabel: described(unit), ariaHasPopup: "dialog",
     onclick: () => open(unit), onkeydown: walk,
     onpointermove: (event) => tell(`${unit.name}: ${reading(event, map, unit)}`), onpointerleave: () => tell(""),
-  }, map, make("b", {}, caption), make("small", {}, sizeOf(unit) + (detailed ? `, mean ${unit.numbers.mean.toFixed(3)}` : "")));
+  }, map, make("b", {}, caption), make("small", {}, over ? `up to ${unit.range[1].toFixed(2)}` : sizeOf(unit) + (detailed ? `, mean ${unit.numbers.mean.toFixed(3)}` : "")));
   let painted = null;
   drawings.push({ node: button, draw: () => {
     const wanted = `${look.colors} ${look.scale}`;
@@ -109,6 +109,7 @@ function scaleControls(of = () => null) {
     bar.replaceChildren(colorBar(face.tables[look.colors], ...(own && !of() ? ["lowest", "highest"] : scaleOf(of()).map(short))));
     warning.textContent = SCALES[look.scale][1];
     warning.className = own ? "strong" : "";
+    if (isFaint()) warning.append(" ", make("button", { type: "button", onclick: () => change({ scale: "own" }) }, "Faint? Stretch each."));
   } });
   return node;
 }
@@ -255,6 +256,13 @@ function drawMap(canvas, unit, { opacity, blend }) {
   const bars = Float32Array.from({ length: size * size }, (_, i) => (size - Math.floor(i / size) <= height(gates[i % size]) + 1 ? gates[i % size] : NaN));
   canvas.width = canvas.height = size;
   paint(canvas, bars, colors, [low, high]);
+}
+
+/** Whether most maps use less than half of the scale. */
+function isFaint() {
+  if (look.scale === "own") return false;
+  const end = look.scale === "most" ? face.top : 1;
+  return face.units.filter(({ range }) => range[1] < end / 2).length > face.units.length / 2;
 }
 
 function scaleOf(unit) {

@@ -9,6 +9,12 @@
 
 const SIDE = 320; // pixels of a frame
 const UNDER_WAY = 2;
+const REASONS = {
+  NotFoundError: "No camera was found. Connect one and start again, or give a photo in the tab Restore.",
+  NotAllowedError: "The browser was not allowed to use the camera. Allow it beside the page's address, then start again.",
+  NotReadableError: "The camera is used by another program. Close that, then start again.",
+  TypeError: "Browsers give the camera only to pages at https:// or on this machine. Give a photo in the tab Restore.",
+};
 const look = { mode: "simulate", unit: "", colors: "viridis", opacity: 80 };
 const tables = colorTables(props.value.tables);
 let running = null; // {stream, visitor, sent, shown, times, last}
@@ -22,7 +28,7 @@ const made = make("figcaption", {}, "Restored");
 const speed = make("span", { className: "hint" });
 const notice = make("p", { className: "notice", role: "alert", hidden: true });
 const switched = make("button", { type: "button", className: "pill", onclick: () => (running ? stop() : start()) }, "Start the camera");
-const moment = make("button", { type: "button", className: "pill", disabled: true, onclick: snapshot }, "Take this moment to Restore");
+const moment = make("button", { type: "button", className: "pill", disabled: true, onclick: snapshot }, "Restore this moment as a photo");
 const units = choice("Unit", "unit", [["", "of the highest contrast"]], "", (unit) => (look.unit = unit));
 const redraw = (values) => {
   Object.assign(look, values);
@@ -45,7 +51,7 @@ async function start() {
   try {
     stream = await navigator.mediaDevices.getUserMedia({ video: { width: 640, height: 640, facingMode: "user" }, audio: false });
   } catch (error) {
-    tell(`The camera cannot be used (${error.message}). Allow it in the browser, or restore a photo instead.`);
+    tell(REASONS[error.name] ?? `The camera cannot be used (${error.message}). Give a photo in the tab Restore.`);
     return;
   }
   running = { stream, visitor: crypto.randomUUID(), sent: 0, shown: 0, times: [], last: null };

@@ -5,7 +5,7 @@
 //
 // globalThis.look {unit, scale} is what views read; what was chosen, here or in the first tab, is remembered (kept.js).
 
-const SCALES = { one: "0 to 1", most: "0 to the largest", own: "each its own range" };
+const SCALES = { most: "0 to the largest", one: "0 to 1", own: "each its own range" };
 
 watch("value", () => take({}));
 document.addEventListener("unit", ({ detail }) => choose({ unit: detail }));

@@ -1,6 +1,6 @@
 // The photo with its faces: each frame is a button; a frame that was not found is drawn by hand.
 //
-//   props.value {photo, faces: [{box: [x0, y0, x1, y1] in shares of the photo, on}], index, lies} or null
+//   props.value {photo, faces: [{box: [x0, y0, x1, y1] in shares of the photo, on, failed}], index, lies} or null
 //     -> trigger("select", {index}), ({toggle: index}), ({box}) or ({turn: quarters})
 
 watch("value", load);
@@ -44,10 +44,12 @@ function caption({ faces, lies }) {
 function frame(face, i) {
   const [x0, y0, x1, y1] = face.box.map((share) => 100 * share);
   const chosen = i === props.value.index;
-  const state = `${face.on ? "restored" : "left as it was"}${chosen ? ", shown" : ""}`;
+  const done = face.failed ? "not restored" : face.on ? "restored" : "left as it was";
+  const state = `${done}${chosen ? ", shown" : ""}`;
   const small = x1 - x0 < 18 ? "small" : "";
   return `<button type="button" data-face="${i}" aria-label="Face ${i + 1}, ${state}" aria-pressed="${chosen}"
-    class="${face.on ? "" : "off"} ${small}" style="left:${x0}%; top:${y0}%; width:${x1 - x0}%; height:${y1 - y0}%">
+    class="${face.on ? "" : "off"} ${small}" style="left:${x0}%; top:${y0}%; width:${x1 - x0}%; height:${y1 - y0}%;
+    --above:${y0 / (y1 - y0)}; --right:${(100 - x0) / (x1 - x0)}">
     <b>${i + 1}</b></button>`;
 }
 

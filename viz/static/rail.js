@@ -1,6 +1,6 @@
 // The instruments under their four questions; choosing one opens it.
 //
-//   props.value {groups [{question, instruments: [{name, label, why}]}], open: the name of one}
+//   props.value {groups [{question, instruments: [{name, label, title, why}]}], open: the name of one}
 //     why: it has nothing to say of this face, or null -> the visitor's choice is open -> trigger("select")
 //
 // A list of buttons beside the answer, a <select> above it where the page is narrow; app.css shows one of them.
@@ -15,8 +15,8 @@ function draw() {
   for (const { question, instruments } of props.value.groups) {
     const list = document.createElement("ul");
     const group = Object.assign(document.createElement("optgroup"), { label: question });
-    for (const { name, label, why } of instruments) {
-      const button = Object.assign(document.createElement("button"), { type: "button", value: name, disabled: Boolean(why) });
+    for (const { name, label, title, why } of instruments) {
+      const button = Object.assign(document.createElement("button"), { type: "button", title, value: name, disabled: Boolean(why) });
       button.append(label, ...(why ? [Object.assign(document.createElement("small"), { textContent: why })] : []));
       button.onclick = () => open(name);
       const item = document.createElement("li");

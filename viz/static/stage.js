@@ -1,7 +1,7 @@
 // Before and after on one spot: two pictures of the chosen face, or of the whole photo, and a bar between them.
 //
 //   props.value {key, of, face: {Original, Input, Bicubic, Restored}, photo: {Original, Restored}, names, before, index,
-//     count, alone} or null -> trigger("select", {index}) for another face, trigger("release", {strength})
+//     faces: [{i, on}] that were restored, alone, note} or null -> trigger("select", {index}) for another face, trigger("release", {strength})
 //
 // The bar is a range input over all of the pictures, so that mouse, finger and arrow keys move it. A Restored picture
 // is laid over the Original with `strength` as its opacity: no network is asked.
@@ -31,18 +31,22 @@ function load() {
 }
 
 function build() {
-  const { face, count, index, names } = props.value;
+  const { face, faces, index, names } = props.value;
   const whole = look.whole || !face;
   const pictures = whole ? props.value.photo : face;
   const sides = Object.keys(pictures);
   const on = Object.fromEntries(SIDES.map((side) => [side, sides.includes(look[side]) ? look[side] : sides.at(side === "left" ? 0 : -1)]));
-  const chips = [...Array(count).keys()].map((i) => ({ label: count > 1 ? String(i + 1) : "face", i, on: !whole && i === index }));
+  const several = faces.length > 1;
+  const left = !whole && !faces.find(({ i }) => i === index).on; // as it was
+  const label = (name) => (left && name === "Restored" ? "Left as it was" : names[name] ?? name);
+  const note = left ? "This face is left as it was. Click its frame again to restore it." : props.value.note;
   element.innerHTML = `
     <figure class="stage">
       <div class="compare" style="--cut:${look.cut}%">
         ${SIDES.map((side) => `<div class="side ${side}"><img class="base" alt="" draggable="false">
           <img class="over" alt="" draggable="false"></div>`).join("")}
-        ${SIDES.map((side) => `<b class="${side}">${names[on[side]] ?? on[side]}</b>`).join("")}
+        ${SIDES.map((side) => `<b class="${side}">${label(on[side])}</b>`).join("")}
+        <b class="note" role="status" ${note ? "" : "hidden"}>${note}</b>
         <span class="bar" aria-hidden="true"></span>
         <input type="range" min="0" max="100" step="1" value="${look.cut}" aria-label="${on.left} to the left, ${on.right} to the right">
       </div>
@@ -50,9 +54,9 @@ function build() {
         ${SIDES.map((side) => `<fieldset data-side="${side}"><legend>On the ${side}</legend>
           ${sides.map((name) => `<label><input type="radio" name="${side}" value="${name}" ${name === on[side] ? "checked" : ""}>
             <span>${name}</span></label>`).join("")}</fieldset>`).join("")}
-        <fieldset data-chips ${count ? "" : "hidden"}><legend>Show</legend>
-          ${chips.map(({ label, i, on }) => `<label><input type="radio" name="chip" value="${i}" aria-label="${count > 1 ? `face ${label}` : label}" ${on ? "checked" : ""}>
-            <span>${label}</span></label>`).join("")}
+        <fieldset data-chips ${faces.length ? "" : "hidden"}><legend>Show</legend>
+          ${faces.map(({ i, on }) => `<label><input type="radio" name="chip" value="${i}" aria-label="face${several ? ` ${i + 1}` : ""}" ${!whole && i === index ? "checked" : ""}>
+            <span${on ? "" : " class=\"off\""}>${several ? i + 1 : "face"}</span></label>`).join("")}
           ${props.value.alone ? "" : `<label><input type="radio" name="chip" value="photo" ${whole ? "checked" : ""}>
             <span>photo</span></label>`}</fieldset>
         <label class="strength">Strength <input type="range" name="strength" min="0" max="100" value="${100 * look.strength}">
@@ -86,7 +90,7 @@ function build() {
     fade();
   };
   strength.onchange = () => trigger("release", { strength: look.strength });
-  show(pictures, on, whole ? "The photo" : "The face");
+  show(pictures, on, whole ? "The photo" : "The face", left ? "left as it was" : "restored");
   fade();
 }
 
@@ -95,7 +99,7 @@ function refresh(focused) {
   element.querySelector(focused).focus();
 }
 
-function show(pictures, on, subject) {
+function show(pictures, on, subject, done) {
   for (const side of SIDES) {
     const name = on[side];
     const restored = name === "Restored";
@@ -106,7 +110,7 @@ function show(pictures, on, subject) {
     base.src = pictures[restored ? "Original" : name];
     base.alt = restored ? "" : `${subject}, ${name.toLowerCase()}`;
     over.hidden = !restored;
-    if (restored) Object.assign(over, { src: pictures.Restored, alt: `${subject}, restored` });
+    if (restored) Object.assign(over, { src: pictures.Restored, alt: `${subject}, ${done}` });
   }
 }
 

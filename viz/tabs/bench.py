@@ -42,6 +42,7 @@ from viz.tabs.serving import (
 )
 
 EXPIRED = "This result was deleted: after an hour, or earlier when many visitors are here. Give the photo again."
+OUTDATED = "The page shows something else by now. Try again with that."
 NO_FACE = "There is no face to look at. Give a photo with a face, or mark one in it by hand."
 
 
@@ -72,6 +73,11 @@ class Opened:
         return face
 
     @property
+    def is_example(self) -> bool:
+        """Whether the photo is the page's own, turned perhaps."""
+        return any(example.photo.data is self.photo.data for example in examples().values())
+
+    @property
     def lies(self) -> int:
         """By how many quarters of a circle, clockwise, to turn the photo so that its largest face is upright."""
         points = self.faces[0].landmarks if self.faces else None
@@ -94,9 +100,9 @@ class Opened:
 
     def at(self, index: int) -> "Opened":
         """Another of its faces; `UserError` if that was not restored."""
-        chosen = replace(self, index=index, token=token_hex(8))
-        chosen.face  # noqa: B018
-        return chosen
+        if self.restored[index] is None:
+            raise UserError(f"Face {index + 1} could not be restored; the notes below the picture say why.")
+        return replace(self, index=index, token=token_hex(8))
 
     def toggled(self, index: int) -> "Opened":
         """The face left as it was in the photo, or restored again."""
@@ -190,18 +196,19 @@ def opened(
         progress=lambda done, total, text: progress(0.2 + 0.8 * done / max(total, 1), desc=text),
     )
     made = {id(face.face): face for face in restoration.faces}
+    restored = tuple(restoration.faces) if whole else tuple(made.get(id(face)) for face in faces)
     return Opened(
         photo,
         model,
         settled,
         bool(whole),
         tuple(faces),
-        tuple(restoration.faces) if whole else tuple(made.get(id(face)) for face in faces),
+        restored,
         detector,
         tuple(dict.fromkeys(map(without_paths, [*photo.notes, *notes, *found, *restoration.notes]))),
         restoration.engine,
         perf_counter() - start,
-        wanted[0] if number is not None else 0,
+        wanted[0] if number is not None else next((i for i, face in enumerate(restored) if face), 0),
     )
 
 
@@ -293,12 +300,12 @@ def first() -> Opened:
 
 
 def current(now: Opened | None, token: object) -> Opened:
-    """What the visitor's page shows, by its token; `UserError` if the server has deleted it."""
+    """What the visitor's page shows, by its token; `UserError` if the server has deleted it, or has newer."""
     if now is not None and now.token == token:
         return now
     if token == first().token:
         return first()
-    raise UserError(EXPIRED)
+    raise UserError(EXPIRED if now is None else OUTDATED)
 
 
 def silent(*_: float, desc: str = "") -> None:

@@ -26,7 +26,7 @@ from viz.tabs.pieces import NOT_YET, Widget, notice, script
 from viz.tabs.serving import QUICK, SLOW, explained, sentence
 
 REPORT = "report"  # beside the instruments
-SCALES = ("one", "most", "own")  # of colours, as look.js has them
+SCALES = ("most", "one", "own")  # of colours, as look.js has them
 ON_SCREEN = "(...all) => [...all.slice(0, -1), Boolean(document.querySelector('#inside-face')?.offsetParent)]"
 
 
@@ -181,7 +181,7 @@ def _face(now: Opened) -> str:
     """The strip's picture of the face, which it is, and by what it was restored."""
     small = now.subject.model.config.degraded_size
     how = f"rebuilt from {small}x{small}" if now.mode == "simulate" else "restored as it is"
-    which = f"Face {now.index + 1} of {len(now.faces)}, {how}"
+    which = f"Face {now.index + 1} of {len(now.faces)}, {how}" + ", left out of the photo" * (now.index in now.left_out)
     pictures = [("what the network was given", now.face.degraded), ("restored", now.face.restored)]
     shown = "".join(f"<img src='{data_url(encode_png(face))}' alt='The face, {what}'>" for what, face in pictures)
     return f"<div class='who'>{shown}<p><b>{which}</b>{escape(now.model)}</p></div>"
@@ -207,7 +207,9 @@ def _rail(now: Opened, opened: str) -> dict:
     """The instruments under their questions for rail.js, with the reason why one has nothing to say of this face."""
     groups = {question: [] for question in QUESTIONS}
     for name, instrument in on_page().items():
-        groups[instrument.question].append({"name": name, "label": instrument.tab, "why": _why_not(instrument, now)})
+        groups[instrument.question].append(
+            {"name": name, "label": instrument.tab, "title": instrument.title, "why": _why_not(instrument, now)}
+        )
     listed = [{"question": question, "instruments": instruments} for question, instruments in groups.items()]
     return {"groups": listed, "open": opened}
 
@@ -218,12 +220,12 @@ def _why_not(instrument: Instrument, now: Opened) -> str | None:
     if kind == "none":
         return "no attention here"
     if kind not in instrument.attention:
-        return "maps of places only" if kind == "channel" else "3D attention only"
+        return "no maps of places here" if kind == "channel" else "no maps of channels here"
     if POPULATION in instrument.required:
         try:
             now.population()
         except UserError:
-            return "no faces gathered"
+            return "no other faces gathered"
     return None
 
 

@@ -26,7 +26,7 @@ from sparnet.images import preview
 from sparnet.text import plain
 from viz.tabs.bench import Opened, opened, silent
 from viz.tabs.pieces import NOT_YET, notice
-from viz.tabs.restore import MODES, preference
+from viz.tabs.restore import MODES, PRIVACY, preference
 from viz.tabs.restore import Tab as Bench
 from viz.tabs.serving import (
     MANY_BYTES,
@@ -40,6 +40,7 @@ from viz.tabs.serving import (
     ZIP_ENTRIES,
     ZIP_START,
     check_flag,
+    check_settings,
     download_folder,
     file_stem,
     photo_of,
@@ -76,19 +77,17 @@ class Tab:
                 self.gallery = gr.HTML(elem_id="many-gallery")
         hidden: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
         outputs = [self.told, self.gallery, self.run, self.result, self.how]
-        inputs = [self.files, self.whole, bench.badge, bench.remembered]
+        chosen = [bench.mode, bench.model]
+        inputs = [self.files, self.whole, bench.badge, *chosen]
         self.run.click(self.restore, inputs, outputs, **UNOPENED, **hidden, **SLOW)
-        bench.remembered.change(
-            lambda remembered: _how(*preference(remembered)), bench.remembered, self.how, queue=False, **hidden
-        )
+        gr.on([bench.mode.change, bench.model.change], _how, chosen, self.how, queue=False, **hidden)
 
-    def restore(self, uploads, whole, badge, remembered) -> Iterator[dict]:
+    def restore(self, uploads, whole, badge, mode, model) -> Iterator[dict]:
         """Photo after photo; at the end, whatever happened, there is a ZIP of what was restored."""
         again = gr.update(value="Restore them all", interactive=True)
         try:
-            check_flag("whole", whole)
             check_flag("badge", badge)
-            mode, model = preference(remembered)
+            check_settings(model, mode, whole)
             photos = list(islice(sent_photos(uploads), MANY_PHOTOS + 1))
             more, photos = photos[MANY_PHOTOS:], photos[:MANY_PHOTOS]
             yield {
@@ -271,9 +270,9 @@ def _told(text: str, done: int = 0, total: int = 0) -> str:
     return f"<p class='many-told' role='status'>{count}{html.escape(text)}</p>{bar}"
 
 
-def _how(mode: str, model: str) -> str:
-    does = next(label for label, value in MODES if value == mode).partition("\n")[0]
+def _how(mode: object, model: object) -> str:
+    does = next((label for label, value in MODES if value == mode), "").partition("\n")[0]
     return (
-        f"<p>As in the tab Restore: <b>{html.escape(does)}</b>, with <b>{html.escape(model)}</b>. There you can choose "
-        "another.</p>"
+        f"<p>As in the tab Restore: <b>{html.escape(does)}</b>, with <b>{html.escape(str(model))}</b>. There you can "
+        f"choose another. {PRIVACY}</p>"
     )

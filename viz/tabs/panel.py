@@ -26,7 +26,7 @@ from viz.tabs.serving import UNOPENED, event_value, sentence
 from viz.views import View, all_tables, pictures
 
 CHARTS = 3  # at most, of any instrument
-MEASURE = "<p class='hint'>Not measured of this face yet: it takes some seconds.</p>"
+MEASURE = "<p class='hint'>Not measured of this face yet. Press Measure; it takes some seconds.</p>"
 MARK = "<p class='hint'>Drag over a part of the restored face, or click on it.</p>"
 KINDS = {"png": "Figure (PNG)", "pdf": "For print (PDF)", "json": "Numbers (JSON)", "npz": "Arrays (NPZ)"}
 

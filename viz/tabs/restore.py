@@ -48,10 +48,11 @@ from viz.tabs.serving import (
 
 MODES = [
     ("Restore my photo\nFaces of any damage, as they are", "as_is"),
-    ("Rebuild it from 16x16 pixels\nThe experiment that SPARNet was made for", "simulate"),
+    ("Rebuild my photo from 16x16 pixels\nThe experiment that SPARNet was made for", "simulate"),
 ]
-PRIVACY = "Your photo is read on this server, kept for an hour at most, and never shared or used for training."
-FILES = {"photo": "Restored photo", "face": "Restored face", "maps": "Maps (NPZ)", "atlas": "Atlas (PNG)"}
+DONE = {"as_is": "restored as it is", "simulate": "rebuilt from 16x16 pixels"}
+PRIVACY = "Deleted within an hour, never shared or trained on."
+FILES = {"photo": "Restored photo", "face": "Restored face", "maps": "Maps (numbers)", "atlas": "Maps (picture)"}
 PICTURES = ("photo", "face")  # the others are of attention, which not every model has
 _PRESS = "() => setTimeout(() => document.querySelector('#download-file').click(), 50)"  # once the browser has the file
 SIDE = 512  # pixels of a face on the page, where the photo has as many
@@ -65,6 +66,7 @@ class Tab:
         pixels = shown.photo.pixels()
         self.now = gr.State(None, time_to_live=3600)
         self.token = gr.Textbox(shown.token, visible="hidden", elem_id="token")
+        self.sent = gr.State(None)  # the last photo that was given, as the browser names it
         self.strength = gr.State(1.0)
         self.remembered = gr.BrowserState({}, storage_key="sparnet", secret="sparnet")
         with gr.Row(elem_id="bench"):
@@ -72,11 +74,12 @@ class Tab:
                 self.photo = gr.Image(
                     label="Photo",
                     show_label=False,
-                    height=132,
+                    height=116,
                     placeholder="Drop a photo here",
                     webcam_options=gr.WebcamOptions(mirror=False),  # restored as others see the face
                     elem_id="photo-input",
                 )
+                gr.HTML(f"<p>{PRIVACY}</p>", elem_id="privacy")
                 self.faces = _component("photo.js", _photo(shown, pixels), "faces")
                 self.examples = gr.HTML(
                     _examples(), elem_id="examples", js_on_load="for (const button of "
@@ -84,11 +87,12 @@ class Tab:
                     "button.dataset.example});",
                 )  # fmt: skip
             with gr.Column(elem_id="bench-settings", min_width=280):
-                self.mode = gr.Radio(MODES, value=shown.mode, label="What to do", container=False, elem_id="mode")
+                mode, model = preference({})
+                self.mode = gr.Radio(MODES, value=mode, label="With my photo", container=False, elem_id="mode")
                 with gr.Accordion("Advanced", open=False, elem_id="advanced"):
                     self.model = gr.Dropdown(
                         _model_choices(),
-                        value=shown.model,
+                        value=model,
                         label="Model",
                         info=f"Or type {hub_hint()}" if hub_hint() else None,
                         allow_custom_value=bool(hub_hint()),
@@ -99,7 +103,7 @@ class Tab:
                         shown.whole, label="The picture is already a face: do not search", elem_id="whole"
                     )
                     self.badge = gr.Checkbox(label="Mark downloads as restored, visibly", elem_id="badge")
-                gr.HTML(f"<p class='guess'>{GUESS}</p><p class='guess plain'>{PRIVACY}</p>")
+                gr.HTML(f"<p class='guess'>{GUESS}</p>")
             with gr.Column(elem_id="bench-stage", min_width=280):
                 self.stage = _component("stage.js", _stage(shown, pixels), "stage")
                 with gr.Row(elem_id="downloads"):
@@ -120,24 +124,26 @@ class Tab:
     @property
     def outputs(self) -> list:
         """Everything that another photo, face or setting changes."""
-        own = [self.now, self.token, self.photo, self.faces, self.stage, self.maps, self.status]
+        own = [self.now, self.token, self.faces, self.stage, self.maps, self.status]
         return [*own, self.mode, self.model, self.whole, *self.files.values()]
 
     def _wire(self) -> None:
         private: dict[str, Any] = {"api_visibility": "private", **QUICK}
-        shown: dict[str, Any] = {"show_progress_on": self.stage, **UNOPENED, **private}
+        latest = {"trigger_mode": "always_last"}  # what is asked for while something is restored comes next
+        shown: dict[str, Any] = {"show_progress_on": self.stage, **UNOPENED, **latest, **private}
         settings = [self.now, self.token, self.mode, self.model, self.whole]
-        self.photo.change(self.give, [self.photo, self.remembered], self.outputs, **shown)
+        self.photo.change(_sent, self.photo, [self.sent, self.photo], show_progress="hidden", **UNOPENED, **LOADING)
+        self.sent.change(self.give, [self.sent, self.mode, self.model], self.outputs, **shown)
         self.examples.select(self.example, None, self.outputs, **shown)
-        arrived = self.model.input(arrival, self.model, None, show_progress_on=self.stage, **LOADING)
+        arrived = self.model.input(arrival, self.model, None, show_progress_on=self.stage, **latest, **LOADING)
         self.mode.input(partial(self.again, intention=True), [*settings, self.remembered], self.outputs, **shown)
         for event in (arrived.then, self.whole.input):
             event(self.again, [*settings, self.remembered], self.outputs, **shown)
         for component in (self.faces, self.stage):
             component.select(self.touch, [self.now, self.token], self.outputs, **shown)
-        for event in (self.mode.input, arrived.then):
-            event(_remember, [self.remembered, self.mode, self.model], self.remembered,
-                  show_progress="hidden", queue=False, api_visibility="private")  # fmt: skip
+        for event, chosen in ((self.mode.input, [self.mode]), (arrived.then, [self.mode, self.model])):
+            event(_remember, [self.remembered, *chosen], self.remembered, show_progress="hidden", queue=False,
+                  api_visibility="private")  # fmt: skip
         self.maps.select(self.measure_features, [self.now, self.token], self.maps, show_progress="hidden", **private)
         self.stage.release(_strength, None, self.strength, show_progress="hidden", **private)
         given = [self.now, self.token, self.strength, self.badge]
@@ -154,7 +160,6 @@ class Tab:
         return {
             self.now: now,
             self.token: now.token,
-            self.photo: None,
             self.faces: _photo(now, pixels),
             self.stage: _stage(now, pixels),
             self.maps: _maps(now),
@@ -163,21 +168,18 @@ class Tab:
             self.model: now.model,
             self.whole: now.whole,
             **{
-                button: gr.update(interactive=bool(now.faces) and (kind in PICTURES or bool(now.face.alphas)))
+                button: gr.update(interactive=any(now.restored) and (kind in PICTURES or bool(now.face.alphas)))
                 for kind, button in self.files.items()
             },
         }
 
     def failed(self, error: Exception) -> dict:
         """What was there stays; the mistake is told. `sentence` logs what is not the visitor's."""
-        return {self.status: notice(sentence(error)), self.photo: None}
+        return {self.status: notice(sentence(error))}
 
-    def give(self, upload, remembered, progress=gr.Progress()):  # noqa: B008  Gradio looks for this default
+    def give(self, upload, mode, model, progress=gr.Progress()):  # noqa: B008  Gradio looks for this default
         """A new photo: nothing of the last one stays, neither its faces nor that it was one."""
-        if upload is None:
-            return gr.skip()
         try:
-            mode, model = preference(remembered)
             return self.view(opened(read_photo(upload), model, mode, False, progress))
         except Exception as error:  # told on the page
             return self.failed(error)
@@ -191,15 +193,20 @@ class Tab:
             if example is None:
                 raise UserError("There is no such example. Choose one of those that are shown.")
             if example is next(iter(examples().values())):
-                return self.view(first())
-            return self.view(opened(example.photo, model_for(example.mode), example.mode, example.whole, progress))
+                now = first()
+            else:
+                now = opened(example.photo, model_for(example.mode), example.mode, example.whole, progress)
+            return self.view(now) | {self.mode: gr.skip(), self.model: gr.skip()}  # they are for the visitor's photo
         except Exception as error:  # told on the page
             return self.failed(error)
 
     def again(self, now, token, mode, model, whole, remembered, intention=False, progress=gr.Progress()):  # noqa: B008
         """The same photo with other settings; another intention chooses its model."""
         try:
-            now = current(now, token)
+            if now is None or now.token == token:
+                now = current(now, token)
+            else:
+                whole = now.whole  # asked of the photo before
             check_settings(model, mode, whole)
             if intention:
                 model = _preferred_model(remembered, mode)
@@ -238,13 +245,25 @@ class Tab:
         except Exception as error:  # told in the component
             return gr.update(features={"token": token, "error": sentence(error)})
 
-    def take(self, remembered, event: gr.EventData, progress=gr.Progress()):  # noqa: B008
+    def take(self, mode, model, event: gr.EventData, progress=gr.Progress()):  # noqa: B008
         """A moment of the live camera, given as a photo."""
-        return self.give({"path": event_value(event, "path")}, remembered, progress)
+        return self.give({"path": event_value(event, "path")}, mode, model, progress)
+
+    def recall(self, remembered):
+        """Intention and model as they were chosen in this browser."""
+        if not remembered:
+            return gr.skip()
+        mode, model = preference(remembered)
+        return {self.mode: mode, self.model: model}
 
     def write_file(self, kind: str, now, token, strength, badge) -> str:
         """The path of a file to download."""
         return _files(current(now, token), [kind], strength, bool(badge))[kind]
+
+
+def _sent(upload):
+    """The photo goes on, and the place where it was dropped is free for the next."""
+    return gr.skip() if upload is None else (upload, None)
 
 
 def _labelled(label: str, interactive: bool) -> dict:
@@ -288,15 +307,18 @@ def preference(remembered: object) -> tuple[str, str]:
 def _preferred_model(remembered: object, mode: str) -> str:
     models = remembered.get("models") if isinstance(remembered, dict) else None
     model = models.get(mode) if isinstance(models, dict) else None
-    return model if model in models_here() else model_for(mode)
+    if model in models_here() and not (mode == "simulate" and made_for_any_damage(model)):
+        return str(model)
+    return model_for(mode)
 
 
-def _remember(remembered: object, mode: object, model: object) -> dict:
-    """What the browser is to keep: the intention, and for each the model."""
-    if not isinstance(mode, str) or not isinstance(model, str):
-        return {}
+def _remember(remembered: object, mode: object, model: object = None) -> dict:
+    """What the browser is to keep: the intention, and for each the model, if that was chosen now."""
     models = remembered.get("models") if isinstance(remembered, dict) else None
-    return {"mode": mode, "models": {**(models if isinstance(models, dict) else {}), mode: model}}
+    models = models if isinstance(models, dict) else {}
+    if not isinstance(mode, str):
+        return {}
+    return {"mode": mode, "models": {**models, mode: model} if isinstance(model, str) else models}
 
 
 def _strength(event: gr.EventData) -> float:
@@ -321,28 +343,33 @@ def _photo(now: Opened, pixels: np.ndarray) -> dict:
     height, width = pixels.shape[:2]
     shares = [np.clip(face.box / [width, height, width, height], 0, 1).round(5).tolist() for face in now.faces]
     frames = [
-        {"box": share, "on": face is not None and i not in now.left_out}
+        {"box": share, "on": face is not None and i not in now.left_out, "failed": face is None}
         for i, (share, face) in enumerate(zip(shares, now.restored, strict=True))
     ]
+    if (times := 200 // height) > 1:  # or a tiny one is hardly seen
+        pixels = pixels.repeat(times, 0).repeat(times, 1)
     return {"photo": preview(pixels, 640), "faces": frames, "index": now.index, "lies": now.lies}
 
 
 def _stage(now: Opened, pixels: np.ndarray) -> dict:
     """What stage.js shows."""
-    names = {"Input": "Network input", "Restored": f"Restored by {now.model}"}
     shown = {
         "key": now.token,
         "of": f"{hash(now.photo.data):x}",  # another for another photo
-        "names": names,
+        "names": {
+            "Input": f"Input{', 16x16 pixels' * (now.mode == 'simulate')}",
+            "Restored": f"Restored by {now.model}",
+        },
         "before": "Input" if now.mode == "simulate" else "Original",
         "photo": {"Original": preview(pixels)}
-        | ({"Restored": preview(now.picture(pixels=pixels))} if now.faces else {}),
+        | ({"Restored": preview(now.picture(pixels=pixels))} if any(now.restored) else {}),
         "face": None,
         "index": now.index,
-        "count": sum(face is not None for face in now.restored),
+        "faces": [{"i": i, "on": i not in now.left_out} for i, face in enumerate(now.restored) if face],
         "alone": now.whole,
+        "note": f"Example: {DONE[now.mode]}" if now.is_example else "",
     }
-    if not now.faces:
+    if not any(now.restored):
         return shown
     face = now.face
     _, original = cut_face(pixels, now.faces[now.index], SIDE, now.whole)
@@ -352,13 +379,13 @@ def _stage(now: Opened, pixels: np.ndarray) -> dict:
             "Original": preview(original),
             "Input": data_url(encode_png(resize(face.degraded, small))),
             "Bicubic": preview(resize(face.degraded, len(original))),
-            "Restored": data_url(encode_png(face.restored)),
+            "Restored": preview(original) if now.index in now.left_out else data_url(encode_png(face.restored)),
         }
     }
 
 
 def _maps(now: Opened) -> dict | None:
-    if not now.faces:
+    if not any(now.restored):
         return None
     face = now.face
     return payload(face.degraded, face.restored, face.alphas, now.token)
@@ -383,28 +410,32 @@ def _files(now: Opened, kinds: list[str], strength: float, badge: bool) -> dict[
 
 def _status(now: Opened) -> str:
     """One line of facts, what the visitor must know, and the notes folded away."""
-    count = len(now.faces)
-    runs = [device_name(), now.engine, f"{now.seconds:.1f} s"] if count else [device_name()]
-    facts = [f"{count} face{'s' * (count != 1)}", now.model, *runs, now.detector]
+    count, done = len(now.faces), sum(face is not None for face in now.restored)
+    found = f"{count or 'No'} face{'s' * (count != 1)} found by {now.detector}"
+    facts = ["The whole picture is the face" if now.whole else found]
+    if count:
+        made = "rebuilt" if now.mode == "simulate" else "restored"
+        some = f"{done} of them " * (done < count)
+        facts += [f"{some}{made} by {now.model} in {now.seconds:.1f} s", f"{device_name()}, {now.engine}"]
     line = "<p class='facts'>" + " · ".join(map(html.escape, facts)) + "</p>"
     if not count:
         why = (
             f"{now.notes[-1]} To take the whole picture as one, open Advanced and tick “The picture is already a face”."
         )
         return notice(why) + line
-    unfit = _unfit(now)
+    unfit = " ".join([*_unfit(now), *(note for note in now.notes if "was not restored" in note)])
     notes = "".join(f"<li>{html.escape(note)}</li>" for note in now.notes)
     return (notice(unfit) if unfit else "") + line + f"<details><summary>Notes</summary><ul>{notes}</ul></details>"
 
 
-def _unfit(now: Opened) -> str:
+def _unfit(now: Opened) -> list[str]:
     """What the model is not made for, where it is used for that."""
     if now.mode == "as_is" and not made_for_any_damage(now.model):
-        return (
+        return [
             f"{now.model} was made to enlarge faces of 16x16 pixels; faces that are sharper than that it distorts. "
             f"{model_for('as_is')} takes faces of any damage."
-        )
-    return ""
+        ]
+    return []
 
 
 def _endpoints(photo: gr.Image, model: gr.Dropdown, mode: gr.Radio, whole: gr.Checkbox) -> None:
