@@ -242,7 +242,8 @@ def hostile(attacker: Attacker, address: str, sent: dict) -> dict[str, tuple[Cal
         """Many photos at once, in a ZIP."""
 
         def restore() -> str:
-            file = {"path": attacker.upload(data, "photos.zip").raise_for_status().json()[0]}
+            sent = attacker.upload(data, "photos.zip").raise_for_status().json()[0]
+            file = {"path": sent, "meta": {"_type": "gradio.FileData"}}
             given = [[file], False, False, "simulate", DEFAULT_MODEL]
             return "".join(attacker.messages(attacker.number("many-run", "click"), token_hex(8), given))
 

@@ -239,7 +239,7 @@ def test_a_study_tells_the_same_numbers_again_and_leaves_the_network_alone(tmp_p
 def test_the_figure_shows_each_map_once_and_its_own_curves():
     found = study(subject(), **QUICK)
     titles = [axes.get_title(loc="left") for axes in found.figure.axes if axes.images]
-    assert titles == ["network input", ALPHA, SCALED, GRADIENT, SOBEL, f"{RANDOM} 1"]
+    assert titles == ["input", ALPHA, SCALED, GRADIENT, SOBEL, f"{RANDOM} 1"]
     (chart,) = (axes for axes in found.figure.axes if axes.get_xlabel() == "cells damaged, %")
     curves = {line.get_label(): line.get_ydata() for line in chart.lines}
     for name in (ALPHA, GRADIENT, SOBEL):
