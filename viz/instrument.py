@@ -118,6 +118,7 @@ class Instrument:
     slow: bool = False  # seconds rather than moments: only when asked for, and in a lane of its own
     label: str = ""  # of its tab, where not as the name
     attention: tuple[str, ...] = PLACES  # the kinds that it has something to say about
+    needs_sharp: bool = False  # whether it compares with the face before it was degraded
     pick: str | None = None  # the picture on which a part can be marked, its PATCH
     more_files: tuple[str, ...] = ()  # what its findings may be called beside `name`
 

@@ -53,7 +53,7 @@ def effects(
     levels. Means over the draws. `UserError` without a sharp face, or if the cells do not fit.
     """
     if subject.sharp is None:
-        raise UserError("Whether a patch helps is known only where the sharp face is. Reduce a sharp one: --simulate.")
+        raise UserError("Whether a patch helps is known only where the sharp face is. Rebuild a sharp one from 16x16.")
     size = subject.degraded.shape[-1]
     if size % cells:
         raise UserError(f"A face of {size} pixels has no {cells} x {cells} cells. Choose a number that divides it.")
@@ -209,4 +209,5 @@ INSTRUMENT = Instrument(
     study,
     over_faces=study_many,
     slow=True,
+    needs_sharp=True,
 )

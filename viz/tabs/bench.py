@@ -157,7 +157,10 @@ class Opened:
 
     def population(self) -> Population:
         """What is usual for the model; `UserError` if that was not gathered."""
-        return kept(self.model, named(self.model).weights)
+        try:
+            return kept(self.model, named(self.model).weights)
+        except UserError as error:  # which tells the command that gathers them
+            raise UserError(f"What is usual for {self.model} is not known: no other faces were gathered.") from error
 
     def provenance(self, command: str, settings: dict) -> dict:
         """What makes a finding anew; of the photo only the hash of its pixels: it is the visitor's."""
