@@ -8,19 +8,22 @@
 `viz/static/maps.js` lays a map over a face in the browser; a test holds it to this file.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from io import BytesIO
 from typing import Literal, get_args
 
 import numpy as np
 from matplotlib import colormaps
-from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
+from matplotlib.colorbar import Colorbar
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from torch import Tensor
 
+from sparnet.files import encode_npz
 from sparnet.restorer import RestoredFace
 from sparnet.text import for_figure
 
@@ -105,7 +108,7 @@ def mean_map(alpha: Tensor) -> np.ndarray:
     return alpha.detach().float().mean(0).cpu().numpy()
 
 
-def group_units(names: list[str]) -> dict[str, list[str]]:
+def group_units(names: Iterable[str]) -> dict[str, list[str]]:
     """{"encoder": ["encoder.0", ...], "body": ..., "decoder": ...}, in the order given."""
     groups: dict[str, list[str]] = {}
     for name in names:
@@ -138,33 +141,26 @@ def atlas_figure(
     blocks = sum(count * _PITCH + _BLOCK_GAP for count in columns.values())
     width, height = _MARGIN + blocks + 0.9, _HEAD + rows * _ROW
     figure = Figure(figsize=(width, height), facecolor="white")
-    FigureCanvasAgg(figure)  # no pyplot: its global state is not made for a server's threads
-
-    def axes_at(x: float, y: float, w: float, h: float):
-        """Axes placed in inches from the top left, so that every map has exactly the same size."""
-        return figure.add_axes((x / width, 1 - (y + h) / height, w / width, h / height))
-
     x = _MARGIN
     for group, names in groups.items():
         for i, name in enumerate(names):
             row, column = divmod(i, columns[group])
-            axes = axes_at(x + column * _PITCH, _HEAD + row * _ROW, _MAP, _MAP)
+            axes = in_inches(figure, x + column * _PITCH, _HEAD + row * _ROW, _MAP, _MAP)
+            axes.set_title(name, fontsize=8, loc="left", pad=11, weight="bold")
             if group == "face":
-                _draw_picture(axes, name, pictures[name])
+                axes.imshow(pictures[name], interpolation="nearest")
             else:
-                _draw(axes, name, maps[name], alphas[name].shape[-3], stretch, colormap)
+                _draw(axes, maps[name], alphas[name].shape[-3], stretch, colormap)
+            bare(axes)
         span = columns[group] * _PITCH - (_PITCH - _MAP)
-        line = axes_at(x, _HEAD - 0.45, span, 0)
+        line = in_inches(figure, x, _HEAD - 0.45, span, 0)
         line.axis("off")
         line.set_title(group, fontsize=9, loc="left", pad=3, color="0.2")
         line.add_artist(Line2D([0, 1], [0, 0], transform=line.transAxes, color="0.75", linewidth=0.8, clip_on=False))
         x += columns[group] * _PITCH + _BLOCK_GAP
 
-    bar = figure.colorbar(
-        ScalarMappable(Normalize(0, 1), colormap), cax=axes_at(x, _HEAD, 0.12, (rows - 1) * _ROW + _MAP)
-    )
-    bar.outline.set_visible(False)
-    bar.ax.tick_params(labelsize=7, length=2)
+    place = in_inches(figure, x, _HEAD, 0.12, (rows - 1) * _ROW + _MAP)
+    bar = color_bar(figure, ScalarMappable(Normalize(0, 1), colormap), place)
     if stretch:
         bar.set_ticks([0, 1], labels=["min", "max"])
     bar.set_label("each map's own range: do not compare maps" if stretch else r"attention $\alpha$", fontsize=8)
@@ -183,28 +179,15 @@ def face_atlas(face: RestoredFace, title: str) -> bytes:
 
 def maps_npz(alphas: dict[str, Tensor]) -> bytes:
     """Raw maps as an NPZ file: unit name -> (C,h,w) float32, in forward order."""
-    file = BytesIO()
-    arrays = {name: alpha.detach().float().cpu().numpy() for name, alpha in alphas.items()}
-    np.savez_compressed(file, **arrays)  # pyright: ignore[reportArgumentType]  a unit is not called allow_pickle
-    return file.getvalue()
+    return encode_npz({name: alpha.detach().float().cpu().numpy() for name, alpha in alphas.items()})
 
 
-def _draw_picture(axes, caption: str, picture: np.ndarray) -> None:
-    axes.imshow(picture, interpolation="nearest")
-    axes.axis("off")
-    axes.set_title(caption, fontsize=8, loc="left", pad=11, weight="bold")
-
-
-def _draw(axes, name: str, alpha: np.ndarray, channels: int, stretch: bool, colormap: str) -> None:
+def _draw(axes: Axes, alpha: np.ndarray, channels: int, stretch: bool, colormap: str) -> None:
     low, high = (alpha.min(), alpha.max()) if stretch else (0, 1)
-    axes.imshow(alpha, cmap=colormaps[colormap], vmin=low, vmax=high, interpolation="nearest")
-    axes.set_xticks([])
-    axes.set_yticks([])
-    axes.spines[:].set_visible(False)
+    axes.imshow(alpha, cmap=colormap, vmin=low, vmax=high, interpolation="nearest")
     height, width = alpha.shape
     size = f"{height}x{width}" + (f", {channels} ch." if channels > 1 else "")
     range_ = f"{low:.2f}…{high:.2f}" if stretch else f"mean {alpha.mean():.2f}"
-    axes.set_title(name, fontsize=8, loc="left", pad=11, weight="bold")
     axes.text(0, 1.035, f"{size}  {range_}", transform=axes.transAxes, fontsize=6, color="0.35")
 
 
@@ -215,6 +198,27 @@ def mean_attention(alphas: dict[str, Tensor]) -> np.ndarray | None:
     maps = [mean_map(alpha) for alpha in alphas.values()]
     side = max(map(len, maps))
     return np.mean([enlarge(alpha, side) for alpha in maps], axis=0)
+
+
+def in_inches(figure: Figure, x: float, y: float, w: float, h: float) -> Axes:
+    """Axes placed in inches from the top left, so that every map has exactly the same size."""
+    width, height = figure.get_size_inches()
+    return figure.add_axes((x / width, 1 - (y + h) / height, w / width, h / height))
+
+
+def color_bar(figure: Figure, image: ScalarMappable, place: Axes) -> Colorbar:
+    """The image's colours and their values, with small ticks and no frame."""
+    bar = figure.colorbar(image, cax=place)
+    bar.ax.tick_params(labelsize=7, length=2)
+    bar.outline.set_visible(False)
+    return bar
+
+
+def bare(axes: Axes) -> None:
+    """Nothing around what is shown."""
+    axes.set_xticks([])
+    axes.set_yticks([])
+    axes.spines[:].set_visible(False)
 
 
 def figure_png(figure: Figure, dpi: int = 200) -> bytes:

@@ -6,7 +6,7 @@ evaluator's JSON -> the method that ran this folder's weights -> model-index: a 
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
@@ -50,7 +50,7 @@ def _results(path: Path, digest: str) -> Iterator[EvalResult]:
     """One for each score that the file has of the method with these weights."""
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
-        method = next((name for name, one in found["methods"].items() if one.get("sha256") == digest), None)
+        method = next((name for name, about in found["methods"].items() if about.get("sha256") == digest), None)
         data, line, scores = found["data"], found["protocol"]["line"], found["scores"].get(method, {})
         name, revision = f"{data['name']}: {line}", data["sha256"]  # which keep apart what is of several sets
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
@@ -58,25 +58,17 @@ def _results(path: Path, digest: str) -> Iterator[EvalResult]:
     if not scores:
         raise UserError(f"{path} has no scores of the weights with SHA-256 {digest}. Measure these weights first.")
     for key, score in scores.items():
-        if (value := _estimate(score)) is not None:
-            mean, interval = value
-            yield EvalResult(
-                task_type="image-to-image",
-                task_name="face restoration",
-                dataset_type="imagefolder",
-                dataset_name=name,
-                dataset_config=line,
-                dataset_revision=revision,
-                metric_type=key,
-                metric_name=f"{NAMES.get(key, key)}{interval}",
-                metric_value=mean,
-            )
-
-
-def _estimate(score: Any) -> tuple[float, str] | None:
-    """(mean, its interval in words); None: the evaluator could not measure it."""
-    if not isinstance(score, dict) or score.get("mean") is None:
-        return None
-    low, high = score.get("low"), score.get("high")
-    interval = "" if low is None else f" (95 % interval {low:.4g} to {high:.4g}, {score['n']} faces)"
-    return round(score["mean"], 4), interval
+        if score["mean"] is None:  # the evaluator could not measure it
+            continue
+        ends = "" if score["low"] is None else " (95 % interval {low:.4g} to {high:.4g}, {n} faces)".format(**score)
+        yield EvalResult(
+            task_type="image-to-image",
+            task_name="face restoration",
+            dataset_type="imagefolder",
+            dataset_name=name,
+            dataset_config=line,
+            dataset_revision=revision,
+            metric_type=key,
+            metric_name=f"{NAMES.get(key, key)}{ends}",
+            metric_value=round(score["mean"], 4),
+        )

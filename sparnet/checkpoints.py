@@ -19,7 +19,7 @@ from zipfile import BadZipFile, ZipFile, is_zipfile
 
 import torch
 from huggingface_hub import constants
-from torch import Tensor
+from torch import Tensor, nn
 
 from sparnet.errors import UserError
 from sparnet.files import sha256_of
@@ -174,7 +174,7 @@ def weights_file(source: str, revision: str | None = None) -> Path:
     return fetch_model(source, revision, local_files_only=True) / WEIGHTS
 
 
-def fingerprint(model: SPARNet) -> str:
+def fingerprint(model: nn.Module) -> str:
     """SHA-256 of the weights: name, type, shape and bytes of every tensor, in the network's order."""
     digest = sha256()
     for name, tensor in model.state_dict().items():

@@ -30,6 +30,7 @@ from sparnet import command, images
 from sparnet import fetch as fetching
 from sparnet.card import write_scores
 from sparnet.checkpoints import DEFAULT_MODEL, MODELS, REMEDY, is_repo_id, load_model
+from sparnet.command import Device, ModelName, Revision, Simulate, Whole, Yunet
 from sparnet.engine import ENGINES, engine_for
 from sparnet.errors import UserError
 from sparnet.export import OPSET, TOLERANCE, export_onnx
@@ -48,7 +49,7 @@ from sparnet.folders import pictures_in
 from sparnet.hub import CONFIG, UNFINISHED, WEIGHTS
 from sparnet.model import SPARNet
 from sparnet.processes import Process
-from sparnet.restorer import Box, Mode, Restoration, RestoredFace, Restorer, disclaimer
+from sparnet.restorer import Box, Mode, Restoration, RestoredFace, Restorer, disclaimer, mode_of
 from sparnet.text import plain
 
 _NAMED = 20  # photos that failed, in the last line
@@ -68,25 +69,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def restore(
     source: Annotated[Path, typer.Argument(metavar="IN", help="A photo, or a folder of photos.")],
     target: Annotated[Path, typer.Argument(metavar="OUT", help="The .png to write, or a folder for a folder.")],
-    model: Annotated[str, typer.Option(help="A name of `models`, folder, released .pth or Hub repo.")] = DEFAULT_MODEL,
+    model: ModelName = DEFAULT_MODEL,
     attention: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Write each face's attention: atlas PNG and raw NPZ.")
     ] = None,
-    simulate: Annotated[
-        bool | None,
-        typer.Option(
-            "--simulate/--as-is",
-            help="Reduce faces first to the size that the model enlarges, or do not. Without either: reduce if the "
-            "model has such a size.",
-        ),
-    ] = None,
-    whole: Annotated[bool, typer.Option("--whole", help="The picture is already a face.")] = False,
+    simulate: Simulate = None,
+    whole: Whole = False,
     box: Annotated[
         list[str] | None, typer.Option(metavar="X1,Y1,X2,Y2", help="Where a face is, instead of searching; repeatable.")
     ] = None,
-    yunet: Annotated[Path | None, typer.Option(metavar="FILE", help="YuNet's .onnx, to find faces with.")] = None,
-    device: Annotated[str | None, typer.Option(help="cpu, cuda, ...; without it, cuda if there is one.")] = None,
-    revision: Annotated[str | None, typer.Option(help="Commit, tag or branch of a Hub repo.")] = None,
+    yunet: Yunet = None,
+    device: Device = None,
+    revision: Revision = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on: leave out photos whose result is in OUT.")] = False,
     engine: Annotated[
         str | None, typer.Option(help=f"One of {', '.join(ENGINES)}; without it auto, of a single photo torch.")
@@ -114,7 +108,7 @@ def restore(
         pairs = [pair for pair in pairs if _fits(*pair, attention, failed)]
     check_targets(_targets(pairs, attention), inputs)
     faces = "whole" if whole else [_parse_box(text) for text in box] if box else None
-    mode: Mode | None = None if simulate is None else "simulate" if simulate else "as_is"
+    mode = mode_of(simulate)
 
     device = device or process.device()
     network = load_model(model, device, revision)
@@ -193,7 +187,7 @@ def models() -> None:
 @app.command()
 def fetch(
     model: Annotated[str, typer.Argument(metavar="MODEL", help="A name of `models`, or a Hub repo, owner/name.")],
-    revision: Annotated[str | None, typer.Option(help="Commit, tag or branch of a Hub repo.")] = None,
+    revision: Revision = None,
     yes: Annotated[bool, typer.Option("--yes", help="Accept the licence and do not ask.")] = False,
 ) -> None:
     """Download weights that are not bundled, after showing their licence; resumes what was interrupted."""
@@ -240,7 +234,7 @@ def convert(
 def export(
     model: Annotated[str, typer.Argument(help="A name of `models`, folder, released .pth or Hub repo.")],
     target: Annotated[Path, typer.Argument(metavar="OUT.onnx", help="The file to write.")],
-    revision: Annotated[str | None, typer.Option(help="Commit, tag or branch of a Hub repo.")] = None,
+    revision: Revision = None,
 ) -> None:
     """Write a model as ONNX: a face goes in, the restored one and every attention map come out, each by its name."""
     if target.suffix.lower() != ".onnx":

@@ -54,7 +54,7 @@ KEPT_BYTES = 2_000_000_000  # of compiled networks on the disk; those that were 
 
 
 @dataclass(frozen=True, eq=False)
-class Run:
+class Engine:
     """A model, and what runs it in its place."""
 
     name: str
@@ -109,7 +109,7 @@ _builds: WeakKeyDictionary[SPARNet, dict[str, Build]] = WeakKeyDictionary()
 _lock = threading.Lock()
 
 
-def engine_for(model: SPARNet, engine: str = "auto", background: bool = False) -> Run:
+def engine_for(model: SPARNet, engine: str = "auto", background: bool = False) -> Engine:
     """What runs the model, built once and anew when its weights change; in the `background`, PyTorch runs it meanwhile.
 
     engine: "openvino", "torch", or "auto": what SPARNET_ENGINE says, without that the fastest here. A model that is in
@@ -120,7 +120,7 @@ def engine_for(model: SPARNet, engine: str = "auto", background: bool = False) -
     if engine not in ENGINES:
         raise UserError(f"There is no engine {engine!r}. Choose one of {', '.join(ENGINES)}.")
     weight = next(model.parameters())
-    plain = Run("PyTorch", str(weight.dtype).removeprefix("torch."), model=model)
+    plain = Engine("PyTorch", str(weight.dtype).removeprefix("torch."), model=model)
     lent = weight.device.type == "cuda" and "SPACES_ZERO_GPU" in os.environ  # to a worker that lives for one call
     if model.training or lent or weight.dtype != torch.float32 or type(model).trace is not SPARNet.trace:
         return plain
@@ -163,7 +163,7 @@ class Witness:
         return [after - before for before, after in pairwise(moments)]
 
 
-def torch_engine(model: SPARNet, note: str | None = None) -> Run:
+def torch_engine(model: SPARNet, note: str | None = None) -> Engine:
     """PyTorch, folded, channels last where the norms do not stand in the way."""
     network = folded(model)
     layout = torch.channels_last if model.config.norm == "batch" else torch.contiguous_format
@@ -172,14 +172,14 @@ def torch_engine(model: SPARNet, note: str | None = None) -> Run:
     def outputs(faces: Tensor) -> Outputs:
         return [output.contiguous() for output in outputs_of(network, faces.contiguous(memory_format=layout))]
 
-    return Run("PyTorch, folded", "float32", outputs, note)
+    return Engine("PyTorch, folded", "float32", outputs, note)
 
 
-def graph_engine(model: SPARNet, witness: Witness) -> Run:
+def graph_engine(model: SPARNet, witness: Witness) -> Engine:
     """CUDA graphs in float16; `ArithmeticError` if that cannot hold what the model computes."""
     graphs = Graphs(model)
     witness.check(graphs)
-    return Run("CUDA graphs", "float16", graphs)
+    return Engine("CUDA graphs", "float16", graphs)
 
 
 class Graphs:
@@ -214,7 +214,7 @@ class Graphs:
         return graph, given, outputs
 
 
-def openvino_engine(model: SPARNet, witness: Witness) -> Run:
+def openvino_engine(model: SPARNet, witness: Witness) -> Engine:
     """OpenVINO; compiled, or read from the disk where it was compiled before. `ArithmeticError` as of `Witness`."""
     from openvino import Core
 
@@ -234,7 +234,7 @@ def openvino_engine(model: SPARNet, witness: Witness) -> Run:
         if file is not None:
             keep(compiled, file)
     kind = compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name()
-    return Run("OpenVINO", PRECISIONS[kind], runner(compiled))
+    return Engine("OpenVINO", PRECISIONS[kind], runner(compiled))
 
 
 def openvino_settings() -> dict:

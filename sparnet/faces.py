@@ -2,7 +2,7 @@
 
     photo -> Detector -> Face(box, landmarks) -> crop_transform -> to_crop (2,3) -> crop_face -> crop (S,S,3)
              (YuNet, or LBP cascade and refine)
-    photo with the face restored <- paste_face <- soft mask <- restored (S,S,3) <-- network <-------'
+    photo with the face restored <- paste_into <- soft mask <- restored (S,S,3) <-- network <-------'
 
 Points are xy in photo pixels; a whole number is the centre of a pixel.
 """
@@ -230,20 +230,6 @@ def crop_whole(photo: np.ndarray, size: int) -> np.ndarray:
     """The centred square of the photo at size x size, Pillow's bicubic as in training."""
     left, top, side = centred_square(photo)
     return resize(photo[top : top + side, left : left + side], size)
-
-
-def paste_face(
-    photo: np.ndarray,
-    restored: np.ndarray,
-    to_crop: np.ndarray,
-    crop: np.ndarray | None = None,
-    original: np.ndarray | None = None,
-    fade: tuple[bool, bool] = (True, True),
-) -> np.ndarray:
-    """The photo with the restored face in its place, as a new array; as `paste_into`, by default cut from `photo`."""
-    result = photo.copy()
-    paste_into(result, restored, to_crop, crop, photo if original is None else original, fade)
-    return result
 
 
 def paste_into(

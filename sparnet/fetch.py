@@ -4,8 +4,6 @@ name -> terms, for the user to accept -> fetch -> a part file of that version, r
 """
 
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from hashlib import sha256
 from pathlib import Path
 
@@ -77,8 +75,8 @@ def _fetch_released(entry: ModelEntry) -> None:
 
 
 def _download(entry: ModelEntry, file: Path) -> Path:
-    """The whole file of the entry's address under another name beside `file`."""
-    with _explained(entry):
+    """The whole file of the entry's address under another name beside `file`; `UserError` says what went wrong."""
+    try:
         size, version = _announced(entry.source)
         check_announced(entry.source, file.name, size, MAX_WEIGHTS_BYTES)
         part = file.with_name(f".{file.name}.{sha256(version.encode()).hexdigest()[:16]}.part")
@@ -95,6 +93,12 @@ def _download(entry: ModelEntry, file: Path) -> Path:
                 displayed_filename=file.name,
             )  # fmt: skip
         to_disk(part)
+    except (httpx2.HTTPError, HfHubHTTPError, OfflineModeIsEnabled, OSError) as error:
+        reason = str(error).strip().split("\n")[0].rstrip(".") or type(error).__name__
+        raise UserError(
+            f"The download of {entry.name} did not finish ({reason}). `python -m sparnet fetch {entry.name}` goes on "
+            f"where it stopped; or get {entry.source} by other means and save it as {entry.path}."
+        ) from error
     return part
 
 
@@ -108,16 +112,3 @@ def _announced(address: str) -> tuple[int, str]:
         if not size.isdecimal():
             raise httpx2.ProtocolError("its size is not stated")
         return int(size), "" if tag.startswith("W/") else tag  # a weak tag does not promise the same bytes
-
-
-@contextmanager
-def _explained(entry: ModelEntry) -> Iterator[None]:
-    """What goes wrong on the way, as a sentence that says what to do."""
-    try:
-        yield
-    except (httpx2.HTTPError, HfHubHTTPError, OfflineModeIsEnabled, OSError) as error:
-        reason = str(error).strip().split("\n")[0].rstrip(".") or type(error).__name__
-        raise UserError(
-            f"The download of {entry.name} did not finish ({reason}). `python -m sparnet fetch {entry.name}` goes on "
-            f"where it stopped; or get {entry.source} by other means and save it as {entry.path}."
-        ) from error

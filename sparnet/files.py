@@ -10,10 +10,13 @@ import os
 import secrets
 import stat
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from hashlib import file_digest
+from io import BytesIO
 from pathlib import Path
 from unicodedata import normalize
+
+import numpy as np
 
 from sparnet.errors import UserError
 
@@ -34,6 +37,13 @@ def read_whole(path: Path, limit: int) -> bytes:
             return file.read(limit)
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror}.") from error
+
+
+def encode_npz(arrays: Mapping[str, np.ndarray]) -> bytes:
+    """Arrays by their names as an NPZ file's content, compressed."""
+    file = BytesIO()
+    np.savez_compressed(file, **arrays)  # pyright: ignore[reportArgumentType]  none is called allow_pickle
+    return file.getvalue()
 
 
 def sha256_of(file: Path) -> str:

@@ -8,7 +8,7 @@ The ecosystem's mixin fills in what is missing and drops what it does not know; 
 import json
 import re
 import warnings
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import fields
@@ -53,12 +53,15 @@ CARD = f"""---
 
 # A face restoration network of the SPARNet family
 
-Paper: https://arxiv.org/abs/2012.01211. Load this folder with `sparnet.load_model`.
+Paper: https://arxiv.org/abs/2012.01211. Load this folder with `sparnet.load_model`, RCAN and Wavelet-SRNet, which it is
+compared with, with `training.networks.load`.
 
 {UNFINISHED}
 """
-FLOATS = ("F64", "F32", "F16", "BF16")  # what safetensors calls the numbers that a model may be stored in
-COUNTS = ("I64", "I32")  # and those of its counts
+KINDS = {  # of numbers that a model may be stored in, as safetensors calls them; the last two of its counts
+    "F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16,
+    "I64": torch.int64, "I32": torch.int32,
+}  # fmt: skip
 GRACE, SLOWEST = 120.0, 100_000  # seconds for a download, and bytes a second for what is announced beyond them
 TIMEOUT = 5  # seconds for the Hub's first answer; the client's own rule is six tries of up to a minute
 
@@ -132,26 +135,23 @@ class StrictHubMixin(PyTorchModelHubMixin):
         return self.eval()
 
 
-def check_weights(expected: Mapping[str, Tensor], given: Mapping[str, Tensor], origin: str) -> None:
-    """`UserError` unless `given` has exactly the keys, shapes and kinds of number of `expected`, all finite."""
-    problems = _misnamed(expected, given)
+def check_weights(expected: Mapping[str, Tensor], given: Mapping[str, Any], origin: str) -> None:
+    """`UserError` unless `given` has exactly the keys, shapes and kinds of number of `expected`, all finite.
+
+    Of a safetensors header it has slices, which know shape and kind of what is not read yet.
+    """
+    problems = [f"{key} is missing" for key in expected if key not in given]
+    problems += [f"{key} is unknown" for key in given if key not in expected]
     for key in expected.keys() & given.keys():
         have, need = given[key], expected[key]
-        if have.shape != need.shape:
-            problems.append(f"{key} has shape {tuple(have.shape)} where the model has {tuple(need.shape)}")
-        elif have.is_floating_point() != need.is_floating_point():
-            problems.append(f"{key} is {have.dtype} where the model has {need.dtype}")
-        elif not have.sum(dtype=torch.float64).isfinite():
+        read = isinstance(have, Tensor)
+        shape, kind = (have.shape, have.dtype) if read else (tuple(have.get_shape()), KINDS.get(have.get_dtype()))
+        if shape != need.shape:
+            problems.append(f"{key} has shape {tuple(shape)} where the model has {tuple(need.shape)}")
+        elif kind is None or kind.is_floating_point != need.is_floating_point():
+            problems.append(f"{key} is {kind or have.get_dtype()} where the model has {need.dtype}")
+        elif read and not have.sum(dtype=torch.float64).isfinite():
             problems.append(f"{key} has values that are not finite")
-    _raise_misfits(problems, origin)
-
-
-def _misnamed(expected: Mapping[str, Tensor], given: Collection[str]) -> list[str]:
-    missing = [f"{key} is missing" for key in expected if key not in given]
-    return missing + [f"{key} is unknown" for key in given if key not in expected]
-
-
-def _raise_misfits(problems: list[str], origin: str) -> None:
     if problems:
         raise UserError(f"The weights in {origin} do not fit their configuration: {_few(problems)}.")
 
@@ -199,24 +199,15 @@ def read_weights(folder: Path, expected: Mapping[str, Tensor]) -> dict[str, Tens
         )
     try:
         with safe_open(file, "pt") as stored:
-            _check_header(expected, {key: stored.get_slice(key) for key in stored.offset_keys()}, str(folder))
-            return {key: stored.get_tensor(key) for key in stored.offset_keys()}
+            keys = stored.offset_keys()
+            if len(keys) > MAX_TENSORS:
+                raise UserError(
+                    f"The weights in {folder} are {len(keys):,} tensors, which no model of this project has."
+                )
+            check_weights(expected, {key: stored.get_slice(key) for key in keys}, str(folder))
+            return {key: stored.get_tensor(key) for key in keys}
     except SafetensorError as error:
         raise UserError(f"{file} is not a whole safetensors file ({error}). Fetch or save the model again.") from error
-
-
-def _check_header(expected: Mapping[str, Tensor], given: Mapping[str, Any], origin: str) -> None:
-    """`check_weights` of what a safetensors header announces: slices, which know their shape and kind of number."""
-    if len(given) > MAX_TENSORS:
-        raise UserError(f"The weights in {origin} are {len(given):,} tensors, which no model of this project has.")
-    problems = _misnamed(expected, given)
-    for key in expected.keys() & given.keys():
-        shape, kind, need = tuple(given[key].get_shape()), given[key].get_dtype(), expected[key]
-        if shape != need.shape:
-            problems.append(f"{key} has shape {shape} where the model has {tuple(need.shape)}")
-        elif kind not in (FLOATS if need.is_floating_point() else COUNTS):
-            problems.append(f"{key} is {kind} where the model has {need.dtype}")
-    _raise_misfits(problems, origin)
 
 
 def fetch_model(
@@ -347,34 +338,23 @@ def _explained(repo_id: str, revision: str | None, command: str) -> Iterator[Non
     at = f"{repo_id} at revision {revision}" if revision else repo_id
     try:
         yield
-    except HFValidationError as error:
-        raise UserError(f"{repo_id!r} cannot be a Hub repo id, which is owner/name: {error}") from error
-    except GatedRepoError as error:
-        raise UserError(
-            f"{repo_id} is gated: accept its conditions on its page on the Hub, then log in with `hf auth login`."
-        ) from error
-    except RepositoryNotFoundError as error:
-        raise UserError(
-            f"The Hub has no public model {repo_id}. Check the spelling; if it is private, log in with `hf auth login`."
-        ) from error
-    except RevisionNotFoundError as error:
-        raise UserError(f"{repo_id} has no revision {revision!r}; give a commit hash, tag or branch of it.") from error
-    except LocalEntryNotFoundError as error:
-        raise UserError(
-            f"{at} is not in the cache and the Hub cannot be reached. With a network, `{command}` fills the cache."
-        ) from error
-    except EntryNotFoundError as error:
-        raise UserError(
-            f"{at} is not a model of this project: it lacks {CONFIG} or {WEIGHTS} (pickled weights are never read)."
-        ) from error
-    except HfHubHTTPError as error:
-        raise UserError(
-            f"The Hub refused {at}: {_reason(error)}. Try later, or log in with `hf auth login`."
-        ) from error
-    except (httpx2.TransportError, OSError) as error:
-        raise UserError(
-            f"The download of {at} did not finish ({_reason(error)}); nothing half was kept. `{command}` tries again."
-        ) from error
+    except (HFValidationError, HfHubHTTPError, EntryNotFoundError, httpx2.TransportError, OSError) as error:
+        reasons = {  # a narrower one before those that it is one of
+            HFValidationError: f"{repo_id!r} cannot be a Hub repo id, which is owner/name: {error}",
+            GatedRepoError: f"{repo_id} is gated: accept its conditions on its page on the Hub, then log in with "
+            "`hf auth login`.",
+            RepositoryNotFoundError: f"The Hub has no public model {repo_id}. Check the spelling; if it is private, "
+            "log in with `hf auth login`.",
+            RevisionNotFoundError: f"{repo_id} has no revision {revision!r}; give a commit hash, tag or branch of it.",
+            LocalEntryNotFoundError: f"{at} is not in the cache and the Hub cannot be reached. With a network, "
+            f"`{command}` fills the cache.",
+            EntryNotFoundError: f"{at} is not a model of this project: it lacks {CONFIG} or {WEIGHTS} (pickled weights "
+            "are never read).",
+            HfHubHTTPError: f"The Hub refused {at}: {_reason(error)}. Try later, or log in with `hf auth login`.",
+            Exception: f"The download of {at} did not finish ({_reason(error)}); nothing half was kept. `{command}` "
+            "tries again.",
+        }
+        raise UserError(next(text for kind, text in reasons.items() if isinstance(error, kind))) from error
 
 
 def _verify(file: Path, command: str) -> None:

@@ -333,3 +333,11 @@ def check_image(image: np.ndarray) -> np.ndarray:
 def data_url(image: bytes, kind: str = "png") -> str:
     """An encoded picture as the address of an <img>, for pages that ask no server."""
     return f"data:image/{kind};base64,{b64encode(image).decode()}"
+
+
+def preview(image: np.ndarray, side: int = 1280) -> str:
+    """A picture (H,W,3) uint8 for a screen, no result: a JPEG of at most `side` pixels a side, as a data URL."""
+    file, picture = io.BytesIO(), Image.fromarray(image)
+    picture.thumbnail((side, side))
+    picture.save(file, "JPEG", quality=92)
+    return data_url(file.getvalue(), "jpeg")

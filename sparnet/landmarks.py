@@ -90,23 +90,17 @@ def read_landmarks(picture: str | Path) -> np.ndarray | None:
     file = landmarks_file(picture)
     if file is None:
         return None
-    read = _json_points if file.suffix == ".json" else _pts_points
     try:
-        points = np.array(read(file.read_text(encoding="utf-8")), float)
+        text = file.read_text(encoding="utf-8")
+        if file.suffix == ".json":
+            points = np.array(json.loads(text)["landmarks68"], float)
+        else:
+            points = np.array(text.partition("{")[2].partition("}")[0].split(), float).reshape(-1, 2) - 1
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"{file} cannot be read as landmarks ({error}). Correct it or take it away.") from error
     if points.shape != (68, 2) or not np.isfinite(points).all():
         raise UserError(f"{file} does not hold 68 points x, y. Correct it or take it away.")
     return points
-
-
-def _json_points(text: str) -> list:
-    return json.loads(text)["landmarks68"]
-
-
-def _pts_points(text: str) -> np.ndarray:
-    body = text.partition("{")[2].partition("}")[0]
-    return np.array(body.split(), float).reshape(-1, 2) - 1
 
 
 def _block(c_in: int, c_out: int, stride: int = 1) -> nn.Sequential:

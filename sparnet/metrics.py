@@ -126,6 +126,13 @@ def estimates(values: ndarray, seed: int) -> ndarray:
     return found
 
 
+def ends(found: Any) -> ndarray:
+    """(...) of Estimate, numbers or None -> (3,...): mean, low and high of each, NaN where there is none."""
+    values = np.asarray(found, object)
+    rows = [(v.mean, v.low, v.high) if isinstance(v, Estimate) else (v, None, None) for v in values.flat]
+    return np.array(rows, float).reshape(*values.shape, 3).transpose(-1, *range(values.ndim))
+
+
 def labelled(values: Any, *labels: Sequence[str]) -> Any:
     """Values (a, b, ...) -> {label of a: {label of b: value}}, for JSON.
 

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from sparnet.engine import Run, engine_for
+from sparnet.engine import Engine, engine_for
 from sparnet.errors import UserError
 from sparnet.faces import (
     Detector,
@@ -126,7 +126,7 @@ class Restorer:
         return one
 
     def _restore(
-        self, run: Run, photo: np.ndarray, faces: Sequence[Face], mode: Mode, features: bool, whole: bool
+        self, run: Engine, photo: np.ndarray, faces: Sequence[Face], mode: Mode, features: bool, whole: bool
     ) -> list[RestoredFace | UserError]:
         """Each face of a batch, or why it is not restored."""
         small = self.model.config.degraded_size if mode == "simulate" else None
@@ -156,11 +156,11 @@ class Restorer:
         """What the network makes of a degraded face (S,S,3) uint8, S the model's size."""
         return self._trace(self.run(), [degraded], features)
 
-    def run(self) -> Run:
+    def run(self) -> Engine:
         """What runs the network now."""
         return engine_for(self.model, self.engine, background=self.engine == "auto")
 
-    def _trace(self, run: Run, degraded: Sequence[np.ndarray], features: bool) -> Trace:
+    def _trace(self, run: Engine, degraded: Sequence[np.ndarray], features: bool) -> Trace:
         weight = next(self.model.parameters())
         batch = torch.cat([to_tensor(face) for face in degraded])
         with evaluating(self.model):
@@ -191,6 +191,11 @@ class Restorer:
                 "Restore them as they are."
             )
         return mode
+
+
+def mode_of(simulate: bool | None) -> Mode | None:
+    """As a command line tells it; None: the model decides."""
+    return None if simulate is None else "simulate" if simulate else "as_is"
 
 
 def disclaimer(model: str) -> str:
@@ -228,8 +233,9 @@ def find_faces(
     detector: Detector | None = None,
 ) -> tuple[list[Face], str, list[str]]:
     """The faces to restore, who found them, and the first notes; `faces` and errors as in `Restorer`."""
-    _check(photo)
-    height, width = photo.shape[:2]
+    height, width = check_image(photo).shape[:2]
+    if min(height, width) < MIN_SIDE:
+        raise UserError(f"The picture is {width} x {height} pixels; at least {MIN_SIDE} x {MIN_SIDE} are needed.")
     if isinstance(faces, str):
         if faces != "whole":
             raise ValueError(f"faces is {faces!r}; it must be None, 'whole', or a list of faces or boxes")
@@ -268,12 +274,8 @@ def picture_of(restored: Tensor, degraded: np.ndarray) -> np.ndarray:
     """The network's answer (1,3,S,S) to the degraded face as (S,S,3) uint8; `UserError` if it is not a picture."""
     if not restored.isfinite().all():
         raise UserError("The network's answer is not a picture: its weights or its number format are not usable.")
-    return as_coloured(to_image(restored), degraded)
-
-
-def as_coloured(restored: np.ndarray, degraded: np.ndarray) -> np.ndarray:
-    """The restored face (S,S,3) uint8, without the colours that the network made up where the degraded had none."""
-    return to_grey(restored) if is_grey(degraded) else restored
+    picture = to_image(restored)
+    return to_grey(picture) if is_grey(degraded) else picture  # colours that the network made up are left out
 
 
 def cut_face(photo: np.ndarray, face: Face, size: int, whole: bool = False) -> tuple[np.ndarray, np.ndarray]:
@@ -285,12 +287,6 @@ def cut_face(photo: np.ndarray, face: Face, size: int, whole: bool = False) -> t
 def side_in_photo(to_crop: np.ndarray, size: int) -> float:
     """How many of the photo's pixels one side of the crop of `size` covers."""
     return float(size / np.hypot(*to_crop[:, 0]))
-
-
-def _check(photo: np.ndarray) -> None:
-    height, width = check_image(photo).shape[:2]
-    if min(height, width) < MIN_SIDE:
-        raise UserError(f"The picture is {width} x {height} pixels; at least {MIN_SIDE} x {MIN_SIDE} are needed.")
 
 
 def _of_face(maps: dict[str, Tensor], i: int) -> dict[str, Tensor]:

@@ -81,7 +81,7 @@ def test_half_precision_weights_load_into_float32(folder, face, dtype):
         (lambda w: w.pop("encoder.0.norm.num_batches_tracked"), r"num_batches_tracked is missing"),
         (lambda w: w.update(extra=torch.ones(1)), "extra is unknown"),
         (lambda w: w.update({"out.bias": torch.ones(4)}), r"out\.bias has shape \(4,\) where the model has \(3,\)"),
-        (lambda w: w.update({"out.bias": torch.ones(3, dtype=torch.int32)}), r"out\.bias is I32 where"),
+        (lambda w: w.update({"out.bias": torch.ones(3, dtype=torch.int32)}), r"out\.bias is torch.int32 where"),
         (lambda w: w.update({"out.bias": torch.tensor([0, 0, float("nan")])}), r"out\.bias has values .* not finite"),
         (lambda w: [w.pop(key) for key in list(w) if key.startswith("body")], r"is missing; .* and \d+ more"),
     ],

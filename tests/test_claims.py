@@ -84,8 +84,8 @@ def ablation(changes, psnr=True):
     [(0.1, 0.2, 1), (-0.2, -0.1, -1), (-0.1, 0.1, 0), (0, 0.1, 0), (None, 0.1, 0), (np.nan, np.nan, 0)],
 )
 def test_the_side_of_an_interval(low, high, way):
-    assert claims.side(low, high) == way
-    assert claims.side(0.9, 1.05, at=1) == 0
+    assert claims.side({"low": low, "high": high}) == way
+    assert claims.side({"low": 0.9, "high": 1.05}, at=1) == 0
 
 
 @pytest.mark.parametrize(

@@ -125,13 +125,9 @@ def test_each_scale_sees_the_face_halved_as_pillow_would():
         assert np.abs(half[0].numpy() - np.stack(expected)).max() < 1e-5
 
 
-def test_a_face_too_small_for_the_smallest_scale_is_an_error_that_says_what_is_needed(authors):
-    with pytest.raises(ValueError, match="at least 132x132"):
-        authors[0](faces(128))
-    net = small()  # 9 pixels at the third scale
-    with pytest.raises(ValueError, match="at least 36x36"):
-        net(faces(35))
-    assert net(faces(36))[-1].score.shape == (1, 1, 1, 1)
+def test_the_smallest_face_leaves_one_score_at_the_last_scale(authors):
+    assert (authors[0].smallest, small().smallest) == (132, 36)
+    assert small()(faces(36))[-1].score.shape == (1, 1, 1, 1)
 
 
 @pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])

@@ -19,7 +19,6 @@ from viz.instruments.edit import (
     edited,
     from_json,
     load,
-    save,
     study,
     to_json,
 )
@@ -113,7 +112,7 @@ def test_edits_of_one_unit_act_in_order_and_undo_is_the_list_without_its_last():
 def test_a_saved_edit_replays_bit_for_bit(tmp_path):
     one = subject()
     edits = [Edit("body.0", random_mask(50), 0.3), Edit("encoder.1", random_mask(8)), Edit("body.0", -random_mask(3))]
-    save(one, edits, tmp_path / "edits.json")
+    (tmp_path / "edits.json").write_text(to_json(one, edits))
     replayed = load(tmp_path / "edits.json", one)
     assert [(edit.unit, edit.strength) for edit in replayed] == [("body.0", 0.3), ("encoder.1", 1), ("body.0", 1)]
     assert all(np.array_equal(a.mask, b.mask) for a, b in zip(edits, replayed, strict=True))

@@ -11,7 +11,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from sparnet import SPARNet, engine, load_model
 from sparnet.checkpoints import MODELS, fingerprint
-from sparnet.engine import Graphs, Run, engine_for, openvino_graph
+from sparnet.engine import Engine, Graphs, engine_for, openvino_graph
 from sparnet.errors import UserError
 from sparnet.folding import transposed
 from sparnet.model import Convolution
@@ -67,7 +67,7 @@ def network(seed: int = 0, **config) -> SPARNet:
     return model.eval()
 
 
-def assert_same(run: Run, model: SPARNet, batch: int, tolerance: float = 1e-4) -> None:
+def assert_same(run: Engine, model: SPARNet, batch: int, tolerance: float = 1e-4) -> None:
     faces = random_faces(batch, model.config.size)
     trace, exact = run(faces), model.trace(faces)
     torch.testing.assert_close(trace.restored, exact.restored.detach(), atol=tolerance, rtol=0)
@@ -243,7 +243,7 @@ def test_cuda_graphs_are_captured_once_a_size_and_replayed_with_new_faces(monkey
         return graph, given, outputs
 
     monkeypatch.setattr(graphs, "capture", capture)
-    run = Run("CUDA graphs", "float16", graphs, model=model)
+    run = Engine("CUDA graphs", "float16", graphs, model=model)
     first = run(random_faces(2, side, seed=1))
     kept = first.restored.clone()
     for batch in (2, 5, 2):

@@ -14,7 +14,7 @@ from skimage.transform import SimilarityTransform
 
 from sparnet import faces, hub, images
 from sparnet.errors import UserError
-from sparnet.faces import Face, crop_face, crop_transform, find_detector, paste_face, soft_mask
+from sparnet.faces import Face, crop_face, crop_transform, find_detector, paste_into, soft_mask
 
 SHARED = Path(__file__).parents[2] / "shared"
 YUNET = SHARED / "instruments" / "face_detection_yunet.onnx"
@@ -141,6 +141,13 @@ def test_an_enlarged_face_looks_as_opencv_enlarges_it(rng):
     enlarged = cv2.resize(photo, None, fx=8, fy=8, interpolation=cv2.INTER_CUBIC)
     crop = crop_face(photo, np.array([[8, 0, 3.5 - 96], [0, 8, 3.5 - 96]]), 128)
     assert np.abs(crop.astype(int) - enlarged[96:224, 96:224]).max() <= 3
+
+
+def paste_face(photo, restored, to_crop, crop=None, original=None):
+    """`paste_into` a copy."""
+    pasted = photo.copy()
+    paste_into(pasted, restored, to_crop, crop, photo if original is None else original)
+    return pasted
 
 
 def test_photos_too_long_for_opencv_are_cut_and_pasted(rng):

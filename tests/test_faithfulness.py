@@ -19,7 +19,6 @@ from viz.instruments.faithfulness import (
     SCALED,
     SOBEL,
     area_between,
-    deletion,
     deletions,
     gradient_map,
     impute,
@@ -34,6 +33,11 @@ from viz.subject import Subject
 
 TINY = replace(SMALL, max_channels=8, body_depth=1)
 QUICK = dict(cells=8, levels=2, draws=1)
+
+
+def deletion(network, face, saliency, *settings, **named):
+    """`deletions` of one map."""
+    return deletions(network, face, [saliency], *settings, **named)[0]
 
 
 def subject(seed: int = 0, **changes) -> Subject:

@@ -26,7 +26,8 @@ from viz.instrument import QUESTIONS
 from viz.instruments import INSTRUMENTS, ablation, agreement, edit, gate, query
 from viz.instruments.edit import Edit
 from viz.subject import Subject
-from viz.tabs import models, painting, serving
+from viz.tabs import bench, models, painting, serving
+from viz.tabs import inside as tab
 from viz.tabs.painting import SIDE
 from viz.tabs.panel import Panel, pixels_of
 
@@ -160,6 +161,18 @@ def test_what_does_not_apply_is_grey_and_says_why(inside):
         expect(button).to_be_disabled()
         expect(button).to_contain_text(why)
     assert inside.locator("#rail nav h2").all_inner_texts() == list(QUESTIONS)
+
+
+def test_a_visitor_is_told_no_command_where_something_is_not_known(server):
+    now = bench.opened(
+        bench.Photo(ASTRONAUT.read_bytes(), "astronaut"), models.first_model(), "as_is", False, bench.silent
+    )
+    why = {name: tab._why_not(instrument, now) for name, instrument in INSTRUMENTS.items() if instrument.needs_face}
+    assert why["effect"] == "for faces rebuilt from 16x16"
+    for ask in (now.population, lambda: INSTRUMENTS["effect"].study(now.subject)):
+        with pytest.raises(UserError) as told:
+            ask()
+        assert "--" not in str(told.value)
 
 
 def test_unit_and_scale_are_chosen_once_and_kept_from_one_instrument_to_the_next(inside):
@@ -449,7 +462,7 @@ def test_the_client_gives_an_instrument_its_own_options(client, name, subject, t
     assert json.loads(Path(told).read_text())["provenance"]["settings"] == settings
     mask = np.zeros((16, 16))
     mask[4:8] = 1
-    edit.save(subject, [Edit("body.1", mask)], tmp_path / "edits.json")
+    (tmp_path / "edits.json").write_text(edit.to_json(subject, [Edit("body.1", mask)]))
     _, arrays, _ = client.predict(**given, edits=handle_file(tmp_path / "edits.json"), api_name="/edit")
     with np.load(arrays) as found:
         assert np.array_equal(found["after"], edit.study(subject, [Edit("body.1", mask)]).arrays["after"])

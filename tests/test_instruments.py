@@ -5,10 +5,11 @@ from pathlib import Path
 from types import ModuleType
 from typing import Annotated, Literal
 
+import gradio as gr
 import numpy as np
 import pytest
 import torch
-from matplotlib.figure import Figure
+from made_up import small_subject
 
 import app
 from sparnet import SPARNet, SPARNetConfig, images
@@ -18,6 +19,7 @@ from viz.finding import Finding, silent
 from viz.instrument import QUESTIONS, REAL, Instrument, Option, Units, settings_of
 from viz.report import PAGE
 from viz.tabs import controls
+from viz.tabs.panel import Panel
 
 SMALL = SPARNetConfig(
     size=32, smallest=16, min_channels=8, max_channels=8, body_depth=1, bottleneck=32, hourglass_channels=8
@@ -34,7 +36,7 @@ def study(
     progress=silent,
 ) -> Finding:
     numbers = {"model": subject.name, "power": power, "loud": loud, "ways": ways}
-    return Finding("dummy", "A dummy means nothing.", numbers, {"power": np.array(power)}, Figure())
+    return Finding("dummy", "A dummy means nothing.", numbers, {"power": np.array(power)})
 
 
 @pytest.fixture
@@ -89,6 +91,22 @@ def test_a_new_instrument_is_a_tab_with_its_options_and_an_endpoint(dummy):
     names = [event["api_name"] for event in config["dependencies"] if event["api_visibility"] == "public"]
     assert "dummy" in names
     assert ("Is it a dummy?", "dummy") in map(tuple, parts["report-instruments"]["props"]["choices"])
+
+
+def test_all_charts_of_a_finding_are_on_the_page():
+    findings = {
+        "sanity": instruments.sanity.study(small_subject(), draws=1),
+        "ablation": instruments.ablation.study(small_subject(), pairs=True),
+        "channels": instruments.channels.study(small_subject(attention="channel")),
+    }
+    with gr.Blocks():
+        for name, finding in findings.items():
+            panel = Panel(instruments.INSTRUMENTS[name])
+            made = panel.answer(finding, "token")
+            assert len(finding.view.charts) == 3
+            assert [made[caption] for caption in panel.charts[::2]] == [
+                f"<p>{words}</p>" for words in finding.view.charts
+            ]
 
 
 def test_every_file_is_listed_under_its_question_and_called_as_its_instrument():

@@ -87,7 +87,7 @@ def test_the_cameras_face_is_restored_under_a_map_and_the_moment_goes_to_the_ben
     page.locator("#live [name=unit]").select_option("body.0")
     expect(page.locator("#live figcaption").last).to_contain_text("body.0 over it")
     assert list(server[1].rglob("*.jpg")) == [], "no frame is stored"
-    page.get_by_role("button", name="Take this moment").click()
+    page.get_by_role("button", name="Restore this moment as a photo").click()
     expect(page.locator(".stage .compare")).to_be_visible(timeout=PATIENCE)
     taken = page.locator(".stage .side.left .base").get_attribute("src")
     assert taken.startswith("data:image/jpeg")

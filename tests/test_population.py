@@ -1,6 +1,5 @@
 """Means over faces against numpy."""
 
-import json
 from dataclasses import replace
 
 import numpy as np
@@ -15,7 +14,6 @@ from viz.instruments.population import (
     gather,
     keep,
     kept,
-    population_of,
     study,
     study_many,
     z_scores,
@@ -64,12 +62,9 @@ def test_the_mean_face_is_at_zero_and_a_map_at_its_deviations(faces):
     assert all(np.allclose(z, 0.5) for z in z_scores(away, constant).values())
 
 
-def test_a_population_comes_back_from_its_files_and_judges_a_face(faces, maps, tmp_path):
+def test_a_population_judges_a_face(faces, maps):
     finding = study_many(faces, seed=2)
-    text, stored, _ = finding.save(tmp_path)
-    with np.load(stored) as arrays:
-        population = population_of(json.loads(text.read_text()), arrays)
-        judged = study(faces[0], population)
+    judged = study(faces[0], gather(faces))
     for unit, alphas in maps.items():
         z = (alphas[0] - alphas.mean(axis=0)) / np.maximum(alphas.std(axis=0, ddof=1), FLOOR)
         assert np.allclose(judged.arrays[f"{unit}/z"], z, atol=1e-3)
@@ -78,8 +73,8 @@ def test_a_population_comes_back_from_its_files_and_judges_a_face(faces, maps, t
         assert of["mean"] == pytest.approx(maps[unit].mean(dtype=float))
         assert of["low"] < of["mean"] < of["high"]
     shown = [axes for axes in judged.figure.axes if axes.images]
-    assert len(shown) == 3 * len(maps)
-    assert np.array_equal(shown[2].images[0].get_array(), judged.arrays["encoder.0/z"])
+    assert len(shown) == 1 + 3 * len(maps)  # the face is before them
+    assert np.array_equal(shown[3].images[0].get_array(), judged.arrays["encoder.0/z"])
 
 
 def test_what_makes_no_population_is_refused(faces):

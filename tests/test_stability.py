@@ -18,7 +18,7 @@ from viz.instruments.stability import (
     INPUT,
     KINDS,
     OUTPUT,
-    Score,
+    Drift,
     Stability,
     add_noise,
     inner,
@@ -96,24 +96,24 @@ def test_undoing_a_shift_or_a_flip_leaves_nothing_of_it_but_at_the_border(one):
 
 def test_a_score_is_that_of_numpy():
     before, after = np.random.default_rng(0).random((2, 1, 9, 9), np.float32)
-    score = Score.of(before, after)
+    score = Drift.of(before, after)
     assert score.correlation == pytest.approx(np.corrcoef(before.ravel(), after.ravel())[0, 1])
     assert score.rms == pytest.approx(np.linalg.norm(after - before) / 9)
     assert score.change == pytest.approx(score.rms / np.std(before))
-    assert Score.of(before, before) == Score(pytest.approx(1), 0, 0)
+    assert Drift.of(before, before) == Drift(pytest.approx(1), 0, 0)
 
 
 def test_a_constant_map_is_still_or_has_no_score():
     constant = np.full((1, 4, 4), 0.3, np.float32)
-    assert Score.of(constant, constant) == Score(None, 0, 0)
-    assert Score.of(constant, np.nextafter(constant, 1)).change == 0  # rounding is no change
-    assert Score.of(constant, constant + 0.1) == Score(None, None, pytest.approx(0.1))
+    assert Drift.of(constant, constant) == Drift(None, 0, 0)
+    assert Drift.of(constant, np.nextafter(constant, 1)).change == 0  # rounding is no change
+    assert Drift.of(constant, constant + 0.1) == Drift(None, None, pytest.approx(0.1))
 
 
 def test_a_map_that_moves_with_the_face_is_perfectly_stable_under_shift_and_flip(known):
     for row in (INPUT, "face", OUTPUT):
         for kind in ("shift", "flip"):
-            assert all(score == Score(pytest.approx(1), 0, 0) for score in scores(known, row, kind))
+            assert all(score == Drift(pytest.approx(1), 0, 0) for score in scores(known, row, kind))
         for kind in ("noise", "jpeg"):
             assert all(score.change > 0 for score in scores(known, row, kind))
 

@@ -135,7 +135,7 @@ def test_a_row_of_equal_minutes_has_as_many_steps_as_its_speed_allows_and_keeps_
 def test_a_command_that_cannot_be_is_refused_in_a_sentence(faces, tmp_path):
     given = {"data": [faces[0]], "validate": faces[1], "views": 8, "out": tmp_path / "out"}
     with pytest.raises(UserError, match="choose one of attention-units"):
-        main("attention", **given)
+        main(name="attention", **given)
     with pytest.raises(UserError, match="give one of them"):
-        main("beyond", **given, narrow=True, rehearse=True)
+        main(name="beyond", **given, narrow=True, rehearse=True)
     assert not (tmp_path / "out").exists()

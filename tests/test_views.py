@@ -4,6 +4,7 @@ from base64 import b64decode
 
 import numpy as np
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from sparnet.metrics import Estimate
 from viz.figures import sheet
@@ -86,7 +87,7 @@ def test_maps_of_one_scale_share_a_colour_bar_and_what_others_named_is_text():
         Panel("p", np.zeros((4, 4, 3), np.uint8)),
     ]
     figure = sheet(View([], {"first": maps, "second": maps[:2]}, CHARTS), "$title$", "note " * 60)
-    figure.canvas.draw()  # what is no text would fail here
+    FigureCanvasAgg(figure).draw()  # what is no text would fail here
     shown = [axes for axes in figure.axes if axes.images and axes.get_title("left")]
     assert [axes.get_title("left") for axes in shown] == ["a", r"\$b\$", "c", "p", "a", r"\$b\$"]
     assert len({tuple(axes.get_window_extent().size.round(3)) for axes in shown}) == 1
@@ -97,7 +98,7 @@ def test_maps_of_one_scale_share_a_colour_bar_and_what_others_named_is_text():
 @pytest.mark.parametrize("count", [1, 9])
 def test_nothing_lies_on_something_else_or_outside_the_sheet(count):
     figure = sheet(View([], {f"block {i}": [Panel("map", MAP)] * 3 for i in range(count)}, CHARTS), "title", "a note")
-    renderer = figure.canvas.get_renderer()
+    renderer = FigureCanvasAgg(figure).get_renderer()
     boxes = [axes.get_tightbbox(renderer) for axes in figure.axes]
     boxes += [text.get_window_extent(renderer) for text in figure.texts if text.get_text()]
     for i, box in enumerate(boxes):

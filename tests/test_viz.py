@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import skimage.data
 import torch
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from PIL import Image
 from skimage.measure import shannon_entropy
 
@@ -98,7 +99,7 @@ def test_the_atlas_shows_each_unit_once_in_forward_order_with_its_values(trace, 
 def test_no_panel_of_the_atlas_covers_another_or_leaves_the_page(scales, body):
     names = [f"{part}.{i}" for part, n in (("encoder", scales), ("body", body), ("decoder", scales)) for i in range(n)]
     figure = atlas_figure({name: torch.rand(3, 256, 256) for name in names})
-    renderer = figure.canvas.get_renderer()
+    renderer = FigureCanvasAgg(figure).get_renderer()
     boxes = [axes.get_tightbbox(renderer) for axes in [*panels(figure), figure.axes[-1]]]
     assert len(boxes) == len(names) + 1
     for i, box in enumerate(boxes):

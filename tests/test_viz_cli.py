@@ -20,7 +20,7 @@ from sparnet.faces import Detector, Face, whole_landmarks
 from sparnet.hub import WEIGHTS
 from sparnet.regions import TEMPLATE68
 from viz import cli
-from viz.instruments.edit import Edit, save
+from viz.instruments.edit import Edit, to_json
 from viz.instruments.population import kept
 from viz.subject import Subject
 
@@ -45,7 +45,7 @@ def folder(tmp_path_factory) -> Path:
         images.save_png(np.ascontiguousarray(face), path / "faces" / f"{i}.png")
     model = load_model(path / "flat")
     edits = [Edit(UNITS[0], np.random.default_rng(0).uniform(-1, 1, (64, 64)))]
-    save(Subject(model, "flat", torch.zeros(1, 3, 32, 32)), edits, path / "edits.json")
+    (path / "edits.json").write_text(to_json(Subject(model, "flat", torch.zeros(1, 3, 32, 32)), edits))
     return path
 
 
@@ -245,7 +245,7 @@ def test_the_print_figure_holds_its_text_as_text(run, tmp_path):
         (("regions", "--faces", Path("flat")), "has no photos"),
         (("regions", "--faces", Path("nowhere")), "There is no folder"),
         (("gate", Path("face.png"), "--whole", "--unit", "body.99"), "no attention in body.99"),
-        (("ablation", Path("face.png"), "--whole", "--mode", "two"), "no .two.. Choose from zero, one"),
+        (("ablation", Path("face.png"), "--whole", "--mode", "two"), "Input should be .zero., .one"),
         (("edit", Path("face.png"), "--whole", "--edits", Path("face.png")), "Invalid JSON"),
         (("query", Path("face.png"), "--whole", "--patch", "1,2,3"), "left,top,right,bottom"),
         (("agreement", Path("face.png"), "--whole"), "nothing to compare with"),

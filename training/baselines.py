@@ -16,19 +16,9 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from sparnet.hub import UNFINISHED, StrictHubMixin
+from sparnet.hub import CARD, StrictHubMixin
 from sparnet.model import ChannelAttention, check_face
 
-CARD = f"""---
-{{{{ card_data }}}}
----
-
-# A baseline that SPARNet is compared with
-
-Load this folder with `training.baselines`, the network's class and `from_pretrained`.
-
-{UNFINISHED}
-"""
 LARGEST = {  # of a configuration's fields, as of a SPARNet's: checked before anything is built
     "size": 1024,
     "degraded_size": 512,

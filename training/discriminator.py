@@ -52,7 +52,7 @@ class Discriminator(nn.Module):
 
 
 class MultiScaleDiscriminator(nn.Module):
-    """face (B,3,S,S) in [-1,1] -> a Judgement at S, S/2, S/4 ... pixels; `ValueError` unless S >= `smallest`."""
+    """face (B,3,S,S) in [-1,1] -> a Judgement at S, S/2, S/4 ... pixels; S is `smallest` at least."""
 
     def __init__(self, scales: int = 3, channels: int = 64, max_channels: int = 512, halvings: int = 4):
         super().__init__()
@@ -60,11 +60,6 @@ class MultiScaleDiscriminator(nn.Module):
         self.smallest = (2 ** (halvings + 1) + 1) * 2 ** (scales - 1)
 
     def forward(self, face: Tensor) -> list[Judgement]:
-        if min(face.shape[-2:]) < self.smallest:
-            raise ValueError(
-                f"face has shape {tuple(face.shape)}; {len(self.scales)} scales need at least "
-                f"{self.smallest}x{self.smallest} pixels: give larger faces, or fewer scales or halvings"
-            )
         face = face.to(next(self.parameters()).dtype)  # bfloat16 has fewer levels than a picture has
         judgements = [self.scales[0](face)]
         for discriminator in self.scales[1:]:

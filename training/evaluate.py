@@ -33,7 +33,8 @@ from training.evaluation.judges import Judges, choose, known_file
 from training.evaluation.ledger import SHARP
 from training.evaluation.methods import Bicubic, Model, Pictures, labelled, load_network
 from training.evaluation.protocols import PROTOCOLS, Protocol, factor_of, find_protocol
-from training.evaluation.report import device_of, evaluate, process_state
+from training.evaluation.report import evaluate
+from training.processes import device_of, process_state
 
 
 def degradation_for(networks: Sequence[Model]) -> str:

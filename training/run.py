@@ -11,21 +11,21 @@ import shutil
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields, replace
-from datetime import timedelta
-from hashlib import sha256
 from pathlib import Path
-from typing import IO
+from typing import IO, Annotated
 
 import torch
 from accelerate import Accelerator, DataLoaderConfiguration, PartialState
 from accelerate.tracking import TensorBoardTracker
-from accelerate.utils import broadcast_object_list, parse_flag_from_env, set_seed
+from accelerate.utils import set_seed
 from numpy import ndarray
 from tqdm import tqdm
+from typer import Option
 
+from sparnet.checkpoints import fingerprint
 from sparnet.errors import UserError
 from sparnet.files import make_folder, save_bytes
 from sparnet.folders import check_outside, printable
@@ -34,6 +34,7 @@ from training.discriminator import MultiScaleDiscriminator
 from training.networks import Network, build, channels_last, network, plain_state
 from training.perceptual import Lpips, load_lpips, load_perceptual
 from training.precision import choose_precision, is_slow
+from training.processes import agreed, device_of, process_state
 from training.recipes import Anneal, Loss, Precision, Recipe
 from training.state import (
     BEFORE_ANNEAL,
@@ -53,26 +54,38 @@ History = dict[str, list[tuple[int, float]]]
 
 @dataclass(frozen=True)
 class Job:
-    """How a recipe is run: nothing here decides the weights but data, crop, seed, `init` and `perceptual`."""
+    """How a recipe is run, by the trainer's options: of these data, crop, seed, init and perceptual decide the weights.
 
-    data: Sequence[Path]
-    out: Path
-    validate: Path | None = None
-    init: str | None = None  # a name, folder or Hub id: weights to start from
-    perceptual: Path | None = None  # weights of the network behind the perceptual loss; None: from the Hub
-    lpips: Path | None = None  # weights of LPIPS, which then decides which model is the best
-    crop: Crop = "auto"
-    seed: int = 0
-    resume: bool = False
-    from_constant: bool = False  # resume before the anneal, not after it
-    max_minutes: float | None = None
-    anneal_minutes: float | None = None  # None: the last quarter of max_minutes, if the recipe anneals
-    anneal_loss: Loss | None = None
-    anneal_zoom: tuple[float, float] | None = None
-    workers: int = 1
+    What torch.compile computes differs in rounding alone.
+    """
+
+    data: Annotated[list[Path], Option(help="Folder of pictures or tar shards, or one shard; repeatable.")]
+    out: Annotated[Path, Option(help="Folder of the run: checkpoint, model, logs, samples.")]
+    validate: Annotated[Path | None, Option(help="Folder of held-out faces.")] = None
+    init: Annotated[str | None, Option(help="Model to start from: a name, folder or Hub id.")] = None
+    perceptual: Annotated[Path | None, Option(help="Weights of the perceptual loss's network; else the Hub's.")] = None
+    lpips: Annotated[Path | None, Option(help="Weights of LPIPS: scored too, and decides what is best.")] = None
+    crop: Annotated[Crop, Option(help="centre: 178x218 and 160x160 pictures are not CelebA's.")] = "auto"
+    seed: Annotated[int, Option(min=0)] = 0
+    resume: Annotated[bool, Option("--resume", help="Go on from the checkpoint in --out.")] = False
+    from_constant: Annotated[
+        bool, Option("--from-constant", help="With --resume: from before the anneal, at the constant rate.")
+    ] = False
+    max_minutes: Annotated[float | None, Option(min=0, help="Stop cleanly after so long.")] = None
+    anneal_minutes: Annotated[
+        float | None,
+        Option(
+            min=0,
+            help="How long the rate falls to 0, at the end of --max-minutes or, without them, now; 0: not yet, "
+            "another sitting goes on. By default a recipe of schedule wsd takes the last quarter of --max-minutes.",
+        ),
+    ] = None
+    anneal_loss: Annotated[Loss | None, Option(help="Pixel loss during the anneal.")] = None
+    anneal_zoom: Annotated[tuple[float, float] | None, Option(help="Range of the zoom during it.")] = None
+    workers: Annotated[int, Option(min=0, help="Processes that load pictures.")] = 1
     log_every: int = 50  # steps
-    save_minutes: float = 5.0
-    compile: bool = False  # the model, by torch.compile; what it computes differs in rounding alone
+    save_minutes: Annotated[float, Option(min=0, help="Time between checkpoints.")] = 5.0
+    compile: Annotated[bool, Option("--compile", help="Compile the model: minutes first, then faster.")] = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -226,12 +239,11 @@ def prepare(recipe: Recipe, job: Job) -> Run:
         raise UserError(
             f"torch.compile needs a C++ compiler and there is no {compiler}: install it, or leave out --compile."
         )
-    cpu = parse_flag_from_env("ACCELERATE_USE_CPU")  # which Accelerator would look up, too late
-    processes = PartialState(cpu, timeout=timedelta(hours=2))  # the others wait while one validates
+    processes = process_state()  # before Accelerator, which would look up its environment too late
     held = lock(job.out, resume=True) if job.resume and processes.is_main_process else None
     state = load_state(job)
     steps = recipe.length(len(index.items))
-    precision = settle_precision(recipe, torch.device(processes.device or "cpu"), state)
+    precision = settle_precision(recipe, device_of(processes), state)
     recipe = replace(recipe, steps=steps, precision=precision)
     accelerator = Accelerator(
         mixed_precision="bf16" if recipe.precision == "bf16" else "no",
@@ -256,7 +268,7 @@ def prepare(recipe: Recipe, job: Job) -> Run:
         "seed": job.seed,
         "data": index.describe_names_and_sizes(),
         "init": job.init,
-        "perceptual": perceptual and weights_hash(perceptual),
+        "perceptual": perceptual and fingerprint(perceptual),
         "validated on": held_out and held_out.describe_names_and_sizes(),
         "best by": "LPIPS" if lpips else "PSNR",
         **({} if job.crop == "auto" else {"crop": job.crop}),  # left out, so that runs from before it was asked resume
@@ -317,15 +329,6 @@ def learner(accelerator: Accelerator, model: torch.nn.Module, optimizer: torch.o
     return Learner(model, optimizer, lr)
 
 
-def weights_hash(module: torch.nn.Module) -> str:
-    """SHA-256 of the module's weights, shortened; records of runs hold it."""
-    digest = sha256()
-    for name, value in module.state_dict().items():
-        digest.update(name.encode())
-        digest.update(value.cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()[:12]
-
-
 def load_state(job: Job) -> dict | None:
     """The checkpoint to go on from, if any; `UserError` if it is wanted and not there."""
     if not job.resume:
@@ -343,8 +346,7 @@ def settle_precision(recipe: Recipe, device: torch.device, state: dict | None) -
     begun_in = state["record"]["recipe"].get("precision") if state else None
     wanted = begun_in if begun_in and recipe.precision == "auto" else recipe.precision
     if wanted == "auto":
-        choice = choose_precision(recipe, device) if PartialState().is_main_process else ("fp32", "")
-        [(wanted, why)] = broadcast_object_list([choice])
+        wanted, why = agreed(lambda: choose_precision(recipe, device))
         say(f"computing in {wanted}: {why}")
     elif wanted == "bf16" and is_slow(device):
         say("warning: this machine has no fast bfloat16, so steps take several times as long as in fp32")
@@ -356,6 +358,8 @@ def check_same(state: dict, record: dict, folder: Path) -> None:
     then = state["record"]
     if not state.get("anneal"):  # nothing that was done so far depends on when it was to end
         then["recipe"]["steps"] = record["recipe"]["steps"]
+    if len(then.get("perceptual") or "") == 12:  # earlier versions' hash, of another rule
+        then["perceptual"] = record["perceptual"]
     for name, was, now in differences(then, record):
         raise UserError(
             f"Cannot resume {folder}: {name} was {was!r} and is now {now!r}; "

@@ -22,24 +22,27 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from sparnet.attention import figure_png
+from sparnet.command import with_options
 from sparnet.errors import UserError
 from sparnet.files import make_folder, save_bytes, sha256_of
 from sparnet.folders import check_outside
 from sparnet.hub import WEIGHTS
 from sparnet.images import data_url
-from sparnet.metrics import Estimate, estimates
+from sparnet.metrics import Estimate
+from sparnet.model import SPARNetConfig
 from sparnet.text import for_markdown, html_templates
 from training.command import run_command
 from training.data import Index, index_pictures
 from training.evaluation import tables
 from training.evaluation.comparison import Trial
 from training.evaluation.judges import choose
-from training.evaluation.ledger import Results, plain_numbers
+from training.evaluation.ledger import Results, plain_numbers, summary
 from training.evaluation.methods import Bicubic, Model
 from training.evaluation.protocols import PROTOCOLS, Published
-from training.evaluation.report import agreed, device_of, evaluate, process_state
+from training.evaluation.report import evaluate
 from training.networks import load, size_of
 from training.precision import choose_precision, step_timer
+from training.processes import agreed, device_of, process_state
 from training.recipes import Precision, Recipe, find_recipe
 from training.run import History, Job, say
 from training.state import differences, has_run, load_checkpoint
@@ -147,15 +150,15 @@ STUDIES = {
 class Plan:
     """What is the same for all rows."""
 
-    data: Sequence[Path]
-    validate: Path
-    out: Path
-    views: int
+    data: Annotated[list[Path], typer.Option(help="Folder of pictures or tar shards, or one shard; repeatable.")]
+    validate: Annotated[Path, typer.Option(help="Folder of held-out faces: the rows are scored on them.")]
+    out: Annotated[Path, typer.Option(help="Folder of the rows and of the table; studies may share it.")]
+    views: Annotated[int, typer.Option(min=1, help="Of faces, that every row is trained on.")]
     scale: Scale = "full"
-    seed: int = 0
-    workers: int = 1
-    precision: Precision = "auto"
-    lpips: Path | None = None
+    seed: Annotated[int, typer.Option(min=0)] = 0
+    workers: Annotated[int, typer.Option(min=0, help="Processes that load pictures.")] = 1
+    precision: Annotated[Precision, typer.Option(help="Of all rows; auto: the faster one here.")] = "auto"
+    lpips: Annotated[Path | None, typer.Option(help="Weights of LPIPS with SqueezeNet.")] = None
 
     def folder(self, row: Row) -> Path:
         return self.out / "rows" / row.name
@@ -280,7 +283,7 @@ def run_study(study: Study, plan: Plan) -> Table | None:
     """Train what is not trained yet, then measure all; None where a signal ended it before, or in other processes."""
     check_outside(plan.out, [*plan.data, plan.validate])
     state, data, held_out = process_state(), index_pictures(plan.data), index_pictures([plan.validate])
-    recipes = agreed(lambda: settle(study, plan, data, device_of(state)), state)
+    recipes = agreed(lambda: settle(study, plan, data, device_of(state)))
     for i, row in enumerate(study.rows):
         folder = plan.folder(row)
         if not trained(folder):
@@ -335,6 +338,7 @@ def settle(study: Study, plan: Plan, data: Index, device: torch.device) -> dict[
 def as_large(recipe: Recipe, reference: Recipe) -> Recipe:
     """The recipe with the depth of the body, at least its own, that brings it nearest to the reference's parameters."""
     goal, _ = size_of(reference.model)
+    assert isinstance(recipe.model, SPARNetConfig)  # the baselines have no such row
     models = (replace(recipe.model, body_depth=depth) for depth in count(recipe.model.body_depth))
     smaller, larger = next(pair for pair in pairwise(models) if size_of(pair[1])[0] >= goal)
     return replace(recipe, model=min((smaller, larger), key=lambda model: abs(size_of(model)[0] - goal)))
@@ -376,34 +380,29 @@ def measure(study: Study, plan: Plan, held_out: Index, recipes: dict[str, Recipe
 
 def paired(study: Study, report: dict, results: Results, seed: int) -> dict[str, dict[str, Estimate]]:
     """Row, metric -> the mean over the faces of its score minus that of the row `against`, with its interval."""
-    metrics, labels = tables.metrics_of(report), [label for label in report["scores"] if label != study.against]
-    scores = np.array([[results.column(label, metric) for metric in metrics] for label in labels])
-    scores -= [results.column(study.against, metric) for metric in metrics]
-    found = estimates(np.moveaxis(np.where(np.isfinite(scores), scores, np.nan), 2, 0), seed)
-    return {label: dict(zip(metrics, row, strict=True)) for label, row in zip(labels, found, strict=True)}
+    scores = summary(results.columns, list(report["scores"]), study.against, seed)
+    return {
+        label: {metric: score.difference for metric, score in row.items() if score.difference}
+        for label, row in scores.items()
+        if label != study.against
+    }
 
 
+@with_options(Plan)
 def main(
+    plan: Plan,
     name: Annotated[str, typer.Argument(metavar="NAME", help=f"One of {', '.join(STUDIES)}.")],
-    data: Annotated[list[Path], typer.Option(help="Folder of pictures or tar shards, or one shard; repeatable.")],
-    validate: Annotated[Path, typer.Option(help="Folder of held-out faces: the rows are scored on them.")],
-    views: Annotated[int, typer.Option(min=1, help="Of faces, that every row is trained on.")],
-    out: Annotated[Path, typer.Option(help="Folder of the rows and of the table; studies may share it.")],
     narrow: Annotated[bool, typer.Option("--narrow", help="8x8 to 64x64 by narrow networks, for a CPU.")] = False,
     rehearse: Annotated[bool, typer.Option("--rehearse", help="Much smaller still, to try the command.")] = False,
-    seed: Annotated[int, typer.Option(min=0)] = 0,
-    workers: Annotated[int, typer.Option(min=0, help="Processes that load pictures.")] = 1,
-    precision: Annotated[Precision, typer.Option(help="Of all rows; auto: the faster one here.")] = "auto",
-    lpips: Annotated[Path | None, typer.Option(help="Weights of LPIPS with SqueezeNet.")] = None,
 ) -> None:
     """Train and measure every row of a table of the paper."""
     if name not in STUDIES:
         raise UserError(f"There is no study {name!r}; choose one of {', '.join(STUDIES)}.")
     if narrow and rehearse:
         raise UserError("--narrow and --rehearse are two sizes: give one of them.")
-    make_folder(out)
+    make_folder(plan.out)
     scale = "rehearsal" if rehearse else "narrow" if narrow else "full"
-    table = run_study(STUDIES[name], Plan(data, validate, out, views, scale, seed, workers, precision, lpips))
+    table = run_study(STUDIES[name], replace(plan, scale=scale))
     if table is not None:
         print(f"{table.headline()}\n\n{tables.aligned(*table.cells())}\n\n{MEANING}")
         print(f"Written: {', '.join(map(str, table.save(name)))}")

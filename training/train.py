@@ -21,21 +21,23 @@ from typing import Annotated, Any
 import numpy as np
 import torch
 import typer
-from accelerate.utils import broadcast_object_list, gather_object
+from accelerate.utils import gather_object
 from torch import Tensor
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from sparnet import images
+from sparnet.command import with_options
 from sparnet.errors import UserError
 from sparnet.files import make_folder
 from training.card import annealing, card
 from training.command import Diverged, run_command
-from training.data import Crop, FaceBatches, Faces, Item, join
+from training.data import FaceBatches, Faces, Item, join
 from training.networks import Network, plain_state, size_of
 from training.perceptual import PerceptualKind
 from training.phases import full_phase, phase_at
-from training.recipes import RECIPES, Anneal, Loss, Precision, Recipe, Schedule, find_recipe
+from training.processes import agreed
+from training.recipes import RECIPES, Loss, Precision, Recipe, Schedule, find_recipe
 from training.run import Job, Run, prepare, say, show, write_checkpoint
 from training.sitting import Sitting, ending_signals
 from training.state import BEFORE_ANNEAL, CHECKPOINT, export
@@ -56,7 +58,7 @@ def train(recipe: Recipe, job: Job) -> Path:
             wishes = {"stop": bool(signals) or sitting.over, "anneal": sitting.anneal_due(run)}
             wishes = take_step(run, batches, wishes)
             if wishes["anneal"]:
-                begin_anneal(run, sitting.plan(run))
+                begin_anneal(run, sitting)
             if progress.step % job.log_every == 0:
                 log(run)
             if progress.step % run.recipe.validate_every == 0 or progress.step == run.end:
@@ -152,9 +154,9 @@ def take_step(run: Run, batches: list[dict], wishes: dict[str, bool]) -> dict[st
     return {name: mean > 0 for name, mean in zip(wishes, means[len(losses) :], strict=True)}
 
 
-def begin_anneal(run: Run, plan: Anneal) -> None:
+def begin_anneal(run: Run, sitting: Sitting) -> None:
     """Keep the checkpoint from before the anneal; the plan is part of the run from now on and survives a kill."""
-    [plan] = broadcast_object_list([plan])
+    plan = agreed(lambda: sitting.plan(run))
     if run.is_main:
         check_finite(run)
         write_checkpoint(run, BEFORE_ANNEAL)
@@ -285,7 +287,10 @@ def _leave_signals_to_the_trainer(worker: int) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
-def print_recipes() -> None:
+def print_recipes(asked: bool) -> None:
+    """Print them, if asked, and nothing else is done."""
+    if not asked:
+        return
     for recipe in RECIPES.values():
         millions, gflop = size_of(recipe.model)
         print(
@@ -293,6 +298,7 @@ def print_recipes() -> None:
             f"{recipe.loss} loss, batch {recipe.batch_size}, rate {recipe.lr:g} {recipe.schedule}"
         )
         print(f"    published  {recipe.published}\n    ours       {recipe.ours}")
+    raise typer.Exit
 
 
 def given(**options: Any) -> dict[str, Any]:
@@ -300,29 +306,10 @@ def given(**options: Any) -> dict[str, Any]:
     return {name: value for name, value in options.items() if value is not None}
 
 
+@with_options(Job)
 def main(
-    name: Annotated[str, typer.Argument(metavar="RECIPE", help="What to train; --list shows the choice.")] = "",
-    data: Annotated[list[Path], typer.Option(help="Folder of pictures or tar shards, or one shard; repeatable.")] = [],  # noqa: B006
-    out: Annotated[Path | None, typer.Option(help="Folder of the run: checkpoint, model, logs, samples.")] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on from the checkpoint in --out.")] = False,
-    from_constant: Annotated[
-        bool, typer.Option("--from-constant", help="With --resume: from before the anneal, at the constant rate.")
-    ] = False,
-    init: Annotated[str | None, typer.Option(help="Model to start from: a name, folder or Hub id.")] = None,
-    perceptual: Annotated[Path | None, typer.Option(help="Weights of the perceptual loss's network.")] = None,
-    lpips: Annotated[Path | None, typer.Option(help="Weights of LPIPS: scored too, and decides what is best.")] = None,
-    max_minutes: Annotated[float | None, typer.Option(min=0, help="Stop cleanly after so long.")] = None,
-    anneal_minutes: Annotated[
-        float | None,
-        typer.Option(
-            min=0,
-            help="How long the rate falls to 0, at the end of --max-minutes or, without them, now; 0: not yet, "
-            "another sitting goes on. By default a recipe of schedule wsd takes the last quarter of --max-minutes.",
-        ),
-    ] = None,
-    anneal_loss: Annotated[Loss | None, typer.Option(help="Pixel loss during the anneal.")] = None,
-    anneal_zoom: Annotated[tuple[float, float] | None, typer.Option(help="Range of the zoom during it.")] = None,
-    validate: Annotated[Path | None, typer.Option(help="Folder of held-out faces.")] = None,
+    job: Job,
+    name: Annotated[str, typer.Argument(metavar="RECIPE", help="What to train; --list shows the choice.")],
     size: Annotated[int | None, typer.Option(help="Side of the faces; the smallest map follows.")] = None,
     steps: Annotated[int | None, typer.Option(help="Length of the training.")] = None,
     batch_size: Annotated[int | None, typer.Option(help="Over all processes.")] = None,
@@ -334,54 +321,27 @@ def main(
     schedule: Annotated[Schedule | None, typer.Option()] = None,
     precision: Annotated[Precision | None, typer.Option()] = None,
     validate_every: Annotated[int | None, typer.Option(help="Steps.")] = None,
-    workers: Annotated[int, typer.Option(min=0, help="Processes that load pictures.")] = 1,
-    save_minutes: Annotated[float, typer.Option(min=0, help="Time between checkpoints.")] = 5.0,
-    compiled: Annotated[bool, typer.Option("--compile", help="Compile the model: minutes first, then faster.")] = False,
-    crop: Annotated[Crop, typer.Option(help="centre: 178x218 and 160x160 pictures are not CelebA's.")] = "auto",
-    seed: Annotated[int, typer.Option(min=0)] = 0,
     rehearse: Annotated[
         bool, typer.Option("--rehearse", help="20 steps of a much smaller network, to try the command and the data.")
     ] = False,
-    listing: Annotated[bool, typer.Option("--list", help="Print the recipes.")] = False,
+    listing: Annotated[
+        bool, typer.Option("--list", callback=print_recipes, is_eager=True, help="Print the recipes.")
+    ] = False,
 ) -> None:
     """Train a recipe of the SPARNet family on sharp faces; the options given last change the recipe."""
-    if listing:
-        print_recipes()
-        return
     recipe = find_recipe(name)
-    if not data or out is None:
-        raise UserError("--data PATH and --out DIR are needed: the faces to train on, and the folder of the run.")
     if rehearse:
         recipe = recipe.rehearsal()
     if size is not None:
         recipe = recipe.at(size)
     lengths = given(steps=steps, batch_size=batch_size, accumulate=accumulate, validate_every=validate_every)
     recipe = replace(recipe, **lengths, **given(lr=lr, loss=loss, schedule=schedule, precision=precision))
-    if from_constant and not resume:
+    if job.from_constant and not job.resume:
         raise UserError("--from-constant says where to go on: give --resume too.")
     if gan_changes := given(pixel_steps=pixel_steps, perceptual_kind=perceptual_kind):
         if recipe.gan is None:
             raise UserError(f"{name} is trained by its pixel loss alone: give no --pixel-steps or --perceptual-kind.")
         recipe = replace(recipe, gan=replace(recipe.gan, **gan_changes))
-    job = Job(
-        data=data,
-        out=out,
-        validate=validate,
-        init=init,
-        perceptual=perceptual,
-        lpips=lpips,
-        crop=crop,
-        seed=seed,
-        resume=resume,
-        from_constant=from_constant,
-        max_minutes=max_minutes,
-        anneal_minutes=anneal_minutes,
-        anneal_loss=anneal_loss,
-        anneal_zoom=anneal_zoom,
-        workers=workers,
-        save_minutes=save_minutes,
-        compile=compiled,
-    )
     train(recipe, job)
 
 

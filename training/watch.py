@@ -8,22 +8,20 @@ The face is the same in every run, so that runs compare; the frames of a run hav
 `python -m viz training --run OUT` lays them beside each other.
 """
 
-from io import BytesIO
 from math import ceil
 
 import numpy as np
 import skimage.data
 import torch
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter
 from numpy import ndarray
 from torch import Tensor
 
 from sparnet import SPARNet, images
-from sparnet.attention import atlas_figure, mean_map
-from sparnet.files import make_folder, save_bytes
+from sparnet.attention import atlas_figure, figure_png, mean_map
+from sparnet.files import encode_npz, make_folder, save_bytes
 from training.data import cut
 from training.degradations import fixed
 from training.recipes import Recipe
@@ -45,7 +43,7 @@ def watch(run: Run) -> None:
     """Draw the curves and the probe's attention, into files and, the attention, into TensorBoard."""
     recipe, step, out = run.recipe, run.progress.step, run.setup.job.out
     if run.progress.history:
-        images.save_png(_pixels(curves(run.progress.history, recipe)), out / "curves.png")
+        save_bytes(figure_png(curves(run.progress.history, recipe), 120), out / "curves.png")
     model = run.averaged
     if not isinstance(model, SPARNet) or model.config.attention == "none":
         if step <= recipe.validate_every:  # once
@@ -53,14 +51,14 @@ def watch(run: Run) -> None:
         return
     degraded, restored, alphas = probe(model, run.setup.accelerator.device)
     title = f"{recipe.name} after {step * recipe.batch_size:,} images, step {step:,}"
-    frame = _pixels(atlas_figure(alphas, title=title, pictures={"degraded": degraded, "restored": restored}))
+    atlas = atlas_figure(alphas, title=title, pictures={"degraded": degraded, "restored": restored})
+    frame = figure_png(atlas, 100)
     make_folder(out / "attention")
-    images.save_png(frame, out / "attention" / f"step-{step:07d}.png")
-    numbers = BytesIO()
+    save_bytes(frame, out / "attention" / f"step-{step:07d}.png")
     half = {name: mean_map(alpha).astype(np.float16) for name, alpha in alphas.items()}  # finer than a colour's step
-    np.savez_compressed(numbers, **{"degraded": degraded, "restored": restored} | half)  # pyright: ignore[reportArgumentType]  no unit is called allow_pickle
-    save_bytes(numbers.getvalue(), out / "attention" / f"step-{step:07d}.npz")
-    show(run, "attention", frame)
+    numbers = encode_npz({"degraded": degraded, "restored": restored} | half)
+    save_bytes(numbers, out / "attention" / f"step-{step:07d}.npz")
+    show(run, "attention", images.decode(frame))
 
 
 def probe(model: SPARNet, device: torch.device) -> tuple[ndarray, ndarray, dict[str, Tensor]]:
@@ -77,7 +75,7 @@ def curves(history: History, recipe: Recipe) -> Figure:
     names = [name for name in history if name.startswith("train/")] + [name for name in SCORES if name in history]
     columns = min(len(names), 4)
     rows = ceil(len(names) / columns)
-    figure = Figure((3.4 * columns, 2.5 * rows + 0.4), dpi=120, facecolor="white", layout="constrained")
+    figure = Figure((3.4 * columns, 2.5 * rows + 0.4), facecolor="white", layout="constrained")
     figure.suptitle(
         f"{recipe.name}: losses on training faces, scores on held-out faces", fontsize=10, color=INK, x=0.01, ha="left"
     )
@@ -118,10 +116,3 @@ def _curve(axes: Axes, history: History, name: str, recipe: Recipe) -> None:
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
     axes.spines[["left", "bottom"]].set_color("0.7")
-
-
-def _pixels(figure: Figure) -> ndarray:
-    """The drawn figure, (H,W,3) uint8; without pyplot, whose global state would outlive it."""
-    canvas = FigureCanvasAgg(figure)
-    canvas.draw()
-    return np.asarray(canvas.buffer_rgba())[..., :3].copy()

@@ -13,6 +13,7 @@ import typer
 
 from sparnet import images
 from sparnet.checkpoints import DEFAULT_MODEL, load_model
+from sparnet.command import Device, ModelName, Revision, Simulate, Whole, Yunet
 from sparnet.errors import UserError
 from sparnet.faces import Face, find_detector, transform_points, whole_box
 from sparnet.fan import FanLandmarks, is_fan
@@ -20,8 +21,8 @@ from sparnet.files import sha256_of
 from sparnet.folders import pictures_in
 from sparnet.landmarks import read_landmarks
 from sparnet.model import SPARNet
-from sparnet.restorer import Restorer, find_faces
-from viz.provenance import model_record, versions
+from sparnet.restorer import Restorer, find_faces, mode_of
+from viz.provenance import model_record, provenance
 from viz.subject import Subject
 
 _PATHS = ("model", "other_model", "checkpoint", "out", "photo")  # paths, whose last parts are told elsewhere
@@ -33,26 +34,17 @@ class Options:
 
     out: Annotated[Path, typer.Option(metavar="DIR", help="The folder to write into.")]
     photo: Annotated[Path | None, typer.Argument(metavar="FACE", help="A photo with a face in it.")] = None
-    model: Annotated[
-        str, typer.Option(help="A name of `python -m sparnet models`, folder, released .pth or Hub repo.")
-    ] = DEFAULT_MODEL
-    simulate: Annotated[
-        bool | None,
-        typer.Option(
-            "--simulate/--as-is",
-            help="Reduce the face first to the size that the model enlarges, or do not. Without either: reduce if the "
-            "model has such a size.",
-        ),
-    ] = None
+    model: ModelName = DEFAULT_MODEL
+    simulate: Simulate = None
     face: Annotated[int, typer.Option(metavar="N", min=1, help="Which face of the photo; 1 is the largest.")] = 1
-    whole: Annotated[bool, typer.Option("--whole", help="The picture is already a face.")] = False
-    yunet: Annotated[Path | None, typer.Option(metavar="FILE", help="YuNet's .onnx, to find faces with.")] = None
+    whole: Whole = False
+    yunet: Yunet = None
     landmarks: Annotated[
         str | None,
         typer.Option(help="fan[=FILE of its weights]: 68 points by FAN, for the true outlines of the parts."),
     ] = None
-    device: Annotated[str | None, typer.Option(help="cpu, cuda, ...; without it, cuda if there is one.")] = None
-    revision: Annotated[str | None, typer.Option(help="Commit, tag or branch of a Hub repo.")] = None
+    device: Device = None
+    revision: Revision = None
     pdf: Annotated[bool, typer.Option("--pdf", help="Write the figure as a PDF for print too.")] = False
 
 
@@ -86,12 +78,6 @@ class Bench:
             raise UserError("There is no face to look at: give a photo as FACE.")
         return self.options.photo
 
-    def subjects(self, folder: Path) -> "FolderOfFaces":
-        """The aligned faces of a folder, instead of FACE."""
-        if self.options.photo is not None:
-            raise UserError("FACE and --faces exclude each other: give one of them.")
-        return self.faces_in(folder)
-
     def faces_in(self, folder: Path) -> "FolderOfFaces":
         """The aligned faces of a folder; those that are none are left out. `UserError` if no face is left."""
         paths = []
@@ -112,19 +98,18 @@ class Bench:
     ) -> Subject:
         """One face of a photo as the app takes it; `UserError` if there is no such face or it cannot be restored."""
         model, name = network or self.network
-        mode = None if self.options.simulate is None else "simulate" if self.options.simulate else "as_is"
         photo = images.load(path)
         found, detector, notes = find_faces(photo, "whole" if whole else None, self.detector)
         if not found:
             raise UserError(f"{path}: {' '.join(notes)} For that, give --whole.")
         if number > len(found):
             raise UserError(f"{path} has {len(found)} face{'s' * (len(found) > 1)}: there is no --face {number}.")
-        result = Restorer(model)(photo, mode, "whole" if whole else [found[number - 1]])
+        faces = "whole" if whole else [found[number - 1]]
+        result = Restorer(model)(photo, mode_of(self.options.simulate), faces)
         if not result.faces:
             raise UserError(f"{path}: {' '.join(result.notes)}")
         face = result.faces[0]
-        reduced = face.degraded is not face.crop
-        mode = "simulate" if reduced else "as_is"
+        mode = "simulate" if face.degraded is not face.crop else "as_is"
         subject = Subject.of(model, name, face, detector)
         if whole and (written := read_landmarks(path)) is not None:
             points = transform_points(face.to_crop, written)
@@ -149,7 +134,7 @@ class Bench:
         }
         return subject
 
-    def told(self) -> str:
+    def summary(self) -> str:
         """Who looked at what, in one line."""
         models = ", ".join(model["id"] for model in self.models)
         if not self.faces:
@@ -161,14 +146,8 @@ class Bench:
     def provenance(self, command: str, settings: Mapping[str, Any]) -> dict:
         """What makes a finding anew; of paths only the names."""
         given = asdict(self.options) | dict(settings)
-        return {
-            "command": command,
-            "models": self.models,
-            "faces": list(self.faces.values()),
-            "settings": {name: _plain(value) for name, value in given.items() if name not in _PATHS},
-            "device": self.device,
-            "versions": versions(),
-        }
+        told = {name: _plain(value) for name, value in given.items() if name not in _PATHS}
+        return provenance(command, self.models, list(self.faces.values()), told, self.device)
 
 
 @dataclass(frozen=True, eq=False)

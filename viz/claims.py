@@ -32,17 +32,15 @@ class Claim:
     shows: bool  # the maps show it; else it is what they do not show
 
 
-def side(low: float | None, high: float | None, at: float = 0) -> int:
-    """1, -1: the interval lies above, below `at`; 0: it holds it, or there is none."""
-    if low is None or high is None or np.isnan(low) or np.isnan(high):
-        return 0
-    return int(low > at) - int(high < at)
+def side(value: Mapping, at: float = 0) -> int:
+    """1, -1: the interval from "low" to "high" lies above, below `at`; 0: it holds it, or there is none."""
+    low, high = value["low"], value["high"]
+    return 0 if low is None or high is None else int(low > at) - int(high < at)
 
 
-def against(value: Mapping[str, float], digits: int = 2, at: float = 0) -> str:
-    """`between` with its sign, and whether the interval touches chance, which is `at`."""
-    touches = " (touches chance)" if side(value["low"], value["high"], at) == 0 else ""
-    return between(value, digits, sign=True) + touches
+def against(value: Mapping[str, float]) -> str:
+    """`between` with its sign, and whether the interval touches chance, which is 0."""
+    return between(value, sign=True) + ("" if side(value) else " (touches chance)")
 
 
 def between(value: Mapping[str, float], digits: int = 2, sign: bool = False) -> str:
@@ -76,36 +74,32 @@ def parts(regions: Mapping, attention: Mapping) -> Claim:
 
 def moved(regions: Mapping) -> Claim:
     """Do preferences go with the face when it is moved, or stay at their places?"""
-    of = regions["controls"]["all units"]
+    control = regions["controls"]["all units"]
     numbers = (
-        f"off by {between(of[ALONG])} doublings where the parts move along, {between(of[LEFT])} where they are left "
-        "behind"
+        f"off by {between(control[ALONG])} doublings where the parts move along, {between(control[LEFT])} where they "
+        "are left behind"
     )
-    if of["tells"] == "content":
-        text = (
-            "**Not a fixed stencil.** When the face is moved, the preferences move with it: they are "
-            f"{numbers}. Any filter of the picture would do the same."
-        )
-    elif of["tells"] == "place":
-        text = f"**Places, not parts.** When the face is moved, the preferences stay where they were: {numbers}."
-    else:
-        text = f"**Parts or places** cannot be told apart by moving the face: {numbers}."
-    return Claim(text, of["tells"] == "content")
+    texts = {
+        "content": "**Not a fixed stencil.** When the face is moved, the preferences move with it: they are "
+        f"{numbers}. Any filter of the picture would do the same.",
+        "place": f"**Places, not parts.** When the face is moved, the preferences stay where they were: {numbers}.",
+        "undecided": f"**Parts or places** cannot be told apart by moving the face: {numbers}.",
+    }
+    return Claim(texts[control["tells"]], control["tells"] == "content")
 
 
 def layout(population: Mapping) -> Claim:
     """Is a unit's map the layout of all aligned faces, this face's own, or neither? By shares of its variance."""
     units = population["units"]
-    most = {unit: mostly(of) for unit, of in units.items()}
-    count = {name: list(most.values()).count(name) for name in (LAYOUT, OWN, "neither", "undecided")}
-    if count[LAYOUT] == len(units):
-        title = "The layout of all aligned faces"
-    elif count[OWN] == len(units):
-        title = "This face's own"
-    elif count["neither"] == len(units):
-        title = "Neither the layout of aligned faces nor the face"
-    else:
-        title = "The layout of aligned faces in some units, the face in others"
+    most = [mostly(shares) for shares in units.values()]
+    count = {name: most.count(name) for name in (LAYOUT, OWN, "neither", "undecided")}
+    of_all = {
+        LAYOUT: "The layout of all aligned faces",
+        OWN: "This face's own",
+        "neither": "Neither the layout of aligned faces nor the face",
+    }
+    mixed = "The layout of aligned faces in some units, the face in others"
+    title = next((title for name, title in of_all.items() if count[name] == len(units)), mixed)
     stages = ", ".join(
         f"{stage} {_range([units[unit][LAYOUT]['mean'] for unit in names])}"
         for stage, names in groupby(units, key=lambda unit: unit.partition(".")[0])
@@ -120,9 +114,9 @@ def layout(population: Mapping) -> Claim:
     )
 
 
-def mostly(of: Mapping[str, Mapping]) -> str:
+def mostly(shares: Mapping[str, Mapping]) -> str:
     """What more than `MOST` of a map's variance is by its interval: "layout", "own", "neither", or "undecided"."""
-    sides = {name: side(of[name]["low"], of[name]["high"], MOST) for name in (LAYOUT, OWN)}
+    sides = {name: side(shares[name], MOST) for name in (LAYOUT, OWN)}
     return next(
         (name for name, where in sides.items() if where > 0),
         "neither" if set(sides.values()) == {-1} else "undecided",
@@ -133,7 +127,7 @@ def faithful(numbers: Mapping) -> Claim:
     """Does the rest of the face depend on what is attended to, more than what the damage did to the input explains?"""
     scores = numbers["scores"]
     score = scores[SCALED][PER_DAMAGE]
-    where = side(score["low"], score["high"])
+    where = side(score)
     title, words = {
         1: ("Related to the result", "more, for as much damage of the input, where attention is high"),
         0: ("No better than chance", "as much, for as much damage of the input, wherever attention is"),
@@ -148,7 +142,7 @@ def faithful(numbers: Mapping) -> Claim:
     )
     units = [scores[unit][PER_DAMAGE] for unit in scores if "." in unit]
     if units:
-        sides = [side(unit["low"], unit["high"]) for unit in units]
+        sides = [side(unit) for unit in units]
         text += (
             f" Of {len(units)} units' own maps {sides.count(1)} score above chance, {sides.count(-1)} below, "
             f"{sides.count(0)} touch it."
@@ -161,16 +155,13 @@ def leads(numbers: Mapping) -> Claim:
     groups: dict[int, list[str]] = {1: [], 0: [], -1: []}
     for name, words in ((SOBEL, "edges by Sobel"), (GRADIENT, "the gradient"), (RANDOM, "random maps")):
         lead = numbers["lead_of_attention"][name]
-        groups[side(lead["low"], lead["high"])].append(f"{words} ({against(lead)})")
+        groups[side(lead)].append(f"{words} ({against(lead)})")
     found = [
         f"{words} {', '.join(groups[way])}"
         for way, words in ((1, "ahead of"), (0, "not told apart from"), (-1, "behind"))
         if groups[way]
     ]
-    first = all(
-        side(numbers["lead_of_attention"][name]["low"], numbers["lead_of_attention"][name]["high"]) > 0
-        for name in (SOBEL, GRADIENT)
-    )
+    first = all(side(numbers["lead_of_attention"][name]) > 0 for name in (SOBEL, GRADIENT))
     title = "Better than simple maps" if first else "Not better than every simple map"
     return Claim(f"**{title}.** By the same test the mean of all attention maps is {'; '.join(found)}.", first)
 
@@ -181,7 +172,7 @@ def helps(effect: Mapping) -> Claim:
     By what they do elsewhere: a patch helps its own place whatever the network is.
     """
     found, edges = (effect["correlations"][name] for name in (SCALED, SOBEL))
-    where, controlled = (side(found[name]["low"], found[name]["high"]) for name in (ELSEWHERE, PER_CHANGE))
+    where, controlled = (side(found[name]) for name in (ELSEWHERE, PER_CHANGE))
     if where > 0:
         title = "Attention is where the input helps the rest of the face"
         title += "" if controlled > 0 else ", but only since it differs more there"
@@ -228,17 +219,17 @@ def places(arrays: Mapping[str, ndarray]) -> Claim:
     if "psnr_change" not in arrays:
         return Claim(f"**Some places matter.** {first}.", True)
     changes = {unit: cell(arrays, "psnr_change", unit, "mean") for unit in units}
-    worse = [unit for unit, of in changes.items() if side(of["low"], of["high"], at=-COSTS) < 0]
-    better = [unit for unit, of in changes.items() if side(of["low"], of["high"], at=COSTS) > 0]
-    told = (
+    worse = [unit for unit, change in changes.items() if side(change, at=-COSTS) < 0]
+    better = [unit for unit, change in changes.items() if side(change, at=COSTS) > 0]
+    text = (
         f"{first}. Flattened one at a time, {len(worse)} of {len(units)} units cost more than {COSTS} dB of PSNR, "
         f"{len(better)} gain as much, for {len(units) - len(worse) - len(better)} neither can be told"
     )
     if not worse:
-        return Claim(f"**Where they look does not pay.** {told}.", False)
+        return Claim(f"**Where they look does not pay.** {text}.", False)
     most = min(worse, key=lambda unit: changes[unit]["mean"])
     costs = between(changes[most], 3, sign=True)
-    return Claim(f"**Some places matter.** {told}; `{most}` costs most, {costs} dB.", True)
+    return Claim(f"**Some places matter.** {text}; `{most}` costs most, {costs} dB.", True)
 
 
 def attention_at(regions: Mapping[str, ndarray], levels: ndarray, units: Iterable[str], seed: int) -> dict:
@@ -254,13 +245,13 @@ def stable(numbers: Mapping) -> str:
     """How still do the maps hold? The kind of change that they follow least, and the unit."""
     found: dict[str, dict[str, float]] = {
         kind: {
-            unit: of[kind]["correlation"]["mean"]
-            for unit, of in numbers["rows"].items()
-            if unit not in (INPUT, OUTPUT) and of[kind]["correlation"]["mean"] is not None
+            unit: row[kind]["correlation"]["mean"]
+            for unit, row in numbers["rows"].items()
+            if unit not in (INPUT, OUTPUT) and row[kind]["correlation"]["mean"] is not None
         }
         for kind in KINDS
     }
-    mean = {kind: float(np.mean(list(of.values()))) for kind, of in found.items() if of}
+    mean = {kind: float(np.mean(list(values.values()))) for kind, values in found.items() if values}
     if not mean:
         return "The maps are constant, so none can change"
     least = min(mean, key=lambda kind: mean[kind])
@@ -275,8 +266,8 @@ def preferring(regions: Mapping, part: str) -> tuple[list[str], list[str], list[
     """Units that are more open in the part than `PREFERS` times their mean, less than its inverse, and neither."""
     groups: dict[int, list[str]] = {1: [], -1: [], 0: []}
     for unit in regions["ratios"]:
-        one = cell_of(regions, unit, part)
-        above, below = side(one["low"], one["high"], PREFERS), side(one["low"], one["high"], 1 / PREFERS)
+        ratio = cell_of(regions, unit, part)
+        above, below = side(ratio, PREFERS), side(ratio, 1 / PREFERS)
         groups[1 if above > 0 else -1 if below < 0 else 0].append(unit)
     return groups[1], groups[-1], groups[0]
 
@@ -296,7 +287,10 @@ def cell(arrays: Mapping[str, ndarray], measure: str, unit: str, mode: str) -> d
 def summary(claims: Iterable[Claim]) -> tuple[Sequence[str], Sequence[str]]:
     """What the maps show, and what they do not."""
     claims = list(claims)
-    return [one.text for one in claims if one.shows], [one.text for one in claims if not one.shows]
+    return [claim.text for claim in claims if claim.shows], [claim.text for claim in claims if not claim.shows]
+
+
+OF = {"faithfulness": (faithful, leads), "effect": (helps,), "sanity": (learned, of_the_face)}  # of these numbers each
 
 
 def _badge(badge: Mapping, titles: tuple[str, str, str], when: str, null: Mapping) -> Claim:
@@ -306,11 +300,10 @@ def _badge(badge: Mapping, titles: tuple[str, str, str], when: str, null: Mappin
         return Claim(f"**Flat maps.** Most are constant, so there is nothing to compare {when}.", False)
     order = ("yes", "weak", "no")
     found = max((verdict(correlation[end]) for end in ("low", "high")), key=order.index)
-    told = between(correlation)
     return Claim(
         f"**{titles[order.index(found)]}.** {when[0].upper()}{when[1:]}, a map's |rank correlation| with itself is "
-        f"{told} in the median unit (below {YES_BELOW}: another map; from {NO_FROM}: the same; unrelated maps as "
-        f"smooth have {between(null)}).",
+        f"{between(correlation)} in the median unit (below {YES_BELOW}: another map; from {NO_FROM}: the same; "
+        f"unrelated maps as smooth have {between(null)}).",
         found == "yes",
     )
 

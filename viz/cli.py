@@ -11,23 +11,25 @@ Exit 0 when done, 2 after one line on stderr when the user can put something rig
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
-from inspect import Parameter, Signature, signature
+from inspect import Parameter, signature
 from itertools import islice
 from pathlib import Path
 from textwrap import shorten
 from typing import Annotated, Any
 
+import skimage.data
 import typer
 from tqdm import tqdm
 
 from sparnet.checkpoints import weights_file
-from sparnet.command import command_line
+from sparnet.command import command_line, taking
 from sparnet.command import run as run_app
 from sparnet.errors import UserError
 from sparnet.files import check_targets, make_folder
 from sparnet.folders import check_outside, pictures_in
+from sparnet.images import save_png
 from sparnet.restorer import Progress
 from sparnet.text import plain
 from viz import report as reports
@@ -52,6 +54,7 @@ from viz.instruments import INSTRUMENTS, edit, population, training
 from viz.subject import Subject
 
 _LONGEST = 400  # characters of a word: a painted mask is one of thousands
+EXCLUDE = "FACE and --faces exclude each other: give one of them."
 _TOLD = 24  # lines of numbers in the terminal; the JSON has all
 KINDS = ("json", "npz", "png", "pdf")  # of files that a finding may have
 
@@ -93,10 +96,8 @@ def add(
     it finds, and by which settings.
     """
     own = (Parameter(key, Parameter.KEYWORD_ONLY, default=None, annotation=hint) for key, hint in options.items())
-    parameters = [*signature(Options).parameters.values(), *own]
 
-    def run(**given: Any) -> None:
-        options = Options(**{key: given.pop(key) for key in signature(Options).parameters})
+    def run(options: Options, **given: Any) -> None:
         given = {key: value for key, value in given.items() if value not in (None, [], ())}
         if "faces" in given:
             check_outside(options.out, [given["faces"]])
@@ -108,16 +109,14 @@ def add(
             found, settings = study(bench, progress, given)
         show(bench, found, found.save(options.out, bench.provenance(name, settings), options.pdf))
 
-    run.__signature__ = Signature([parameter.replace(kind=Parameter.KEYWORD_ONLY) for parameter in parameters])
-    run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
-    app.command(name, help=about)(run)
+    app.command(name, help=about)(taking(Options, own, run))
 
 
 def show(bench: Bench, found: Finding | reports.Report | surveys.Survey, paths: Sequence[Path]) -> None:
     """What was found, in lines; `UserError` if pictures were left out."""
     more = f" and {len(paths) - 4} more" if len(paths) > 4 else ""
     written = f"Written: {', '.join(map(str, paths[:4]))}{more}"
-    lines = [bench.told(), found.meaning, *told(found.numbers), written]
+    lines = [bench.summary(), found.meaning, *shown(found.numbers), written]
     print("\n".join(plain(line) for line in lines))
     if bench.left_out:
         raise UserError(f"{len(bench.left_out)} pictures were left out: {' '.join(bench.left_out)}")
@@ -141,7 +140,7 @@ def progress_bar() -> Iterator[Progress]:
         yield progress
 
 
-def told(numbers: Mapping[str, Any]) -> list[str]:
+def shown(numbers: Mapping[str, Any]) -> list[str]:
     """The first numbers in lines of their own, as many as a screen holds."""
     lines = []
     for name, value in numbers.items():
@@ -201,10 +200,6 @@ def _training(bench: Bench, _, progress: Progress, run: Path | None = None, chec
     return training.of_checkpoints((look(bench.load(source)) for source in checkpoint), progress)
 
 
-def _shelf(bench: Bench, subject: FolderOfFaces, _, keep: str) -> population.Shelf:
-    return population.Shelf(weights_file(bench.options.model, bench.options.revision), keep)
-
-
 def _asked(kind: type, metavar: str, about: str) -> Any:
     return Annotated[kind | None, typer.Option(metavar=metavar, help=about)]
 
@@ -242,7 +237,9 @@ SOURCES: dict[Source, Opening] = {
     ),
     KEEP: Opening(
         {"keep": _asked(str, "WORDS", "Keep it beside the weights for the app; which faces they are. With --faces.")},
-        _shelf,
+        lambda bench, subject, _, keep: partial(
+            population.keep, weights=weights_file(bench.options.model, bench.options.revision), data=keep
+        ),
     ),
 }
 
@@ -269,7 +266,7 @@ def _study(instrument: Instrument, bench: Bench, progress: Progress, given: dict
     """The finding about FACE, or about a folder of faces instead, and all settings."""
     study, subject = instrument.study, None
     if "faces" in given and bench.options.photo is None and instrument.over_faces is not None:
-        study, subject = instrument.over_faces, bench.subjects(given["faces"])
+        study, subject = instrument.over_faces, bench.faces_in(given["faces"])
     elif instrument.needs_face:
         subject = bench.subject()
     parameters, settings = signature(study).parameters, settings_of(study)
@@ -294,7 +291,7 @@ def _study(instrument: Instrument, bench: Bench, progress: Progress, given: dict
 
 def _unused(names: Sequence[str], over_faces: bool) -> str:
     if names == ["faces"]:
-        return "FACE and --faces exclude each other: give one of them."
+        return EXCLUDE
     flags = ", ".join(f"--{name.replace('_', '-')}" for name in names)
     if over_faces:
         return f"{flags}: only for one face. Give FACE and no --faces."
@@ -357,13 +354,16 @@ def _survey(bench: Bench, progress: Progress, given: dict) -> tuple[surveys.Surv
     names = signature(surveys.Settings).parameters
     settings = surveys.Settings(**{name: given[name] for name in names if name in given})
     folder = bench.options.out
-    paths = bench.subjects(given["faces"]).paths[: given.get("limit")]
-    subjects = []
-    for i, path in enumerate(paths):
-        progress(i, len(paths), f"Reading face {i + 1}")
-        subjects.append(bench.look(path, whole=True))
+    if bench.options.photo is not None:
+        raise UserError(EXCLUDE)
+    faces = bench.faces_in(given["faces"])
+    progress(0, 1, "Reading the faces")
+    subjects = list(replace(faces, paths=faces.paths[: given.get("limit")]))
     made = bench.provenance("survey", asdict(settings))
-    astronaut = bench.look(surveys.save_astronaut(folder / surveys.ASTRONAUT))
+    portrait = folder / surveys.ASTRONAUT / f"{surveys.ASTRONAUT}.png"  # NASA's of Eileen Collins, in the public domain
+    make_folder(portrait.parent)
+    save_png(skimage.data.astronaut(), portrait)
+    astronaut = bench.look(portrait)
     alone = made | {"faces": bench.provenance("survey", {})["faces"][-1:]}  # who is no part of the population
     page = given.get("page", folder / surveys.PAGE)
     data = given["faces"].resolve().name

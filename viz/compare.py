@@ -8,6 +8,7 @@ OneFace -> Original, as in the photo -> its 128x128 is the truth, where the face
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
+from textwrap import wrap
 from time import perf_counter
 
 import numpy as np
@@ -15,12 +16,13 @@ from matplotlib.font_manager import FontProperties, findfont
 from numpy import ndarray
 from PIL import Image, ImageDraw, ImageFont
 
-from sparnet.attention import mean_map, overlay
+from sparnet.attention import group_units, mean_map, overlay
 from sparnet.faces import Face
 from sparnet.images import resize, to_grey
 from sparnet.metrics import psnr, ssim
 from sparnet.restorer import Mode, Restorer, cut_face, picture_of, side_in_photo
 from sparnet.text import plain
+from viz.instruments.agreement import same_depth
 
 SHARP, SMALL = 128, 16  # pixels a side: what SPARNet's training faces were, and what they were reduced to
 SHARP_FACE = "the sharp face"  # of which nothing is to be guessed
@@ -178,12 +180,8 @@ def most_contrast(maps: Mapping[str, ndarray]) -> list[str]:
 
 def counterpart(unit: str, units: Sequence[str], others: Sequence[str]) -> str | None:
     """Of another network's units that of the same group at the same relative depth; None: its group has none."""
-
-    def group(names: Sequence[str]) -> list[str]:
-        return [name for name in names if name.partition(".")[0] == unit.partition(".")[0]]
-
-    here, there = group(units), group(others)
-    return there[round(here.index(unit) * (len(there) - 1) / max(len(here) - 1, 1))] if there else None
+    part = unit.partition(".")[0]
+    return same_depth(unit, units, others) if part in group_units(others) else None
 
 
 def comparison_strip(columns: Sequence[Column], title: str, model: str | None = None) -> ndarray:
@@ -258,20 +256,6 @@ def _font(size: int, weight: str = "normal") -> ImageFont.FreeTypeFont:
 
 
 def _wrap(text: str, font: ImageFont.FreeTypeFont, width: int) -> list[str]:
-    """Lines no wider than `width` pixels, broken between words, or within one that is too long for a line."""
-    lines = []
-    for paragraph in text.splitlines():
-        line = ""
-        for word in paragraph.split():
-            if line and font.getlength(f"{line} {word}") <= width:
-                line += f" {word}"
-                continue
-            if line:
-                lines.append(line)
-            while font.getlength(word) > width:
-                fits = next(n for n in range(len(word) - 1, 0, -1) if n == 1 or font.getlength(word[:n]) <= width)
-                lines.append(word[:fits])
-                word = word[fits:]
-            line = word
-        lines.append(line)
-    return lines
+    """Lines of about `width` pixels, broken between words, or within one that is too long for a line."""
+    letters = int(width / font.getlength("m") * 1.5)
+    return [line for paragraph in text.splitlines() for line in wrap(paragraph, letters)]

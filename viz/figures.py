@@ -1,4 +1,4 @@
-"""Figures for print: a white canvas without pyplot, axes placed in inches, and the sheet.
+"""Figures for print, without pyplot, whose global state is not made for a server's threads: the sheet.
 
 View: pictures, groups of maps, charts -> boxes in inches, left to right and down -> sheet -> Figure
 """
@@ -8,11 +8,9 @@ from functools import partial
 from textwrap import wrap
 from typing import Any
 
-from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.colorbar import Colorbar
 from matplotlib.figure import Figure
 
+from sparnet.attention import bare, color_bar, in_inches
 from sparnet.text import for_figure
 from viz.views import WIDTH, Diagram, Panel, View
 
@@ -21,34 +19,6 @@ SIDE = 1.2  # of a panel
 _GAP, _BETWEEN, _MARGIN = 0.08, 0.35, 0.25  # of two panels, of two boxes, around the sheet
 _BAR, _BAR_ROOM, _LINE = 0.08, 0.45, 0.14  # a colour bar, with its numbers; a line of text of 8 points
 _LETTERS = 17  # of 8 points, in an inch
-
-
-def canvas(width: float, height: float) -> Figure:
-    """A white figure of this size in inches; no pyplot: its global state is not made for a server's threads."""
-    figure = Figure(figsize=(width, height), facecolor="white")
-    FigureCanvasAgg(figure)
-    return figure
-
-
-def in_inches(figure: Figure, x: float, y: float, w: float, h: float) -> Axes:
-    """Axes placed in inches from the top left, so that every map has exactly the same size."""
-    width, height = figure.get_size_inches()
-    return figure.add_axes((x / width, 1 - (y + h) / height, w / width, h / height))
-
-
-def bare(*all_axes: Axes) -> None:
-    """Nothing around what is shown."""
-    for axes in all_axes:
-        axes.set_xticks([])
-        axes.set_yticks([])
-        axes.spines[:].set_visible(False)
-
-
-def quiet(bar: Colorbar) -> Colorbar:
-    """A colour bar with small ticks and no frame."""
-    bar.ax.tick_params(labelsize=7, length=2)
-    bar.outline.set_visible(False)
-    return bar
 
 
 def sheet(view: View, title: str, note: str = "", side: float = SIDE) -> Figure:
@@ -71,7 +41,7 @@ def sheet(view: View, title: str, note: str = "", side: float = SIDE) -> Figure:
             x, y, row = 0.0, y + row, 0.0
         places.append((x + _MARGIN, y, draw))
         x, row = x + w + _BETWEEN, max(row, h)
-    figure = canvas(width + 2 * _MARGIN, y + row)
+    figure = Figure(figsize=(width + 2 * _MARGIN, y + row), facecolor="white")
     _text(figure, _MARGIN, 0.15, [title], fontsize=11)
     _text(figure, _MARGIN, 0.42, lines, color="0.35")
     for x, y, draw in places:
@@ -101,7 +71,7 @@ def _block(name: str, maps: Sequence[Panel], side: float, scales: set, figure: F
         x += side + _GAP
         if _last(maps, i):
             if image is not None and panel.key not in scales:
-                quiet(figure.colorbar(image, cax=in_inches(figure, x, y, _BAR, side)))
+                color_bar(figure, image, in_inches(figure, x, y, _BAR, side))
             scales.add(panel.key)
             x += _BAR_ROOM
 
@@ -127,7 +97,7 @@ def _chart(caption: str, chart: Diagram, figure: Figure, x: float, y: float) -> 
     axes.tick_params(labelsize=7)
     axes.spines[["top", "right"]].set_visible(False)
     if image is not None and chart.key is not None:
-        quiet(figure.colorbar(image, cax=in_inches(figure, x + left + w + _GAP, y, _BAR, h)))
+        color_bar(figure, image, in_inches(figure, x + left + w + _GAP, y, _BAR, h))
 
 
 def _wrapped(text: str, width: float) -> list[str]:

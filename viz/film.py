@@ -6,14 +6,12 @@ Subject -> coarse_to_fine: a frame a unit, its map over the restored face and al
 from collections.abc import Sequence
 from io import BytesIO
 
-import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from numpy import ndarray
 from PIL import Image
 
-from sparnet.attention import overlay
-from viz.figures import canvas
+from sparnet.attention import figure_png, overlay
+from sparnet.images import decode
 from viz.subject import Subject, spatial_maps
 
 
@@ -21,14 +19,14 @@ def coarse_to_fine(subject: Subject) -> list[ndarray]:
     """One frame a unit in forward order, (H,W,3) uint8: its map over the restored face, and the map alone, 0..1."""
     maps, frames = spatial_maps(subject), []
     for i, (unit, alpha) in enumerate(maps.items()):
-        figure = canvas(6.1, 3.4)
+        figure = Figure((6.1, 3.4), facecolor="white")
         for x, picture in ((0.02, overlay(subject.restored, alpha)), (0.51, alpha)):
             axes = figure.add_axes((x, 0.02, 0.47, 0.86))
             axes.imshow(picture, cmap="viridis", vmin=0, vmax=1, interpolation="nearest")
             axes.axis("off")
         words = "{} of {}: {}, {}x{}, mean {:.2f}".format(i + 1, len(maps), unit, *alpha.shape, alpha.mean())
         figure.text(0.02, 0.92, words, fontsize=11)
-        frames.append(_pixels(figure))
+        frames.append(decode(figure_png(figure, 100)))
     return frames
 
 
@@ -44,10 +42,3 @@ def gif(frames: Sequence[ndarray], seconds: float = 0.8) -> bytes:
     file = BytesIO()
     pictures[0].save(file, "GIF", save_all=True, append_images=pictures[1:], duration=times, loop=0)
     return file.getvalue()
-
-
-def _pixels(figure: Figure) -> ndarray:
-    """The drawn figure, (H,W,3) uint8, 100 pixels an inch."""
-    canvas = FigureCanvasAgg(figure)
-    canvas.draw()
-    return np.asarray(canvas.buffer_rgba())[..., :3].copy()

@@ -1,11 +1,13 @@
 """What an instrument answers.
 
 Subject -> instrument -> Finding; on the way Progress, which is silent where nobody watches
-Finding: meaning, numbers, arrays, figure -> save -> NAME.json, NAME.npz, NAME.png, NAME.pdf if asked for
+Finding: meaning, numbers, arrays, view, figure -> save -> NAME.json, NAME.npz, NAME.png, NAME.pdf if asked for
 """
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cached_property
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -15,8 +17,9 @@ from matplotlib import rc_context
 from matplotlib.figure import Figure
 
 from sparnet.attention import figure_png
-from sparnet.files import make_folder, save_bytes
+from sparnet.files import encode_npz, make_folder, save_bytes
 from sparnet.restorer import Progress
+from viz.figures import SIDE, sheet
 from viz.views import View
 
 _PRINT: dict[Any, Any] = {"pdf.fonttype": 42, "savefig.dpi": 300}  # text as text in TrueType, which journals ask for
@@ -29,9 +32,18 @@ class Finding:
     instrument: str  # what its files are called
     meaning: str  # one sentence: what one sees, and what one may not conclude
     numbers: dict  # values that JSON knows, settings and seed among them
-    arrays: dict[str, np.ndarray]  # everything the figure was drawn from
-    figure: Figure
-    view: View = field(default_factory=View)  # what the figure shows, for a page
+    arrays: dict[str, np.ndarray]  # everything the figure is drawn from
+    view: View = field(default_factory=View)  # for a page
+    title: str = ""  # of the figure, as in `sheet`; so are note and side
+    note: str = ""
+    side: float = SIDE
+    printed: View | None = None  # what the figure shows instead of the view
+    draw: Callable[[], Figure] | None = None  # a figure that is no sheet
+
+    @cached_property
+    def figure(self) -> Figure:
+        """For print, drawn when it is asked for."""
+        return self.draw() if self.draw else sheet(self.printed or self.view, self.title, self.note, self.side)
 
     def save(self, folder: Path, provenance: dict | None = None, pdf: bool = False) -> list[Path]:
         """Write NAME.json, NAME.npz, NAME.png and, if asked for, NAME.pdf into the folder, made if needed; -> paths.
@@ -42,11 +54,9 @@ class Finding:
         numbers = {"instrument": self.instrument, "meaning": self.meaning, **self.numbers}
         if provenance is not None:
             numbers["provenance"] = provenance
-        arrays = BytesIO()
-        np.savez_compressed(arrays, **self.arrays)  # pyright: ignore[reportArgumentType]  none is called allow_pickle
         files = {
             "json": json.dumps(numbers, indent=1, allow_nan=False).encode(),
-            "npz": arrays.getvalue(),
+            "npz": encode_npz(self.arrays),
             "png": figure_png(self.figure),
         }
         if pdf:

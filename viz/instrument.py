@@ -8,19 +8,18 @@ Beside `subject` and `progress` each parameter of `study` is annotated by what i
 who run it check alike, or a Source, which they open: the command line in cli.py, the page in tabs/controls.py.
 """
 
-import math
 import reprlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from inspect import Parameter, signature
-from operator import attrgetter
 from types import UnionType
 from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+
 from sparnet.errors import UserError
 from viz.finding import Finding
-from viz.views import View
 
 WHERE, MATTERS = "Where does each unit look?", "Does it matter?"
 REAL, WHAT_IF = "Is it real?", "What if it looked elsewhere?"
@@ -93,27 +92,17 @@ class Setting:
             return self.default
         if self.many and not isinstance(value, list):
             raise UserError(f"{self.name} is {reprlib.repr(value)}. It is a list.")
-        limits = [limit for limit in (most, self.option.most) if limit is not None]
-        for part in value if self.many else [value]:
-            self._check(part, min(limits, default=math.inf))
+        kind: Any = Literal[self.choices] if self.choices else self.kind
+        if self.kind in (int, float):
+            limits = [limit for limit in (most, self.option.most) if limit is not None]
+            kind = Annotated[kind, Field(ge=self.option.least, le=min(limits, default=None))]
+        try:
+            for part in value if self.many else [value]:
+                TypeAdapter(kind, config=ConfigDict(strict=True, allow_inf_nan=False)).validate_python(part)
+        except ValidationError as error:
+            problem = error.errors(include_url=False, include_input=False)[0]["msg"]
+            raise UserError(f"{self.name} is {reprlib.repr(value)}. {problem}.") from error
         return value
-
-    def _check(self, value: Any, most: float) -> None:
-        shown = reprlib.repr(value)
-        if self.choices and value not in list(self.choices):  # a list: what cannot be hashed can be compared
-            raise UserError(f"{self.name} has no {shown}. Choose from {', '.join(self.choices)}.")
-        if self.kind is bool and not isinstance(value, bool):
-            raise UserError(f"{self.name} is {shown}. It can be true or false.")
-        if self.kind is str and not isinstance(value, str):
-            raise UserError(f"{self.name} is {shown}. Give it as text.")
-        if self.kind not in (int, float):
-            return
-        whole = self.kind is int
-        if isinstance(value, bool) or not isinstance(value, int if whole else (int, float)):
-            raise UserError(f"{self.name} is {shown}. It is a {'whole ' * whole}number.")
-        least = -math.inf if self.option.least is None else self.option.least
-        if abs(value) == math.inf or not least <= value <= most:  # an int may be too large for math.isfinite
-            raise UserError(f"{self.name} is {shown}. It must be a number from {least:g} to {most:g}.")
 
 
 @dataclass(frozen=True)
@@ -126,10 +115,10 @@ class Instrument:
     about: str  # what is done, in a sentence
     study: Callable[..., Finding]  # of one face
     over_faces: Callable[..., Finding] | None = None  # of many: its first parameter is the faces
-    view: Callable[[Finding], View] = attrgetter("view")
     slow: bool = False  # seconds rather than moments: only when asked for, and in a lane of its own
     label: str = ""  # of its tab, where not as the name
     attention: tuple[str, ...] = PLACES  # the kinds that it has something to say about
+    needs_sharp: bool = False  # whether it compares with the face before it was degraded
     pick: str | None = None  # the picture on which a part can be marked, its PATCH
     more_files: tuple[str, ...] = ()  # what its findings may be called beside `name`
 

@@ -4,9 +4,11 @@ name, folder, .pth or Hub id -> weights_file -> SHA-256 -> model_record; version
 """
 
 import platform
+from collections.abc import Mapping
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 from sparnet.checkpoints import MODELS, weights_file
 from sparnet.files import sha256_of
@@ -24,6 +26,18 @@ def model_record(source: str, model: SPARNet, revision: str | None = None) -> di
         "weights": weights.name,
         "weights_sha256": sha256_of(weights),
         "config": asdict(model.config),
+    }
+
+
+def provenance(command: str, models: list[dict], faces: list[dict], settings: Mapping[str, Any], device: str) -> dict:
+    """What makes a finding anew, as JSON values."""
+    return {
+        "command": command,
+        "models": models,
+        "faces": faces,
+        "settings": settings,
+        "device": device,
+        "versions": versions(),
     }
 
 

@@ -61,14 +61,13 @@ class Report:
 
     def page(self, provenance: dict, files: dict[str, list[Path]]) -> str:
         """The HTML file; `files` of each instrument are linked by their names."""
-        views = {name: INSTRUMENTS[name].view(finding) for name, finding in self.findings.items()}
         sections = [
             {
                 "name": name,
                 "title": INSTRUMENTS[name].title,
                 "meaning": finding.meaning,
-                "groups": list(views[name].groups),
-                "charts": list(views[name].charts),
+                "groups": list(finding.view.groups),
+                "charts": list(finding.view.charts),
                 "figure": data_url(figure_png(finding.figure, _DPI)),
                 "files": [path.name for path in files.get(name, [])],
             }
@@ -86,8 +85,9 @@ class Report:
                 sections=sections,
                 left_out={INSTRUMENTS[name].title: why for name, why in self.left_out.items()},
                 views={
-                    name: view.payload() | {"charts": [chart.to_plotly_json() for chart in view.charts.values()]}
-                    for name, view in views.items()
+                    name: finding.view.payload()
+                    | {"charts": [chart.to_plotly_json() for chart in finding.view.charts.values()]}
+                    for name, finding in self.findings.items()
                 },
                 tables=all_tables(),
                 maps_js=(STATIC / "maps.js").read_text(encoding="utf-8"),

@@ -15,14 +15,12 @@ from pathlib import Path
 from urllib.parse import quote
 
 import numpy as np
-import skimage.data
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from numpy import ndarray
 from PIL import Image
 
 from sparnet.errors import UserError
 from sparnet.files import make_folder, save_bytes
-from sparnet.images import save_png
 from sparnet.regions import OUTLINES
 from sparnet.restorer import Progress
 from sparnet.text import for_markdown, for_markdown_code, plain
@@ -100,7 +98,7 @@ class Survey:
         files = figures_of(self.page, list(self.found))
         beside = self.page.with_suffix("")
         make_folder(beside)
-        figures = [one.figure for one in (*self.found.values(), *self.astronaut.values())]
+        figures = [finding.figure for finding in (*self.found.values(), *self.astronaut.values())]
         for path, figure in zip(files.values(), figures, strict=True):
             save_bytes(for_the_page(figure), path)
         links = {name: quote(f"{beside.name}/{path.name}") for name, path in files.items()}
@@ -116,9 +114,13 @@ class Survey:
             keep_trailing_newline=True,
             undefined=StrictUndefined,
         )
-        environment.filters |= {"text": for_markdown, "code": for_markdown_code, "word": shell_word}
-        numbers = {name: one.numbers for name, one in self.found.items()}
-        arrays = {name: one.arrays for name, one in self.found.items()}
+        environment.filters |= {
+            "text": for_markdown,
+            "code": for_markdown_code,
+            "word": lambda text: shlex.quote(plain(text)),
+        }
+        numbers = {name: finding.numbers for name, finding in self.found.items()}
+        arrays = {name: finding.arrays for name, finding in self.found.items()}
         made = numbers["population"]["provenance"]
         attention = claims.attention_at(
             arrays["regions"],
@@ -133,12 +135,7 @@ class Survey:
         ]
         if "ablation" in arrays:
             chosen.append(claims.places(arrays["ablation"]))
-        if "faithfulness" in numbers:
-            chosen += [claims.faithful(numbers["faithfulness"]), claims.leads(numbers["faithfulness"])]
-        if "effect" in numbers:
-            chosen.append(claims.helps(numbers["effect"]))
-        if "sanity" in numbers:
-            chosen += [claims.learned(numbers["sanity"]), claims.of_the_face(numbers["sanity"])]
+        chosen += [claim(numbers[name]) for name, made in claims.OF.items() if name in numbers for claim in made]
         shows, not_shown = claims.summary(chosen)
         return environment.get_template(TEMPLATE).render(
             shows=shows,
@@ -148,7 +145,7 @@ class Survey:
             figures=figures,
             numbers=numbers,
             arrays=arrays,
-            astronaut={name: one.numbers for name, one in self.astronaut.items()},
+            astronaut={name: finding.numbers for name, finding in self.astronaut.items()},
             parts=OUTLINES,
             ranked=ranked(arrays["ablation"]) if "ablation" in arrays else [],
             only=[name for name in self.found if name not in ALWAYS] if len(self.found) < len(studies()) else [],
@@ -191,8 +188,8 @@ def study(
         if is_kept(folder, name, provenance):
             kept.append(name)
             continue
-        for kind in ("json", "npz", "png"):  # a finding is never half of this and half of another run
-            (folder / f"{name}.{kind}").unlink(missing_ok=True)
+        for path in finding_files(folder, name):  # a finding is never half of this and half of another run
+            path.unlink(missing_ok=True)
         options = {key: value for key, value in asdict(settings).items() if key in settings_of(study_faces)}
         if name == "faithfulness":
             options["units"] = attending(faces[0])  # the mean of all maps may hide what each of them does
@@ -216,23 +213,19 @@ def figures_of(page: Path, found: Sequence[str]) -> dict[str, Path]:
 def files_of(folder: Path, given: Mapping) -> list[Path]:
     """All that a survey into the folder may write; `given` may name its "page"."""
     page = given.get("page", folder / PAGE)
-    found = [folder / f"{name}.{kind}" for name in studies() for kind in ("json", "npz", "png")]
-    alone = [folder / ASTRONAUT / f"{name}.{kind}" for name in OF_ASTRONAUT for kind in ("json", "npz", "png")]
+    found = [path for name in studies() for path in finding_files(folder, name)]
+    alone = [path for name in OF_ASTRONAUT for path in finding_files(folder / ASTRONAUT, name)]
     return [*found, folder / ASTRONAUT / f"{ASTRONAUT}.png", *alone, page, *figures_of(page, list(studies())).values()]
+
+
+def finding_files(folder: Path, name: str) -> list[Path]:
+    return [folder / f"{name}.{kind}" for kind in ("json", "npz", "png")]
 
 
 def is_kept(folder: Path, name: str, provenance: dict) -> bool:
     """Whether all files of a finding of this provenance are there."""
-    paths = [folder / f"{name}.{kind}" for kind in ("json", "npz", "png")]
+    paths = finding_files(folder, name)
     return all(path.is_file() for path in paths) and json.loads(paths[0].read_text()).get("provenance") == provenance
-
-
-def save_astronaut(folder: Path) -> Path:
-    """NASA's portrait of Eileen Collins, in the public domain, as a file in the folder."""
-    make_folder(folder)
-    path = folder / f"{ASTRONAUT}.png"
-    save_png(skimage.data.astronaut(), path)
-    return path
 
 
 def eye_of(subject: Subject) -> tuple[int, int, int, int]:
@@ -254,11 +247,6 @@ def for_the_page(figure: Path) -> bytes:
     file = BytesIO()
     picture.quantize(256, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE).save(file, "PNG", optimize=True)
     return file.getvalue()
-
-
-def shell_word(text: str) -> str:
-    """As it is typed into a shell."""
-    return shlex.quote(plain(text))
 
 
 def digest(faces: Sequence[Mapping]) -> str:

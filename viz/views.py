@@ -16,7 +16,7 @@ from plotly import graph_objects as go
 
 from sparnet.attention import COLORMAPS, color_table
 from sparnet.images import data_url, encode_png
-from sparnet.metrics import Estimate
+from sparnet.metrics import Estimate, ends
 from sparnet.text import for_figure, for_html
 from viz.explorer import color_tables, encoded
 
@@ -87,7 +87,7 @@ class Bars:
         places, base = np.arange(len(list(self.names))), 0.0
         width = 0.8 if self.stacked else 0.8 / len(self.series)
         for i, (label, values) in enumerate(self.series.items()):
-            mean, low, high = _ends(values)
+            mean, low, high = ends(values)
             x = places + (0 if self.stacked else (i - (len(self.series) - 1) / 2) * width)
             axes.bar(x, mean, width * 0.95, bottom=base, color=SERIES[i], label=for_figure(label))
             axes.vlines(x, low, high, color="0.2", linewidth=0.8)
@@ -106,7 +106,7 @@ class Bars:
     def plotly(self) -> go.Figure:
         parts = []
         for (label, values), color in zip(self.series.items(), SERIES, strict=False):
-            mean, low, high = _ends(values)
+            mean, low, high = ends(values)
             error = None
             if np.isfinite(low).any():
                 error = {"array": _known(high - mean), "arrayminus": _known(mean - low), "thickness": 1}
@@ -138,7 +138,7 @@ class Lines:
     def draw(self, axes: Axes) -> None:
         x = [for_figure(value) if isinstance(value, str) else value for value in self.x]
         for (label, values), (color, dash) in zip(self.series.items(), self._styles(), strict=False):
-            axes.plot(x, _ends(values)[0], color=color, linestyle=_DASHES[dash], label=for_figure(label))
+            axes.plot(x, ends(values)[0], color=color, linestyle=_DASHES[dash], label=for_figure(label))
         axes.set_ylim(bottom=min(0, axes.get_ylim()[0]))
         axes.set_xlabel(self.over, fontsize=7)
         axes.set_ylabel(self.unit, fontsize=7)
@@ -147,7 +147,7 @@ class Lines:
     def plotly(self) -> go.Figure:
         x = [for_html(value) if isinstance(value, str) else float(value) for value in self.x]
         parts = [
-            go.Scatter(x=x, y=_known(_ends(values)[0]), name=for_html(label), line={"color": color, "dash": dash})
+            go.Scatter(x=x, y=_known(ends(values)[0]), name=for_html(label), line={"color": color, "dash": dash})
             for (label, values), (color, dash) in zip(self.series.items(), self._styles(), strict=False)
         ]
         return go.Figure(parts, {"xaxis": {"title": self.over}, "yaxis": {"title": self.unit, "rangemode": "tozero"}})
@@ -258,12 +258,6 @@ class View:
 def all_tables() -> dict[str, str]:
     """Every colour table that a view can ask for, as `color_tables`."""
     return color_tables((*COLORMAPS, DIVERGING))
-
-
-def _ends(values: Values) -> ndarray:
-    """(n) -> (3,n): mean, low and high of each, NaN where there is none."""
-    rows = [(v.mean, v.low, v.high) if isinstance(v, Estimate) else (v, None, None) for v in values]
-    return np.array(rows, float).reshape(-1, 3).T
 
 
 def _known(values: Iterable[float]) -> list[float | None]:

@@ -14,7 +14,6 @@ from itertools import cycle
 from operator import itemgetter
 from pathlib import Path
 
-import cv2
 import numpy as np
 from numpy import ndarray
 from PIL import Image, ImageDraw, ImageFont
@@ -88,7 +87,7 @@ def spread(total: int, count: int) -> list[int]:
 def page(report: dict, results: Results, trial: Trial, count: int) -> str:
     """The HTML report, with thumbnails of at most `count` faces."""
     pictures = {
-        case.index: {name: thumbnail(face) for name, face in faces(trial, case).items()}
+        case.index: {name: images.preview(face, THUMBNAIL) for name, face in faces(trial, case).items()}
         for case in again(trial, spread(len(trial.items), count))
     }
     template = html_templates(Path(__file__).parent).get_template("page.html")
@@ -172,20 +171,13 @@ def cases(trial: Trial, results: Results) -> dict | None:
         strip = []
         for name, face in faces(trial, chosen[index]).items():
             psnr = results.column(trial.anchor if trial.anchor and name == "degraded" else name, "psnr")[index]
-            strip.append((name, thumbnail(face), "" if np.isnan(psnr) else _decibels(float(psnr))))
+            strip.append((name, images.preview(face, THUMBNAIL), "" if np.isnan(psnr) else _decibels(float(psnr))))
             if index in maps[name]:
                 painted = overlay(images.to_grey(face), maps[name][index], "viridis", 0.6, *scale[name])
-                strip.append((f"attention of {name}", thumbnail(painted), ""))
+                strip.append((f"attention of {name}", images.preview(painted, THUMBNAIL), ""))
         name, note = chosen[index].name, _decibels(float(gain[index]), sign)
         rows.append({"kind": kinds[index], "name": name, "gain": note, "strip": strip})
     return {"by": first, "over": trial.anchor, "rows": rows, "scale": scale}
-
-
-def thumbnail(face: ndarray) -> str:
-    """A JPEG of the face in the address itself, reduced to `THUMBNAIL` if it is larger."""
-    bgr = cv2.cvtColor(images.resize(face, min(len(face), THUMBNAIL)), cv2.COLOR_RGB2BGR)
-    _, data = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, 90])
-    return images.data_url(data.tobytes(), "jpeg")
 
 
 def colors_of(report: dict) -> dict[str, str]:

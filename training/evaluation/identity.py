@@ -18,7 +18,7 @@ import cv2
 import httpx2
 import numpy as np
 from numpy import ndarray
-from scipy.stats import rankdata
+from scipy.stats import mannwhitneyu
 from skimage.transform import SimilarityTransform
 
 from sparnet.errors import UserError
@@ -100,8 +100,7 @@ def verification_auc(same: ndarray, different: ndarray) -> float:
 
     That is the area under the ROC curve, by the sum of ranks (Hanley and McNeil 1982).
     """
-    ranks = rankdata(np.concatenate((same, different)))[: same.size]
-    return float((ranks.mean() - (same.size + 1) / 2) / different.size)
+    return float(mannwhitneyu(same, different).statistic / (same.size * different.size))
 
 
 def identities(names: Iterable[str], rule: str) -> list[str]:

@@ -8,19 +8,15 @@ import platform
 import resource
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from datetime import timedelta
 from importlib.metadata import version
 from itertools import groupby
 from pathlib import Path, PurePosixPath
 from tempfile import TemporaryDirectory
-from typing import Any
 
 import numpy as np
 import torch
-from accelerate import PartialState
-from accelerate.utils import broadcast_object_list, parse_flag_from_env
 from numpy import ndarray
 
 from sparnet.errors import UserError
@@ -30,6 +26,7 @@ from training.evaluation.frechet import InceptionDistances, frechet_distance
 from training.evaluation.identity import impostor_cosines, verification_auc
 from training.evaluation.judges import known_file
 from training.evaluation.ledger import FAULTS, SHARP, Ledger, Results, Score, Scores, summary, write_report
+from training.processes import agreed, device_of, process_state
 
 
 def evaluate(
@@ -47,10 +44,10 @@ def evaluate(
     """
     state, started = process_state(), time.monotonic()
     with ExitStack() as scratch:
-        record = agreed(lambda: record_of(trial, data, data_name), state)
+        record = agreed(lambda: record_of(trial, data, data_name))
         place = json_file
         if place is None:  # the rows have to be somewhere
-            place = agreed(lambda: Path(scratch.enter_context(TemporaryDirectory()), "scores.json"), state)
+            place = agreed(lambda: Path(scratch.enter_context(TemporaryDirectory()), "scores.json"))
         ledger = Ledger(place, record, (len(trial.protocol.conditions), len(trial.items)), resume, state.process_index)
         state.wait_for_everyone()  # before the first row is written, all have read what there was
         ledger.begin()
@@ -79,20 +76,6 @@ def evaluate(
             for file in ledger.files:
                 file.unlink()
     return report, results
-
-
-def process_state() -> PartialState:
-    """Which of the processes this is; the others wait while the main one hashes the pictures and writes the report."""
-    return PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU"), timeout=timedelta(hours=2))
-
-
-def device_of(state: PartialState) -> torch.device:
-    return torch.device(state.device or "cpu")
-
-
-def agreed(make: Callable[[], Any], state: PartialState) -> Any:
-    """What the main process makes, in every process."""
-    return broadcast_object_list([make() if state.is_main_process else None])[0]
 
 
 def record_of(trial: Trial, data: Index, data_name: str) -> dict:

@@ -17,10 +17,9 @@ from torch import Tensor
 
 from sparnet.errors import UserError
 from sparnet.images import to_image
-from sparnet.metrics import RESAMPLES, estimates, labelled, mean_interval, psnr, ssim
+from sparnet.metrics import RESAMPLES, ends, estimates, labelled, psnr, ssim
 from sparnet.model import SPARNet
 from sparnet.restorer import Progress
-from viz.figures import sheet
 from viz.finding import Finding, silent
 from viz.instrument import ATTENTION, MATTERS, Instrument, Option, Seed, Units
 from viz.instruments.gate import resume, steps, steps_after
@@ -165,8 +164,7 @@ def study(
         for mode, example in strongest.items()
     }
     view = View(pictures(arrays), groups, _diagrams(units, modes, table["rms"], table))
-    title = "What replacing one unit's attention does to this face"
-    return Finding("ablation", MEANING, numbers, arrays, sheet(view, title), view)
+    return Finding("ablation", MEANING, numbers, arrays, view, "What replacing one unit's attention does to this face")
 
 
 @torch.no_grad()
@@ -195,8 +193,8 @@ def study_many(
 
     model, faces = over_faces(subjects, measure, progress, "Replacing attention in", least=1)
     table, means = {}, {name: estimates(values, seed) for name, values in faces.items()}
-    for name, values in faces.items():
-        table |= zip((name, f"{name}_low", f"{name}_high"), mean_interval(values, seed), strict=True)
+    for name, found in means.items():
+        table |= zip((name, f"{name}_low", f"{name}_high"), ends(found), strict=True)
     count = len(faces["rms"])
     numbers = {
         "model": model,
@@ -210,7 +208,7 @@ def study_many(
     arrays |= {"units": np.array(names), "modes": np.array(modes), **table}
     view = View(diagrams=_diagrams(names, modes, table["rms"], means))
     title = f"What replacing one unit's attention does: mean of {count} faces"
-    return Finding("ablation", MEANING, numbers, arrays, sheet(view, title), view)
+    return Finding("ablation", MEANING, numbers, arrays, view, title)
 
 
 @torch.no_grad()
@@ -260,7 +258,7 @@ def study_pairs(
     numbers = {"model": subject.name, "mode": mode, "seed": seed, "unit_of_rms": "8-bit levels", "ranking": ranking}
     arrays = {"units": np.array(units), "effect": effect, "interaction": interaction, "rest": rest}
     top, widest = float(effect.max()), max(float(np.abs(interaction).max()), 1e-6)
-    captions = {
+    diagrams = {
         "How much the face changes when both units are replaced (on the diagonal: the one alone), levels:": (
             Matrix(effect, units, units, "cividis_r", (0, top), numerals(effect, 1))
         ),
@@ -271,9 +269,8 @@ def study_pairs(
             Matrix(interaction, units, units, DIVERGING, (-widest, widest), numerals(interaction, 1))
         ),
     }
-    view = View(diagrams=captions)
-    figure = sheet(view, f"Two units replaced at once, alpha = {_SAYS[mode]}; RMS in 8-bit levels")
-    return Finding(PAIRS, PAIRS_MEANING, numbers, arrays, figure, view)
+    title = f"Two units replaced at once, alpha = {_SAYS[mode]}; RMS in 8-bit levels"
+    return Finding(PAIRS, PAIRS_MEANING, numbers, arrays, View(diagrams=diagrams), title)
 
 
 def _diagrams(

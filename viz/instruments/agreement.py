@@ -6,7 +6,7 @@ face, network -> maps {unit: (h,w)} -+
 many such couples of faces -> MapAgreement of each -> mean and 95 % interval over the couples
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Annotated
 
@@ -19,7 +19,6 @@ from sparnet.errors import UserError
 from sparnet.images import to_image
 from sparnet.metrics import estimates, labelled
 from sparnet.restorer import Progress
-from viz.figures import sheet
 from viz.finding import Finding, silent
 from viz.instrument import OTHER, REAL, Instrument, Option, Seed
 from viz.subject import Subject, over_faces, spatial_maps
@@ -133,8 +132,8 @@ def pair_units(first: list[str], other: list[str]) -> list[Pair]:
     A unit without a namesake gets that of the other network which stands at the same share of the way through the same
     part (encoder, body, decoder), or through all units if that part is empty. Every unit is in at least one pair.
     """
-    pairs = [Pair(name, name if name in other else _same_depth(name, first, other)) for name in first]
-    pairs += [Pair(_same_depth(name, other, first), name) for name in other if name not in first]
+    pairs = [Pair(name, name if name in other else same_depth(name, first, other)) for name in first]
+    pairs += [Pair(same_depth(name, other, first), name) for name in other if name not in first]
     return sorted(pairs, key=lambda pair: (first.index(pair.first), other.index(pair.other)))
 
 
@@ -186,8 +185,10 @@ def study(
         MEANING,
         _settings(names, share) | {"pairs": rows},
         arrays,
-        sheet(replace(view, groups=headed), _title(names), f"IoU: of the top {share:.0%} of the places."),
         view,
+        _title(names),
+        f"IoU: of the top {share:.0%} of the places.",
+        printed=replace(view, groups=headed),
     )
 
 
@@ -228,14 +229,13 @@ def study_many(
     }
     chance = {share / (2 - share): "IoU by chance"}
     chart = Bars([pair.name for pair in pairs], series, "1 is the same", chance, (-1, 1.05))
-    view = View(diagrams={f"Mean of {couples} faces with its 95 % interval:": chart})
     return Finding(
         "agreement",
         MEANING,
         _settings(names, share) | {"couples": couples, "seed": seed, "pairs": rows},
         {"pairs": np.array([pair.name for pair in pairs]), **columns},
-        sheet(view, _title(names)),
-        view,
+        View(diagrams={f"Mean of {couples} faces with its 95 % interval:": chart}),
+        _title(names),
     )
 
 
@@ -260,9 +260,10 @@ def _aligned(first: dict[str, np.ndarray], other: dict[str, np.ndarray]) -> dict
     return {pair: on_one_grid(first[pair.first], other[pair.other]) for pair in pair_units(list(first), list(other))}
 
 
-def _same_depth(name: str, own: list[str], others: list[str]) -> str:
-    part = name.partition(".")[0]
-    own_part, other_part = ([unit for unit in units if unit.partition(".")[0] == part] for units in (own, others))
+def same_depth(name: str, own: Sequence[str], others: Sequence[str]) -> str:
+    """Of `others` the unit at the same share of the way through the same part, or through all if there is no such."""
+    own_part, other_part = ([unit for unit in units if unit.partition(".")[0] == name.partition(".")[0]]
+                            for units in (own, others))  # fmt: skip
     if not other_part:
         own_part, other_part = own, others
     return other_part[int((own_part.index(name) + 0.5) / len(own_part) * len(other_part))]

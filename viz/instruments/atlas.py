@@ -5,6 +5,7 @@ Subject -> trace -> alphas {unit: (C,h,w)} -> mean_map (h,w) -> MapNumbers -+
 """
 
 from dataclasses import asdict
+from functools import partial
 from typing import Annotated
 
 from sparnet.attention import Colormap, MapNumbers, atlas_figure, group_units, mean_map
@@ -44,14 +45,15 @@ def study(
         "mean": [unit["mean"] for unit in units.values()],
         "spread over the places (SD)": [unit["std"] for unit in units.values()],
     }
+    title = f"Attention of {subject.name} in forward order"
     caption = "How open each unit is, and how much that varies from place to place:"
     return Finding(
         "atlas",
         MEANING,
         {"model": subject.name, "stretch": stretch, "units": units},
         {name: alpha[0].float().cpu().numpy() for name, alpha in subject.alphas.items()} | faces,
-        atlas_figure(subject.alphas, stretch, f"Attention of {subject.name} in forward order", colormap, faces),
         View(pictures(faces), {"all": list(maps.values()), **groups}, {caption: Bars(maps, series, "alpha")}),
+        draw=partial(atlas_figure, subject.alphas, stretch, title, colormap, faces),
     )
 
 

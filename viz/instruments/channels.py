@@ -17,7 +17,6 @@ from torch import Tensor
 
 from sparnet.errors import UserError
 from sparnet.restorer import Progress
-from viz.figures import sheet
 from viz.finding import Finding, silent
 from viz.instrument import WHERE, Instrument, Option, Seed
 from viz.instruments.ablation import levels, rms
@@ -198,12 +197,12 @@ def study(
         ]
         for unit, representatives in kinds.items()
     }
-    view = View([], groups, diagrams)
     note = (
         "After the maps over the channels, of each group that looks alike one: its size, its mean correlation with it."
     )
-    figure = sheet(view, f"Channels of {subject.name}: one face", note if places else "", side=0.9)
-    return Finding("channels", MEANING if places else CHANNEL_MEANING, found, arrays, figure, view)
+    meaning, note = (MEANING, note) if places else (CHANNEL_MEANING, "")
+    title = f"Channels of {subject.name}: one face"
+    return Finding("channels", meaning, found, arrays, View([], groups, diagrams), title, note, side=0.9)
 
 
 INSTRUMENT = Instrument(

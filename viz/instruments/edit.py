@@ -24,11 +24,9 @@ from torch.nn import functional as F
 from sparnet.attention import mean_map
 from sparnet.checkpoints import fingerprint
 from sparnet.errors import UserError
-from sparnet.files import save_bytes
 from sparnet.images import to_image
 from sparnet.model import Trace
 from sparnet.restorer import Progress
-from viz.figures import sheet
 from viz.finding import Finding, silent
 from viz.instrument import EDITS, WHAT_IF, Instrument
 from viz.instruments.ablation import levels, rms
@@ -119,11 +117,6 @@ def from_json(text: str | bytes, subject: Subject) -> list[Edit]:
     return [_edit(edit, f"edit {i + 1}", subject) for i, edit in enumerate(saved.edits)]
 
 
-def save(subject: Subject, edits: Sequence[Edit], path: str | Path) -> None:
-    """`to_json` into a file, whole or not at all; `UserError` if that is impossible."""
-    save_bytes(to_json(subject, edits).encode(), path)
-
-
 def load(path: str | Path, subject: Subject) -> list[Edit]:
     """`from_json` of a file; `UserError` if it cannot be read."""
     try:
@@ -173,7 +166,7 @@ def study(subject: Subject, edits: Annotated[Sequence[Edit], EDITS], progress: P
     chart = Bars(moved, {"RMS change of alpha": list(moved.values())}, "alpha")
     view = View(face, maps, {"How far every unit's alpha moved:": chart})
     title = f"The face with attention as painted: RMS change {numbers['rms']:.1f} of 255 levels"
-    return Finding("edit", MEANING, numbers, arrays, sheet(view, title), view)
+    return Finding("edit", MEANING, numbers, arrays, view, title)
 
 
 def _map_sizes(subject: Subject, units: Sequence[str]) -> dict[str, int]:

@@ -21,7 +21,6 @@ from sparnet.errors import UserError
 from sparnet.images import to_image
 from sparnet.metrics import estimates, labelled
 from sparnet.restorer import Progress
-from viz.figures import sheet
 from viz.finding import Finding, silent
 from viz.instrument import MATTERS, Instrument, Option, Seed
 from viz.instruments.ablation import levels
@@ -54,7 +53,7 @@ def effects(
     levels. Means over the draws. `UserError` without a sharp face, or if the cells do not fit.
     """
     if subject.sharp is None:
-        raise UserError("Whether a patch helps is known only where the sharp face is. Reduce a sharp one: --simulate.")
+        raise UserError("Whether a patch helps is known only where the sharp face is. Rebuild a sharp one from 16x16.")
     size = subject.degraded.shape[-1]
     if size % cells:
         raise UserError(f"A face of {size} pixels has no {cells} x {cells} cells. Choose a number that divides it.")
@@ -133,8 +132,8 @@ def study(subject: Subject, cells: Cells = 8, draws: Draws = 4, seed: Seed = 0, 
     }
     faces = {"degraded": to_image(subject.degraded), "sharp": subject.sharp}
     view = _view([Panel(name, face) for name, face in faces.items()], found, list(maps), related, "")
-    figure = sheet(view, f"Which patches help {subject.name} to restore this face?")
-    return Finding("effect", MEANING, numbers, found | faces, figure, view)
+    title = f"Which patches help {subject.name} to restore this face?"
+    return Finding("effect", MEANING, numbers, found | faces, view, title)
 
 
 def study_many(
@@ -171,8 +170,8 @@ def study_many(
     }
     mean = {name: arrays[name].mean(0) for name in (WHOLE, ELSEWHERE, CHANGE)}
     view = _view([], mean, names, related, "; lines: 95 % interval over the faces")
-    figure = sheet(view, f"Which patches help {model} to restore a face? Mean of {faces} faces")
-    return Finding("effect", MEANING, numbers, arrays, figure, view)
+    title = f"Which patches help {model} to restore a face? Mean of {faces} faces"
+    return Finding("effect", MEANING, numbers, arrays, view, title)
 
 
 def _view(
@@ -210,4 +209,5 @@ INSTRUMENT = Instrument(
     study,
     over_faces=study_many,
     slow=True,
+    needs_sharp=True,
 )

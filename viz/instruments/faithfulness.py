@@ -28,7 +28,6 @@ from sparnet.errors import UserError
 from sparnet.images import to_image
 from sparnet.metrics import Estimate, estimates, labelled
 from sparnet.restorer import Progress
-from viz.figures import sheet
 from viz.finding import Finding, silent
 from viz.instrument import MATTERS, Instrument, Option, Seed
 from viz.instruments.regions import area_weights
@@ -66,9 +65,6 @@ _NOTE = (
     "input damaged. Where the score of the input's own change is as high, the map may only find what damages easily."
 )
 
-Network = Callable[[Tensor], Tensor]
-"""(B,3,S,S) in [-1,1] -> the same shape."""
-
 
 @dataclass(frozen=True, eq=False)
 class Curves:
@@ -102,7 +98,7 @@ def area_between(most: ndarray, least: ndarray) -> float | None:
     return float((most - least)[:-1].mean() / most[-1]) if most[-1] > 0 else None
 
 
-def gradient_map(network: Network, face: Tensor, probes: int = PROBES, seed: int = 0) -> ndarray:
+def gradient_map(network: Callable[[Tensor], Tensor], face: Tensor, probes: int = PROBES, seed: int = 0) -> ndarray:
     """(1,3,S,S) -> (S,S): ||d restored / d pixel||, over all values of the restored face and the pixel's channels.
 
     The mean over random signs v of (J^T v)^2 is diag(J^T J) (Bekas, Kokiopoulou and Saad 2007), J the Jacobian at this
@@ -170,26 +166,22 @@ def ranking(saliency: ndarray, cells: int = CELLS, seed: int = 0) -> tuple[ndarr
     return ranked[color[ranked] == 0], ranked[color[ranked] == 1]
 
 
-def deletion(
-    network: Network, face: Tensor, saliency: ndarray, cells: int = CELLS, levels: int = LEVELS, seed: int = 0
-) -> Curves:
-    """The test of one map (S,S) on one face (1,3,S,S). The seed is of the noise and of ties."""
-    return deletions(network, face, [saliency], cells, levels, seed)[0]
-
-
 def deletions(
-    network: Network, face: Tensor, maps: Sequence[ndarray], cells: int = CELLS, levels: int = LEVELS, seed: int = 0
+    network: Callable[[Tensor], Tensor],
+    face: Tensor,
+    maps: Sequence[ndarray],
+    cells: int = CELLS,
+    levels: int = LEVELS,
+    seed: int = 0,
 ) -> list[Curves]:
-    """The test of several maps on one face, in at most 4 * (levels - 1) passes a map, and 3 for all.
+    """The test of maps (S,S) on one face (1,3,S,S), in at most 4 * (levels - 1) passes a map, and 3 for all.
 
-    One field of noise serves every set of cells, so that rankings differ only in what they choose; a set that several
-    curves have, as all end with every cell of a colour, is damaged once.
+    The seed is of the noise and of ties. One field of noise serves every set of cells, so that rankings differ only in
+    what they choose; a set that several curves have, as all end with every cell of a colour, is damaged once.
     """
     size = face.shape[-1]
     noise = NOISE * torch.randn(face.shape, generator=torch.Generator().manual_seed(seed)).to(face)
-    squares = np.zeros(
-        (len(maps), 2, len(MEASURES), levels)
-    )  # most and least; each colour adds the mean of its squares
+    squares = np.zeros((len(maps), 2, len(MEASURES), levels))  # most, least; each colour adds the mean of its squares
     sets: dict[bytes, list[tuple[int, int, int, int]]] = {}  # the cells as a mask -> the curves' points that need it
     for i, saliency in enumerate(maps):
         for color, ranked in enumerate(ranking(saliency, cells, seed)):
@@ -204,7 +196,7 @@ def deletions(
         for start in range(0, len(sets), batch):
             keys = list(sets)[start : start + batch]
             chosen = np.frombuffer(b"".join(keys), bool).reshape(-1, cells, cells)
-            removed = torch.from_numpy(_enlarge_all(chosen, size)).to(face.device)
+            removed = torch.from_numpy(chosen.repeat(size // cells, 1).repeat(size // cells, 2)).to(face.device)
             imputed = (impute(face[0], removed) + noise).clamp(-1, 1)
             damaged = torch.where(removed[:, None], imputed, face)
             output = (127.5 * (network(damaged) - before)).square().mean(1).cpu().numpy()
@@ -253,7 +245,7 @@ def study(
     curves = {}
     for i, (name, saliency) in enumerate(maps.items()):
         progress(i, len(maps), f"Damaging the face by {name}")
-        curves[name] = deletion(subject.model, subject.degraded, saliency, cells, levels, seed)
+        (curves[name],) = deletions(subject.model, subject.degraded, [saliency], cells, levels, seed)
     progress(len(maps), len(maps), "Done")
     pooled, chance = _pooled(curves)
     scores = {name: curve.scores() for name, curve in pooled.items()}
@@ -279,7 +271,7 @@ def study(
     )
     title = f"Does the rest of the face depend on what {subject.name} attends to? One face"
     arrays |= {f"{name}.ranks": values for name, values in ranks.items()}
-    return Finding("faithfulness", MEANING, numbers, arrays, sheet(view, title, _NOTE), view)
+    return Finding("faithfulness", MEANING, numbers, arrays, view, title, _NOTE)
 
 
 def study_many(
@@ -335,7 +327,7 @@ def study_many(
         "; lines: 95 % interval over the faces",
     )
     title = f"Does the rest of the face depend on what {model} attends to? Mean of {faces} faces"
-    return Finding("faithfulness", MEANING, numbers, arrays, sheet(view, title, _NOTE), view)
+    return Finding("faithfulness", MEANING, numbers, arrays, view, title, _NOTE)
 
 
 def _view(
@@ -368,12 +360,6 @@ def _view(
             ),
         },
     )
-
-
-def _enlarge_all(masks: ndarray, size: int) -> ndarray:
-    """(N,cells,cells) -> (N,size,size), each value repeated over its cell."""
-    step = size // masks.shape[-1]
-    return masks.repeat(step, axis=1).repeat(step, axis=2)
 
 
 def _ranks(values: ndarray) -> ndarray:

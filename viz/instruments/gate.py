@@ -18,7 +18,6 @@ from sparnet.attention import feature_strength, mean_map
 from sparnet.images import to_image
 from sparnet.model import FaceAttentionUnit, SPARNet, check_face
 from sparnet.restorer import Progress
-from viz.figures import sheet
 from viz.finding import Finding, silent
 from viz.instrument import ATTENTION, WHERE, Instrument, Option
 from viz.subject import Subject, attending
@@ -142,13 +141,11 @@ def study(
         MEANING,
         {"model": subject.name, "shown": unit, "units": {name: asdict(gate) for name, gate in numbers.items()}},
         {f"{name}/{key}": value for name, shown in maps.items() for key, value in shown.items()} | faces,
-        sheet(
-            replace(view, groups={unit: groups[unit]}),
-            f"{unit}: x_out = shortcut(x_in) + alpha f",
-            "The length of the feature vector at every place, black 0. What the unit is given and gives shares one "
-            "scale of colours, and so do f and alpha f: what alpha takes away is seen.",
-        ),
         view,
+        f"{unit}: x_out = shortcut(x_in) + alpha f",
+        "The length of the feature vector at every place, black 0. What the unit is given and gives shares one scale "
+        "of colours, and so do f and alpha f: what alpha takes away is seen.",
+        printed=replace(view, groups={unit: groups[unit]}),
     )
 
 

@@ -6,24 +6,20 @@ face  -> maps -> z = (map - mean) / std ----------------------------'-----------
 """
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from io import BytesIO
 from pathlib import Path
 from typing import Annotated
 from zipfile import BadZipFile
 
 import numpy as np
-from matplotlib.figure import Figure
 from numpy import ndarray
 
 from sparnet.errors import UserError
-from sparnet.files import save_bytes, sha256_of
+from sparnet.files import encode_npz, save_bytes, sha256_of
 from sparnet.images import to_image
 from sparnet.metrics import CONFIDENCE, RESAMPLES, estimates, labelled
 from sparnet.restorer import Progress
-from sparnet.text import for_figure
-from viz.figures import canvas
 from viz.finding import Finding, silent
 from viz.instrument import KEEP, POPULATION, REAL, Instrument, Seed
 from viz.instruments.faithfulness import SOBEL, sobel_map
@@ -45,7 +41,7 @@ KEPT = ".population.npz"  # instead of the weights' suffix
 RARE = 2  # standard deviations
 LAYOUT, OWN = "layout", "own"  # shares of a map's variance over its places
 _STD_END, _Z_END = 0.25, 4  # ends of the colour scales
-_COLUMNS, _MAP, _PITCH, _MARGIN, _HEAD = 8, 1.12, 1.19, 0.25, 0.75  # maps a row; inches
+_SIDE = 0.9  # inches of a map in print
 
 
 @dataclass
@@ -140,19 +136,8 @@ def gather(subjects: Iterable[Subject], progress: Progress = silent, shares: Sha
 
     model, found = over_faces(subjects, measure, progress, "Tracing")
     levels = found["levels"]
-    mean, std = ({unit: getattr(of, name) for unit, of in moments.items()} for name in ("mean", "std"))
+    mean, std = ({unit: getattr(moment, name) for unit, moment in moments.items()} for name in ("mean", "std"))
     return Population(model, len(levels), mean, std, levels, shares=found.get("shares"))
-
-
-@dataclass(frozen=True)
-class Shelf:
-    """Where a population is kept for the app."""
-
-    weights: Path
-    data: str  # which faces they are, in words
-
-    def write(self, population: Population) -> None:
-        keep(population, self.weights, self.data)
 
 
 def z_scores(maps: Mapping[str, ndarray], population: Population) -> dict[str, ndarray]:
@@ -164,18 +149,18 @@ def z_scores(maps: Mapping[str, ndarray], population: Population) -> dict[str, n
 
 def study_many(
     subjects: Iterable[Subject],
-    keep: Annotated[Shelf | None, KEEP] = None,
+    keep: Annotated[Callable[[Population], object] | None, KEEP] = None,
     seed: Seed = 0,
     progress: Progress = silent,
 ) -> Finding:
     """Mean map and standard deviation of every unit over the faces, arrays "UNIT/mean" and "UNIT/std".
 
     Each unit's mean attention, and the `Shares` of its maps' variance beside those of edges, with 95 % bootstrap
-    intervals over the faces. `population_of` reads the arrays back. keep: write it there, for the app.
+    intervals over the faces. keep: what writes it, for the app.
     """
     population = gather(subjects, progress, Shares())
     if keep is not None:
-        keep.write(population)
+        keep(population)
     means, shares = estimates(population.levels, seed), estimates(np.asarray(population.shares), seed)
     units = {
         unit: labelled(mean) | labelled(share, (LAYOUT, OWN)) | {"std_over_faces": float(population.std[unit].mean())}
@@ -190,22 +175,15 @@ def study_many(
         "units": units,
         "edges": labelled(shares[-1], (LAYOUT, OWN)),
     }
-    rows = {
-        "mean of the faces: dark 0, bright 1": (population.mean, "viridis", (0, 1)),
-        f"standard deviation over the faces: dark 0, bright {_STD_END}": (population.std, "magma", (0, _STD_END)),
+    groups = {
+        unit: [Panel("mean of the faces", mean), Panel("SD over them", population.std[unit], (0, _STD_END), "magma")]
+        for unit, mean in population.mean.items()
     }
-    figure = maps_figure(rows, f"Attention of {population.model}: {population.faces} faces")
     arrays = {f"{unit}/mean": alpha for unit, alpha in population.mean.items()}
     arrays |= {f"{unit}/std": std for unit, std in population.std.items()}
-    return Finding(
-        "population", MEANING, numbers, arrays | {"levels": population.levels, "shares": population.shares}, figure
-    )
-
-
-def population_of(numbers: Mapping, arrays: Mapping[str, ndarray]) -> Population:
-    """The population that `study_many` found, from what it gave or from its files."""
-    mean, std = ({unit: arrays[f"{unit}/{name}"] for unit in numbers["units"]} for name in ("mean", "std"))
-    return Population(numbers["model"], numbers["faces"], mean, std, arrays["levels"])
+    arrays |= {"levels": population.levels, "shares": np.asarray(population.shares)}
+    title = f"Attention of {population.model}: {population.faces} faces"
+    return Finding("population", MEANING, numbers, arrays, View([], groups), title, side=_SIDE)
 
 
 def keep(population: Population, weights: Path, data: str) -> Path:
@@ -221,11 +199,10 @@ def keep(population: Population, weights: Path, data: str) -> Path:
     }
     arrays = {f"{unit}/mean": alpha.astype(np.float16) for unit, alpha in population.mean.items()}
     arrays |= {f"{unit}/std": std.astype(np.float16) for unit, std in population.std.items()}
-    file, path = BytesIO(), weights.with_suffix(KEPT)
+    path = weights.with_suffix(KEPT)
     levels = population.levels.astype(np.float32)
     arrays |= {"about": np.array(json.dumps(about)), "units": np.array(list(population.mean)), "levels": levels}
-    np.savez_compressed(file, **arrays)  # pyright: ignore[reportArgumentType]  none is called allow_pickle
-    save_bytes(file.getvalue(), path)
+    save_bytes(encode_npz(arrays), path)
     return path
 
 
@@ -238,7 +215,7 @@ def kept(model: str, weights: Path) -> Population:
     try:
         with np.load(path, allow_pickle=False) as arrays:
             about, units = json.loads(str(arrays["about"])), arrays["units"].tolist()
-            mean, std = ({unit: arrays[f"{unit}/{of}"].astype(float) for unit in units} for of in ("mean", "std"))
+            mean, std = ({unit: arrays[f"{unit}/{name}"].astype(float) for unit in units} for name in ("mean", "std"))
             levels = arrays["levels"]
     except (OSError, ValueError, KeyError, BadZipFile) as error:
         raise UserError(f"{path.name} of {model} is damaged ({error}). {make}") from error
@@ -257,22 +234,24 @@ def study(subject: Subject, population: Annotated[Population, POPULATION], progr
     z = z_scores(maps, population)
     units = {
         unit: {
-            "mean_z": float(of.mean()),
-            "rms_z": float(np.sqrt(np.square(of).mean())),
-            "rare": float((abs(of) > RARE).mean()),  # share of the places; 0.046 if z were normal
+            "mean_z": float(values.mean()),
+            "rms_z": float(np.sqrt(np.square(values).mean())),
+            "rare": float((abs(values) > RARE).mean()),  # share of the places; 0.046 if z were normal
             "at_the_floor": float((population.std[unit] < FLOOR).mean()),
         }
-        for unit, of in z.items()
+        for unit, values in z.items()
     }
     numbers = {"model": subject.name, "faces": population.faces, "floor": FLOOR, "rare_beyond": RARE, "units": units}
-    rows = {
-        "this face: dark 0, bright 1": (maps, "viridis", (0, 1)),
-        f"mean of {population.faces} faces": (population.mean, "viridis", (0, 1)),
-        f"difference in standard deviations: violet -{_Z_END}, white 0, orange {_Z_END}": (
-            z, "PuOr_r", (-_Z_END, _Z_END),
-        ),
-    }  # fmt: skip
-    figure = maps_figure(rows, f"One face against the population: {subject.name}")
+    panels = {
+        "difference in SD": [Panel(unit, values, (-_Z_END, _Z_END), DIVERGING) for unit, values in z.items()],
+        "this face": [Panel(unit, alpha) for unit, alpha in maps.items()],
+        "mean of the others": [Panel(unit, population.mean[unit]) for unit in maps],
+    }
+    by_unit = {
+        unit: [replace(group[i], name=name) for name, group in reversed(panels.items())] for i, unit in enumerate(maps)
+    }
+    rare = {"share beyond 2 SD": [unit["rare"] for unit in units.values()]}
+    caption = "How much of each map is unusual; 0.046 if the differences were normal:"
     progress(1, 1, "Done")
     arrays = {"degraded": to_image(subject.degraded)}
     for unit in z:
@@ -281,42 +260,10 @@ def study(subject: Subject, population: Annotated[Population, POPULATION], progr
     if population.data is not None:
         meaning += f" The others are {population.faces:,} faces: {population.data}."
         numbers["population"] = population.data
-    return Finding("population", meaning, numbers, arrays, figure)
-
-
-def maps_figure(rows: Mapping[str, tuple[Mapping[str, ndarray], str, tuple[float, float]]], title: str) -> Figure:
-    """Every unit a column in forward order, eight to a block; its maps below. rows: what -> (maps, colours, range)."""
-    units = list(next(iter(rows.values()))[0])
-    block = len(rows) * _PITCH + 0.3
-    width = 2 * _MARGIN + min(len(units), _COLUMNS) * _PITCH
-    height = _HEAD + 0.22 * len(rows) + -(-len(units) // _COLUMNS) * block
-    figure = canvas(max(width, 6), height)
-    width = figure.get_figwidth()
-    figure.text(_MARGIN / width, 1 - 0.35 / height, for_figure(title), fontsize=11)
-    for i, what in enumerate(rows):
-        figure.text(_MARGIN / width, 1 - (0.6 + 0.22 * i) / height, f"row {i + 1}: {what}", fontsize=8, color="0.35")
-    for i, unit in enumerate(units):
-        down, across = divmod(i, _COLUMNS)
-        for row, (maps, colormap, (low, high)) in enumerate(rows.values()):
-            x, y = _MARGIN + across * _PITCH, _HEAD + 0.22 * len(rows) + down * block + row * _PITCH
-            axes = figure.add_axes((x / width, 1 - (y + _MAP) / height, _MAP / width, _MAP / height))
-            axes.imshow(maps[unit], cmap=colormap, vmin=low, vmax=high, interpolation="nearest")
-            axes.axis("off")
-            if row == 0:
-                axes.set_title("{}  {}x{}".format(unit, *maps[unit].shape), fontsize=7, loc="left", pad=3)
-    return figure
-
-
-def view(finding: Finding) -> View:
-    units, arrays = finding.numbers["units"], finding.arrays
-    groups = {
-        "difference in SD": [Panel(unit, arrays[f"{unit}/z"], (-4, 4), DIVERGING) for unit in units],
-        "this face": [Panel(unit, arrays[f"{unit}/map"]) for unit in units],
-        "mean of the others": [Panel(unit, arrays[f"{unit}/mean"]) for unit in units],
-    }
-    chart = Bars(units, {"share beyond 2 SD": [one["rare"] for one in units.values()]}, "share of the places")
-    caption = "How much of each map is unusual; 0.046 if the differences were normal:"
-    return View(pictures(arrays), groups, {caption: chart})
+    view = View(pictures(arrays), panels, {caption: Bars(units, rare, "share of the places")})
+    title = f"One face against the population: {subject.name}"
+    printed = replace(view, groups=by_unit)
+    return Finding("population", meaning, numbers, arrays, view, title, side=_SIDE, printed=printed)
 
 
 INSTRUMENT = Instrument(
@@ -326,5 +273,4 @@ INSTRUMENT = Instrument(
     "Each map against the mean of many faces' maps, in standard deviations.",
     study,
     over_faces=study_many,
-    view=view,
 )

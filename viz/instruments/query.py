@@ -24,7 +24,6 @@ from sparnet.errors import UserError
 from sparnet.images import to_image
 from sparnet.model import SPARNet
 from sparnet.restorer import Progress
-from viz.figures import sheet
 from viz.finding import Finding, silent
 from viz.instrument import MATTERS, PATCH, Instrument, Option
 from viz.instruments.agreement import SHARE, correlation, shrink, top_weights
@@ -282,8 +281,11 @@ def study(
         MEANING,
         numbers,
         {"attribution": found.pixels, **faces, **{f"alpha/{name}": alpha for name, alpha in alphas.items()}},
-        sheet(View([], {"the patch": printed}, diagrams), f"{subject.name}: where a patch came from", note, side=2.0),
         View(framed, {"all": maps}, diagrams),
+        f"{subject.name}: where a patch came from",
+        note,
+        side=2.0,
+        printed=View([], {"the patch": printed}, diagrams),
     )
 
 

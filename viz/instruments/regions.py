@@ -3,7 +3,7 @@
 points -> sparnet.regions masks (S,S) -> area_weights (h,w) --+-> preference: mean inside / mean of the map
 Subject -> spatial_maps {unit: (h,w)} ------------------------'
 one face -> table (units, regions) -> regions_figure
-many faces -> tables (N, units, regions) -> mean_interval -> regions_figure, what may be chance is marked
+many faces -> tables (N, units, regions) -> estimates -> regions_figure, what may be chance is marked
            another face's maps under this face's masks -+
            the face moved, the masks moved or left -----+-> profile_distance -> is it what is shown, or the place?
 """
@@ -21,10 +21,9 @@ from torch.nn import functional as F
 
 from sparnet.faces import TEMPLATE, TEMPLATE_SIDE
 from sparnet.images import to_image
-from sparnet.metrics import CONFIDENCE, RESAMPLES, estimates, labelled, mean_interval
+from sparnet.metrics import CONFIDENCE, RESAMPLES, ends, estimates, labelled
 from sparnet.regions import masks_from_five_points, region_masks
 from sparnet.restorer import Progress
-from viz.figures import sheet
 from viz.finding import Finding, silent
 from viz.instrument import WHERE, Instrument, Seed
 from viz.subject import Subject, over_faces, spatial_maps
@@ -171,15 +170,8 @@ def study(subject: Subject, progress: Progress = silent) -> Finding:
     alphas = [Panel(unit, alpha) for unit, alpha in maps.items()]
     view = View([*pictures(arrays), Panel(f"its parts, by {source}", parts)], {"attention": alphas}, chart)
     title = f"Where each unit of {subject.name} looks: one face"
-    figure = sheet(replace(view, groups={}), title, _NOTE)
-    return Finding(
-        "regions",
-        MEANING,
-        numbers,
-        arrays | {f"alpha/{unit}": alpha for unit, alpha in maps.items()},
-        figure,
-        view,
-    )
+    arrays |= {f"alpha/{unit}": alpha for unit, alpha in maps.items()}
+    return Finding("regions", MEANING, numbers, arrays, view, title, _NOTE, printed=replace(view, groups={}))
 
 
 def study_many(subjects: Iterable[Subject], seed: Seed = 0, progress: Progress = silent) -> Finding:
@@ -211,8 +203,8 @@ def study_many(subjects: Iterable[Subject], seed: Seed = 0, progress: Progress =
     model, arrays = over_faces(subjects, measure, progress, "Measuring the regions of")
     tables = arrays["ratios"]
     faces, units, regions = len(tables), list(maps), list(COLORS)
-    mean, low, high = mean_interval(tables, seed)
     ratios = estimates(tables, seed)
+    mean, low, high = ends(ratios)
     covered = coverage / faces
     shares = dict(zip(regions, map(float, covered.mean((1, 2))), strict=True))
     controlled, names = _controls(arrays["distances"], seed), [*units, "all units"]
@@ -244,7 +236,7 @@ def study_many(subjects: Iterable[Subject], seed: Seed = 0, progress: Progress =
     view = View([Panel(f"the parts, by {', '.join(sources)}", _tint(covered))], diagrams=diagrams)
     arrays |= {"mean": mean, "low": low, "high": high, "coverage": covered}
     title = f"Where each unit of {model} looks: mean of {faces} faces"
-    return Finding("regions", MANY_MEANING, numbers, arrays, sheet(view, title, _NOTE), view)
+    return Finding("regions", MANY_MEANING, numbers, arrays, view, title, _NOTE)
 
 
 def _table(maps: Mapping[str, ndarray], ratios: ndarray, shares: Mapping[str, float], text: ndarray) -> Matrix:

@@ -25,7 +25,6 @@ from torch import nn
 from sparnet.metrics import Estimate, estimates, labelled
 from sparnet.model import SPARNet
 from sparnet.restorer import Progress
-from viz.figures import sheet
 from viz.finding import Finding, silent
 from viz.instrument import OTHER_FACES, REAL, Instrument, Option, Seed
 from viz.instruments.agreement import is_constant, rank_correlation
@@ -177,7 +176,7 @@ def study(
     arrays |= {name: np.array(values) for name, values in turned.items()}
     view = _view(badge, units, rows, learning, face, _mean(tables[:, 0]), _mean(tables[:, 2]))
     title = f"Do the maps of {subject.name} depend on learning, and on the face? One face, {draws} random networks"
-    return Finding("sanity", MEANING, numbers, arrays, sheet(view, title, _note(badge)), view)
+    return Finding("sanity", MEANING, numbers, arrays, view, title, _note(badge))
 
 
 def study_many(subjects: Iterable[Subject], draws: Draws = 1, seed: Seed = 0, progress: Progress = silent) -> Finding:
@@ -221,7 +220,7 @@ def study_many(subjects: Iterable[Subject], draws: Draws = 1, seed: Seed = 0, pr
     }
     view = _view(badge, units, rows, learning, face, _mean(arrays["cascade"]), _mean(arrays["independent"]))
     title = f"Do the maps of {model} depend on learning, and on the face? Mean of {numbers['faces']} faces"
-    return Finding("sanity", MEANING, numbers, arrays, sheet(view, title, _note(badge)), view)
+    return Finding("sanity", MEANING, numbers, arrays, view, title, _note(badge))
 
 
 def _view(

@@ -1,9 +1,9 @@
 """Do the maps, and the restored face, hold still when the input is changed in ways that should not matter?
 
 degraded -> noise, JPEG, shift, flip -> network -> maps, restored -> the change undone --+
-degraded -----------------------------> network -> maps, restored ----------------------+-> Score of each unit
+degraded -----------------------------> network -> maps, restored ----------------------+-> Drift of each unit
                                                                                         +-> variance of each place
-many faces -> Score of each -> mean and 95 % interval over the faces
+many faces -> Drift of each -> mean and 95 % interval over the faces
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -17,9 +17,8 @@ from torch import Tensor
 
 from sparnet.attention import mean_map
 from sparnet.images import to_image, to_tensor
-from sparnet.metrics import estimates, labelled, mean_interval
+from sparnet.metrics import ends, estimates, labelled
 from sparnet.restorer import Progress
-from viz.figures import sheet
 from viz.finding import Finding, silent
 from viz.instrument import REAL, Instrument, Option, Seed
 from viz.instruments.agreement import correlation, is_constant
@@ -33,7 +32,7 @@ MEANING = (
     "that ignores the face holds stillest of all."
 )
 KINDS = ("noise", "jpeg", "shift", "flip")
-MEASURES = ("correlation", "change", "rms")  # of a `Score`
+MEASURES = ("correlation", "change", "rms")  # of a `Drift`
 NOISE = 2  # standard deviation in levels of 0..255
 QUALITY = 75  # of the JPEG
 SHIFT = 2  # pixels of the face
@@ -51,16 +50,15 @@ class Perturbation:
     kind: str  # one of KINDS
     name: str
     change: Callable[[Tensor], Tensor]  # (1,3,S,S) in [-1,1] -> the same
-    undo: Callable[[np.ndarray], np.ndarray]  # (C,S,S) -> the same
+    undo: Callable[[np.ndarray], np.ndarray] = lambda maps: maps  # (C,S,S) -> the same
 
 
 def perturbations(seeds: Iterable[int]) -> list[Perturbation]:
     """Noise of each seed, at least one; JPEG; shifts to the four sides; a horizontal flip."""
     changes = [
-        Perturbation("noise", f"noise, seed {seed}", lambda face, seed=seed: add_noise(face, seed), _same)
-        for seed in seeds
+        Perturbation("noise", f"noise, seed {seed}", lambda face, seed=seed: add_noise(face, seed)) for seed in seeds
     ]
-    changes.append(Perturbation("jpeg", f"JPEG, quality {QUALITY}", jpeg, _same))
+    changes.append(Perturbation("jpeg", f"JPEG, quality {QUALITY}", jpeg))
     for name, x, y in (("right", SHIFT, 0), ("left", -SHIFT, 0), ("down", 0, SHIFT), ("up", 0, -SHIFT)):
         changes.append(
             Perturbation(
@@ -87,7 +85,7 @@ def jpeg(face: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True)
-class Score:
+class Drift:
     """One map, or picture, before and after a perturbation that was undone; None where that is not defined."""
 
     correlation: float | None  # Pearson's, -1..1: 1, the same but for scale and offset; None of a constant map
@@ -95,7 +93,7 @@ class Score:
     rms: float  # RMS change, in the map's own units
 
     @classmethod
-    def of(cls, before: np.ndarray, after: np.ndarray) -> "Score":
+    def of(cls, before: np.ndarray, after: np.ndarray) -> "Drift":
         """Of two arrays of one shape."""
         rms = float(np.sqrt(np.square(after - before, dtype=np.float64).mean()))
         if is_constant(before):
@@ -131,7 +129,7 @@ def responses(subject: Subject, face: Tensor) -> dict[str, np.ndarray]:
 class Stability:
     """One face's stability; rows are input, units in forward order, output."""
 
-    scores: dict[str, dict[str, list[Score]]]  # row -> kind -> one for each perturbation of that kind
+    scores: dict[str, dict[str, list[Drift]]]  # row -> kind -> one for each perturbation of that kind
     variance: dict[str, np.ndarray]  # row -> `inner` part: mean over KINDS of the mean squared change, colours averaged
     degraded: np.ndarray  # (S,S,3) uint8
     restored: np.ndarray  # (S,S,3) uint8
@@ -148,7 +146,7 @@ class Stability:
             for row, maps in responses(subject, perturbation.change(subject.degraded)).items():
                 undone = perturbation.undo(maps)
                 was, now = inner(before[row]), inner(undone)
-                scores[row][perturbation.kind].append(Score.of(was, now))
+                scores[row][perturbation.kind].append(Drift.of(was, now))
                 squares[row][perturbation.kind] += np.square(now - was, dtype=np.float64).mean(0)
         progress(len(changes), len(changes), "Done")
         variance = {
@@ -159,7 +157,7 @@ class Stability:
         return cls(scores, variance, to_image(subject.degraded), restored)
 
     def table(self, measure: str) -> np.ndarray:
-        """(rows, KINDS) float64: the mean of a `Score`'s field over the perturbations of a kind; NaN: not defined."""
+        """(rows, KINDS) float64: the mean of a `Drift`'s field over the perturbations of a kind; NaN: not defined."""
         return np.array(
             [[np.mean([getattr(score, measure) for score in kinds[kind]], dtype=float) for kind in KINDS]
              for kinds in self.scores.values()]
@@ -199,9 +197,9 @@ def study_many(subjects: Iterable[Subject], noises: Noises = 4, seed: Seed = 0, 
 
     model, measures = over_faces(subjects, measure, progress, "Changing", least=1)
     count = len(measures["rms"])
-    rows = _rows(variance, {name: estimates(values, seed) for name, values in measures.items()})
-    numbers = {"model": model, "faces": count, "seed": seed, **_settings(seeds), "rows": rows}
-    tables = {name: mean_interval(values, seed)[0] for name, values in measures.items()}
+    found = {name: estimates(values, seed) for name, values in measures.items()}
+    numbers = {"model": model, "faces": count, "seed": seed, **_settings(seeds), "rows": _rows(variance, found)}
+    tables = {name: ends(values)[0] for name, values in found.items()}
     title = f"{model}: what small changes of the input do, mean of {count} faces"
     return _finding(numbers, measures, tables, {row: values / count for row, values in variance.items()}, title, {})
 
@@ -242,13 +240,10 @@ def _finding(
         {"rows": np.array(rows), "kinds": np.array(KINDS), **measures}
         | {f"variance/{row}": values for row, values in variance.items()}
         | faces,
-        sheet(replace(view, groups={"RMS change of each place": printed}), title),
         view,
+        title,
+        printed=replace(view, groups={"RMS change of each place": printed}),
     )
-
-
-def _same(maps: np.ndarray) -> np.ndarray:
-    return maps
 
 
 def _settings(seeds: list[int]) -> dict:

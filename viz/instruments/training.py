@@ -17,7 +17,6 @@ from numpy import ndarray
 
 from sparnet.errors import UserError
 from sparnet.restorer import Progress
-from viz.figures import sheet
 from viz.finding import Finding, silent
 from viz.instrument import REAL, TRAINING, Instrument
 from viz.instruments.agreement import correlation
@@ -121,8 +120,8 @@ def study(training: Annotated[Training, TRAINING], progress: Progress = silent) 
     view = View([], groups, {caption: Lines(labels, series, "", "correlation")}, shown=labels[-1], ordered=True)
     shown = np.unique(np.linspace(0, len(labels) - 1, min(len(labels), _COLUMNS)).round().astype(int))
     rows = {unit: [Panel(labels[i], stack[i]) for i in shown] for unit, stack in maps.items()}
-    figure = sheet(View([], rows, view.diagrams), "Attention of one face over the training")
-    return Finding("training", MEANING, {"checkpoints": labels, "units": units}, arrays, figure, view)
+    title, printed = "Attention of one face over the training", View([], rows, view.diagrams)
+    return Finding("training", MEANING, {"checkpoints": labels, "units": units}, arrays, view, title, printed=printed)
 
 
 INSTRUMENT = Instrument(

@@ -26,7 +26,7 @@ from sparnet.faces import Face
 from sparnet.images import encode_png, resize
 from sparnet.restorer import Mode, RestoredFace, disclaimer, paste_faces
 from viz.instruments.population import Population, kept
-from viz.provenance import versions
+from viz.provenance import provenance
 from viz.subject import Subject
 from viz.tabs.models import DEVICE, first_model, models_here, named
 from viz.tabs.serving import (
@@ -157,7 +157,10 @@ class Opened:
 
     def population(self) -> Population:
         """What is usual for the model; `UserError` if that was not gathered."""
-        return kept(self.model, named(self.model).weights)
+        try:
+            return kept(self.model, named(self.model).weights)
+        except UserError as error:  # which tells the command that gathers them
+            raise UserError(f"What is usual for {self.model} is not known: no other faces were gathered.") from error
 
     def provenance(self, command: str, settings: dict) -> dict:
         """What makes a finding anew; of the photo only the hash of its pixels: it is the visitor's."""
@@ -171,14 +174,7 @@ class Opened:
             "detector": self.detector,
             "mode": self.mode,
         }
-        return {
-            "command": command,
-            "models": [named(self.model).record],
-            "faces": [face],
-            "settings": settings,
-            "device": DEVICE,
-            "versions": versions(),
-        }
+        return provenance(command, [named(self.model).record], [face], settings, DEVICE)
 
 
 def opened(

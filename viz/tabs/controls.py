@@ -6,7 +6,6 @@ values, Opened -> study: each value checked, each Source opened -> Finding
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import gradio as gr
@@ -21,7 +20,17 @@ from viz.instruments import INSTRUMENTS, edit
 from viz.subject import Subject
 from viz.tabs.bench import Opened
 from viz.tabs.models import hub_hint, models_here
-from viz.tabs.serving import OPTIONS_MOST, QUICK, SLOW, download_folder, find, read_photo, read_upload, restorer
+from viz.tabs.serving import (
+    OPTIONS_MOST,
+    QUICK,
+    SLOW,
+    download,
+    download_folder,
+    find,
+    read_photo,
+    read_upload,
+    restorer,
+)
 
 
 @dataclass(frozen=True)
@@ -163,9 +172,7 @@ def written_report(now: Opened, names: list[str], progress: gr.Progress) -> str:
     """The path of an HTML report by these instruments."""
     given = {POPULATION: lambda _: now.population()}
     made = report.study(now.subject, given, only=names, progress=telling(progress))
-    file: Path = download_folder() / "attention-report.html"
-    file.write_text(made.page(now.provenance("report", {"only": names}), {}), encoding="utf-8")
-    return str(file)
+    return download(made.page(now.provenance("report", {"only": names}), {}).encode(), "attention-report.html")
 
 
 def telling(progress: gr.Progress) -> Progress:

@@ -10,8 +10,6 @@ import shutil
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import httpx2
@@ -46,14 +44,21 @@ def fetch_public(repo_id: str) -> tuple[Path, list[str]]:
     home = cache() / repo_id.replace("/", "--")
     cache().mkdir(parents=True, exist_ok=True)
     notes = []
-    with _explained(repo_id), tempfile.TemporaryDirectory(prefix=".", dir=cache()) as half:
-        try:
+    try:
+        with tempfile.TemporaryDirectory(prefix=".", dir=cache()) as half:
             commit = _download(repo_id, home, Path(half))
-        except (httpx2.TransportError, OfflineModeIsEnabled):
-            commit = _newest(home)
-            if commit is None:
-                raise
-            notes = [f"The Hub cannot be reached: this is the copy of {repo_id} that was fetched before."]
+    except HfHubHTTPError as error:  # for somebody who has no account on this server
+        raise UserError(
+            f"The Hub has no public model {repo_id} of this project (it answers {error.response.status_code}). Check "
+            "the spelling; whoever runs this app can offer a private one."
+        ) from error
+    except (httpx2.TransportError, OfflineModeIsEnabled) as error:
+        commit = _newest(home)
+        if commit is None:
+            raise UserError(
+                f"The Hub cannot be reached from here, and {repo_id} was not fetched before. Try again later."
+            ) from error
+        notes = [f"The Hub cannot be reached: this is the copy of {repo_id} that was fetched before."]
     folder = home / commit
     home.touch()
     with _pruning:
@@ -139,19 +144,3 @@ def _prune() -> None:
     while len(homes) > CACHED_MODELS or (sum(sizes) > CACHED_BYTES and len(homes) > 1):
         shutil.rmtree(homes.pop(0))
         sizes.pop(0)
-
-
-@contextmanager
-def _explained(repo_id: str) -> Iterator[None]:
-    """What the Hub answers, as sentences for somebody who has no account on this server."""
-    try:
-        yield
-    except HfHubHTTPError as error:
-        raise UserError(
-            f"The Hub has no public model {repo_id} of this project (it answers {error.response.status_code}). Check "
-            "the spelling; whoever runs this app can offer a private one."
-        ) from error
-    except (httpx2.TransportError, OfflineModeIsEnabled) as error:
-        raise UserError(
-            f"The Hub cannot be reached from here, and {repo_id} was not fetched before. Try again later."
-        ) from error

@@ -221,6 +221,8 @@ def _why_not(instrument: Instrument, now: Opened) -> str | None:
         return "no attention here"
     if kind not in instrument.attention:
         return "no maps of places here" if kind == "channel" else "no maps of channels here"
+    if instrument.needs_sharp and now.subject.sharp is None:
+        return "for faces rebuilt from 16x16"
     if POPULATION in instrument.required:
         try:
             now.population()

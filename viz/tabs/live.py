@@ -10,16 +10,14 @@ import threading
 import time
 from base64 import b64decode, b64encode
 from binascii import Error as NotBase64
-from io import BytesIO
 
 import gradio as gr
 import numpy as np
-from PIL import Image
 
 from sparnet.attention import mean_map
 from sparnet.errors import UserError
 from sparnet.faces import Face, crop_face, crop_transform, track
-from sparnet.images import data_url, decode
+from sparnet.images import decode, preview
 from viz.explorer import color_tables
 from viz.tabs.bench import model_for
 from viz.tabs.pieces import GUESS, script
@@ -102,7 +100,7 @@ class Seat:
         shown = {
             "model": model,
             "face": (face.box / [width, height, width, height]).round(4).tolist(),
-            "restored": _jpeg(made.restored),
+            "restored": preview(made.restored),
             "units": list(made.alphas),
         }
         if made.alphas:
@@ -160,9 +158,3 @@ def _image(text: object) -> np.ndarray:
         return decode(b64decode(text, validate=True), LIVE_PIXELS)
     except NotBase64 as error:
         raise UserError("The camera's picture cannot be read. Start again.") from error
-
-
-def _jpeg(image: np.ndarray) -> str:
-    file = BytesIO()
-    Image.fromarray(image).save(file, "JPEG", quality=90)
-    return data_url(file.getvalue(), "jpeg")

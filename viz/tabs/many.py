@@ -22,9 +22,10 @@ import gradio as gr
 
 from sparnet.errors import UserError
 from sparnet.files import unique_names
+from sparnet.images import preview
 from sparnet.text import plain
 from viz.tabs.bench import Opened, opened, silent
-from viz.tabs.pieces import NOT_YET, notice, preview
+from viz.tabs.pieces import NOT_YET, notice
 from viz.tabs.restore import MODES, PRIVACY, preference
 from viz.tabs.restore import Tab as Bench
 from viz.tabs.serving import (

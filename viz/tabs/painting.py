@@ -14,7 +14,7 @@ from PIL import Image
 
 from sparnet.attention import mean_map, overlay
 from sparnet.errors import UserError
-from sparnet.images import data_url, encode_png, to_image
+from sparnet.images import data_url, encode_png, preview, to_image
 from viz.finding import Finding
 from viz.instruments import edit
 from viz.instruments.ablation import levels, rms
@@ -22,7 +22,7 @@ from viz.instruments.edit import BOOST, SUPPRESS, Edit
 from viz.tabs.bench import Opened, current
 from viz.tabs.controls import telling
 from viz.tabs.panel import Panel, chosen_unit, is_due
-from viz.tabs.pieces import NOT_YET, Widget, notice, preview, script
+from viz.tabs.pieces import NOT_YET, Widget, notice, script
 from viz.tabs.serving import QUICK, UNOPENED, download, explained, read_upload, sentence
 
 SIDE = 128  # cells of the canvas: as many as the finest map has

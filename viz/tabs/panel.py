@@ -25,7 +25,7 @@ from viz.tabs.pieces import Widget, notice, script
 from viz.tabs.serving import UNOPENED, event_value, sentence
 from viz.views import View, all_tables, pictures
 
-CHARTS = 2  # at most, of any instrument
+CHARTS = 3  # at most, of any instrument
 MEASURE = "<p class='hint'>Not measured of this face yet. Press Measure; it takes some seconds.</p>"
 MARK = "<p class='hint'>Drag over a part of the restored face, or click on it.</p>"
 KINDS = {"png": "Figure (PNG)", "pdf": "For print (PDF)", "json": "Numbers (JSON)", "npz": "Arrays (NPZ)"}
@@ -209,18 +209,17 @@ class Panel:
 
     def answer(self, finding: Finding, token: str) -> dict:
         """The finding on the page, its files to follow."""
-        view = self.instrument.view(finding)
         made = {
             self.told: f"<p class='meaning'>{finding.meaning}</p>",
-            self.view: self._payload(view),
+            self.view: self._payload(finding.view),
             self.rest: gr.update(visible=True),
             self.files: self._offer(),
             self.done: token,
             self.saved: None,
         }
-        shown = [part for caption, chart in view.charts.items() for part in (f"<p>{caption}</p>", _styled(chart))]
-        made |= dict(zip_longest(self.charts, shown[: len(self.charts)]))
-        return made
+        charts = finding.view.charts.items()
+        shown = (part for caption, chart in charts for part in (f"<p>{caption}</p>", _styled(chart)))
+        return made | dict(zip_longest(self.charts, shown))
 
     def _payload(self, view: View) -> dict:
         return {"view": view.payload(self.instrument.pick), "tables": all_tables()}

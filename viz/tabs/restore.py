@@ -15,7 +15,7 @@ import numpy as np
 
 from sparnet.attention import face_atlas, maps_npz
 from sparnet.errors import UserError
-from sparnet.images import data_url, encode_png, resize
+from sparnet.images import data_url, encode_png, preview, resize
 from sparnet.restorer import cut_face, disclaimer
 from viz.explorer import payload, strengths
 from viz.tabs.bench import (
@@ -30,7 +30,7 @@ from viz.tabs.bench import (
     opened,
 )
 from viz.tabs.models import LOADING, arrival, hub_hint, models_here
-from viz.tabs.pieces import GUESS, notice, preview, script
+from viz.tabs.pieces import GUESS, notice, script
 from viz.tabs.serving import (
     QUICK,
     UNOPENED,

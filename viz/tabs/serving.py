@@ -77,7 +77,6 @@ UNOPENED: dict[str, Any] = {
     "preprocess": False
 }  # for every event with a photo: Gradio's own preprocessing opens it with any format
 ZIP_START = b"PK\x03\x04"
-EXAMPLES = "examples"  # their folder, which stays
 NOT_SENT = "This is no file that was sent to this page. Choose a photo, drop it, or take a picture."
 BUSY = "The page is busy, try again in a moment."
 BUG = "Something went wrong on our side. The server's log has the details; please try another photo or model."
@@ -297,13 +296,12 @@ def download(data: bytes, name: str) -> str:
 
 
 def delete_the_oldest() -> None:
-    """Keep `DISK_BYTES` of uploads and results, the latest; the examples stay."""
+    """Keep `DISK_BYTES` of uploads and results, the latest."""
     files, left = [], DISK_BYTES
     for path in Path(get_upload_folder()).glob("*/*"):
         with contextlib.suppress(FileNotFoundError):  # by Gradio, in the meantime
             status = path.stat()
-            if path.parent.name != EXAMPLES:
-                files.append((status.st_mtime, status.st_size, path))
+            files.append((status.st_mtime, status.st_size, path))
     for _, size, path in sorted(files, reverse=True):
         left -= size
         if left < 0:
