@@ -97,9 +97,15 @@ def test_a_checkpoint_from_before_there_was_a_hash_is_loaded_and_that_told(tmp_p
 @pytest.mark.parametrize(
     ("content", "fault"),
     [
-        (torch.zeros(3), "it has no model"),
-        ([1, 2], "it has no model"),
-        ({"model": {}, "averaged": {}, "step": 3}, "it has no optimizer"),
+        (torch.zeros(3), "Input should be a valid dictionary"),
+        ([1, 2], "Input should be a valid dictionary"),
+        ({"step": 3}, "model: Field required"),
+        (checkpoint(-1), "step: Input should be greater than or equal to 0"),
+        (checkpoint(2.5), "step: Input should be a valid integer"),
+        (checkpoint(True), "step: Input should be a valid integer"),
+        (checkpoint(1, model=[]), "model: Input should be a valid dictionary"),
+        (checkpoint(1, record={}), r"record\.recipe: Field required"),
+        (checkpoint(1, history=None), "history: Input should be a valid dictionary"),
     ],
 )
 def test_something_else_in_the_checkpoints_place_is_refused_by_what_it_is(run, content, fault):

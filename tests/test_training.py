@@ -375,7 +375,8 @@ def test_states_that_do_not_fit_the_recipe_are_refused_by_the_part(faces, tmp_pa
         kept[part] = state_of_it
     state.save_checkpoint(tmp_path / "run", kept)
     task = job(faces, tmp_path / "run", validate=faces, resume=True)
-    with pytest.raises(UserError, match=f"does not fit: its {part}") as caught:
+    kind = rf"\({part}: Input should be" if isinstance(state_of_it, list) else f"does not fit: its {part}"
+    with pytest.raises(UserError, match=kind) as caught:
         train(RECIPE, task)
     assert "\n" not in str(caught.value)
 

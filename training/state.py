@@ -21,8 +21,10 @@ from pathlib import Path
 from typing import IO
 
 import torch
+from pydantic import ConfigDict, NonNegativeInt, TypeAdapter, ValidationError, with_config
 from safetensors.torch import save
 from torch import Tensor
+from typing_extensions import TypedDict  # pydantic's, before Python 3.12
 
 from sparnet.errors import UserError
 from sparnet.files import make_folder, save_bytes, to_disk, write_whole
@@ -31,11 +33,29 @@ from sparnet.hub import CONFIG, WEIGHTS
 from training.networks import Network
 
 CHECKPOINT, PREVIOUS, BEFORE_ANNEAL = "checkpoint.pt", "checkpoint.previous.pt", "before-anneal.pt"
-KEPT = ["model", "averaged", "optimizer", "record", "step", "best", "scores", "history", "unreadable"]  # by all
 LOCK = ".lock"
 SEAL = b"\nSHA-256 %s\n"  # the end of a checkpoint: the hash of all before it; what follows an archive, torch skips
 SEALED = len(SEAL % bytes(64))
 ARCHIVE_END, ARCHIVE_END_SIZE = b"PK\5\6", 22  # with these a checkpoint ends that has no hash
+
+
+class _Record(TypedDict):
+    recipe: dict
+
+
+@with_config(ConfigDict(strict=True))
+class _Kept(TypedDict):
+    """What every checkpoint holds; some hold more."""
+
+    model: dict
+    averaged: dict
+    optimizer: dict
+    record: _Record
+    step: NonNegativeInt
+    best: float
+    scores: str
+    history: dict
+    unreadable: list
 
 
 def has_run(folder: Path) -> bool:
@@ -118,11 +138,14 @@ def load_checkpoint(folder: Path, say: Callable[[str], None], names: Sequence[st
             say(f"{path}, the checkpoint before it, is used")
         if not sealed:
             say(f"{path} has no hash, as earlier versions wrote it: damage to it may go unnoticed")
-        if missing := [name for name in KEPT if not isinstance(state, dict) or name not in state]:
+        try:
+            TypeAdapter(_Kept).validate_python(state)
+        except ValidationError as error:
+            fault = error.errors()[0]
+            what = f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}".removeprefix(": ")
             raise UserError(
-                f"{path} is not a checkpoint of this trainer (it has no {missing[0]}); take it away, or choose another "
-                "--out."
-            )
+                f"{path} is not a checkpoint of this trainer ({what}); take it away, or choose another --out."
+            ) from error
         return state
     raise UserError(f"No readable checkpoint in {folder}; start again in another folder, --init {folder}/model helps.")
 
