@@ -480,13 +480,13 @@ def test_the_client_gives_an_instrument_its_own_options(client, name, subject, t
         ("/ablation", {"face": 9}, "There is no face 9"),
         ("/query", {"patch": [0, 0, 999, 9]}, "is not inside the face"),
         ("/query", {"patch": "all"}, "four whole numbers"),
-        ("/query", {"detector": "nose"}, "detector has no .nose."),
+        ("/query", {"detector": "nose"}, "detector is .nose."),
         ("/faithfulness", {"units": ["nose"]}, "has no attention in nose"),
         ("/agreement", {}, "either another model or another photo"),
         ("/agreement", {"other_model": "/etc"}, "not a model"),
         ("/edit", {}, "Give a file of edits"),
         ("/channels", {}, "one attention map a unit"),
-        ("/population", {}, "was gathered yet"),
+        ("/population", {}, "no other faces were gathered"),
     ],
 )
 def test_mistakes_are_answered_by_sentences(client, name, endpoint, options, told):
