@@ -21,7 +21,7 @@ def test_an_exported_network_gives_the_models_numbers_by_their_names_and_says_wh
     model, file = network(attention=attention, norm="instance"), tmp_path / "model.onnx"
     names = export_onnx(model, file, "mine", "CC0")
     assert names == ["restored", *(f"alpha.{plan.name}" for plan in model.config.units())]
-    faces = random_faces(3)
+    faces = random_faces(3, model.config.size)
     exact = model.trace(faces)
     outputs = onnxruntime.InferenceSession(file).run(names, {"face": faces.numpy()})
     for output, expected in zip(outputs, [exact.restored, *exact.alphas.values()], strict=True):

@@ -86,7 +86,7 @@ def test_every_public_endpoint_is_a_tool_with_typed_and_explained_arguments(page
 
 
 def test_a_photo_that_was_sent_is_restored_and_comes_back_as_a_picture(page, sent):
-    failed, (picture, _, facts) = page.ask("restore", photo=sent, mode="simulate")
+    failed, (picture, _, facts) = page.ask("restore", photo=sent, model="model", mode="simulate")
     assert not failed
     expected = Restorer(page.model)(images.load(ASTRONAUT), "simulate", [FACE]).photo
     np.testing.assert_array_equal(np.array(Image.open(BytesIO(b64decode(picture.data))).convert("RGB")), expected)
