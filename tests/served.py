@@ -4,6 +4,7 @@ started, served -> address; watched -> the page, in a browser that keeps what it
 """
 
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -27,6 +28,13 @@ PATIENCE = int(os.environ.get("PATIENCE", 60_000))  # milliseconds of the browse
 expect.set_options(timeout=PATIENCE)
 
 
+STILL = """addEventListener("DOMContentLoaded", () => {
+    const style = document.createElement("style");
+    style.textContent = "*, *::before, *::after { animation: none !important; transition: none !important }";
+    document.head.append(style);
+})"""  # what moves while a page waits is drawn without a graphics card, and takes longer than what it waits for
+
+
 @contextmanager
 def started(files: Path, log: Path) -> Iterator[tuple[str, subprocess.Popen]]:
     """The address and the process of `python app.py` without a network, its temporary files in `files`."""
@@ -37,7 +45,7 @@ def started(files: Path, log: Path) -> Iterator[tuple[str, subprocess.Popen]]:
     with log.open("w") as output:
         process = subprocess.Popen(
             [sys.executable, ROOT / "app.py", "--host", "127.0.0.1", "--port", str(port)],
-            env=environment, stdout=output, stderr=subprocess.STDOUT, cwd=files,
+            env=environment, stdout=output, stderr=subprocess.STDOUT, cwd=files, start_new_session=True,
         )  # fmt: skip
     address = f"http://127.0.0.1:{port}"
     for _ in range(600):
@@ -50,7 +58,7 @@ def started(files: Path, log: Path) -> Iterator[tuple[str, subprocess.Popen]]:
     else:
         pytest.fail(f"the page did not come: {log.read_text()}")
     yield address, process
-    process.kill()
+    os.killpg(process.pid, signal.SIGKILL)  # with its workers, if it has any
     process.wait()
     for trace in ("A request failed", "Traceback"):
         assert trace not in log.read_text()
@@ -86,6 +94,7 @@ def visit(browser: Browser) -> Page:
     page = browser.visitors.new_page()
     page.set_default_timeout(PATIENCE)
     page.add_init_script("if (!sessionStorage.here) { localStorage.clear(); sessionStorage.here = 1; }")
+    page.add_init_script(STILL)
     return page
 
 
