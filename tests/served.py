@@ -11,7 +11,7 @@ import sys
 import time
 import urllib.request
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -58,7 +58,8 @@ def started(files: Path, log: Path) -> Iterator[tuple[str, subprocess.Popen]]:
     else:
         pytest.fail(f"the page did not come: {log.read_text()}")
     yield address, process
-    os.killpg(process.pid, signal.SIGKILL)  # with its workers, if it has any
+    with suppress(ProcessLookupError):  # it was stopped by the test
+        os.killpg(process.pid, signal.SIGKILL)  # with its workers, if it has any
     process.wait()
     for trace in ("A request failed", "Traceback"):
         assert trace not in log.read_text()
