@@ -35,9 +35,7 @@ from viz.tabs.serving import (
 
 UNDER_WAY = 2  # frames, as static/live.js sends them; more are refused, so that nobody holds the server's threads
 LOOK_AGAIN = 30  # frames that a face is tracked until the detector looks for one that is larger
-ALIKE = (
-    0.6  # correlation of a tracked face with the frame before; less is another thing, as the net sees faces anywhere
-)
+ALIKE = 0.6  # correlation of a tracked face with the frame before; less is another thing: the net sees faces anywhere
 TAKEN = "Another visitor is live. Try again in a moment; photos are restored meanwhile."
 OVER = f"{LIVE_SECONDS} seconds are over, so that others have their turn. Start again to go on."
 
