@@ -34,6 +34,7 @@ from training.command import Diverged, run_command
 from training.data import FaceBatches, Faces, index_pictures, join
 from training.losses import PIXEL
 from training.recipes import RECIPES, Anneal, Gan, last_quarter
+from training.run import check_same
 from training.sitting import SPEED_STEPS
 from training.train import main, train
 
@@ -150,6 +151,17 @@ def test_a_damaged_checkpoint_is_told_and_the_one_before_it_is_used(tmp_path):
     (tmp_path / state.PREVIOUS).write_bytes(b"")
     with pytest.raises(UserError, match="No readable checkpoint"):
         state.load_checkpoint(tmp_path, told.append)
+
+
+def test_a_hash_of_an_earlier_version_is_not_compared_and_that_is_told(tmp_path, capsys):
+    def began(digest):
+        return {"record": {"recipe": {"steps": 9}, "perceptual": digest}}
+
+    now = began("f" * 64)["record"]
+    check_same(began("a" * 12), now, tmp_path)
+    assert "is not checked" in capsys.readouterr().err
+    with pytest.raises(UserError, match="perceptual was 'a"):
+        check_same(began("a" * 64), now, tmp_path)
 
 
 @pytest.fixture

@@ -359,6 +359,7 @@ def check_same(state: dict, record: dict, folder: Path) -> None:
     if not state.get("anneal"):  # nothing that was done so far depends on when it was to end
         then["recipe"]["steps"] = record["recipe"]["steps"]
     if len(then.get("perceptual") or "") == 12:  # earlier versions' hash, of another rule
+        say("warning: the run began with an earlier version, so whether --perceptual is the same file is not checked")
         then["perceptual"] = record["perceptual"]
     for name, was, now in differences(then, record):
         raise UserError(

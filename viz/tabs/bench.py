@@ -239,7 +239,7 @@ def badged(picture: np.ndarray, model: str) -> np.ndarray:
 def model_for(mode: str) -> str:
     """The first model here that is made for the intention: for faces as they are, or to rebuild reduced ones."""
     models = models_here()
-    suited = (name for name in models if (made_for_any_damage(name)) == (mode == "as_is"))
+    suited = (name for name in models if made_for_any_damage(name) == (mode == "as_is"))
     return next(suited, first_model())
 
 

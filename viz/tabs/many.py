@@ -97,10 +97,8 @@ class Tab:
                 self.result: NOT_YET,
                 self.how: _how(mode, model),
             }
-            gallery, results = (
-                "<div class='gallery'>",
-                Results(),
-            )  # never closed: only what is added goes to the browser
+            results = Results()
+            gallery = "<div class='gallery'>"  # never closed: only what is added goes to the browser
             for done, figure in enumerate(restored(photos, model, mode, bool(whole), bool(badge), results), 1):
                 gallery += figure
                 yield {self.told: _told(results.summary(), done, len(photos)), self.gallery: gallery}
