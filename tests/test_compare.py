@@ -344,6 +344,7 @@ def test_the_opened_tab_compares_by_itself_and_two_clicked_columns_stand_in_the_
         page.get_by_role("tab", name="Compare").click()
         pixels = replace(face, face=OTHER).pixels
         expect(view.locator(".columns figcaption").first).to_have_text(f"{pixels}x{pixels} in the photo")
+        quiet(page)  # its columns come one after the other
         expect(page.locator("#download-strip")).to_be_enabled(timeout=PATIENCE)
         assert len(calls) == before + 2
         with page.expect_download() as download:
