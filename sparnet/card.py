@@ -1,4 +1,4 @@
-"""Measured scores in a model card's front matter, where the Hub looks for them.
+"""A model card's front matter, where the Hub looks for the licence and the measured scores.
 
 evaluator's JSON -> the method that ran this folder's weights -> model-index: a result for each score
 """
@@ -8,11 +8,12 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import cast
 
+import yaml
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from sparnet.errors import UserError
 from sparnet.files import save_bytes, sha256_of
-from sparnet.hub import WEIGHTS
+from sparnet.hub import WEIGHTS, licence_of
 
 CARD = "README.md"
 NAMES = {  # of the evaluator's scores
@@ -39,11 +40,25 @@ def write_scores(folder: Path, measured: Sequence[Path]) -> list[EvalResult]:
         raise UserError(f"{folder} has no {WEIGHTS}, so it is unknown whose scores these are.")
     digest = sha256_of(folder / WEIGHTS)
     results = [result for path in measured for result in _results(path, digest)]
-    card = ModelCard(file.read_text(encoding="utf-8"))
-    data = cast(ModelCardData, card.data)
+    card, data = _read(file)
     data.model_name, data.eval_results = folder.resolve().name, results
     save_bytes(str(card).encode(), file)
     return results
+
+
+def licence_in(folder: Path) -> str | None:
+    """The licence that the card of a model's folder states; None: none. `UserError` if the card cannot be read."""
+    file = folder / CARD
+    return licence_of(_read(file)[1]) if file.is_file() else None
+
+
+def _read(file: Path) -> tuple[ModelCard, ModelCardData]:
+    try:
+        card = ModelCard(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        reason = " ".join(str(error).split())
+        raise UserError(f"The front matter of {file} cannot be read ({reason}). Correct or remove it.") from error
+    return card, cast(ModelCardData, card.data)
 
 
 def _results(path: Path, digest: str) -> Iterator[EvalResult]:

@@ -28,7 +28,7 @@ from tqdm import tqdm
 
 from sparnet import command, images
 from sparnet import fetch as fetching
-from sparnet.card import write_scores
+from sparnet.card import licence_in, write_scores
 from sparnet.checkpoints import DEFAULT_MODEL, MODELS, REMEDY, is_repo_id, load_model
 from sparnet.command import Device, ModelName, Revision, Simulate, Whole, Yunet
 from sparnet.engine import ENGINES, engine_for
@@ -242,10 +242,10 @@ def export(
     check_folder(target)
     check_targets([("the exported model", target)], [])
     network = load_model(model, "cpu", revision)
-    known = model in MODELS or is_repo_id(model)
-    licence = (
-        fetching.terms(model, revision)["licence"] if known else "that of the weights, which their file does not state"
-    )
+    if model in MODELS or is_repo_id(model):
+        licence = fetching.terms(model, revision)["licence"]
+    else:
+        licence = licence_in(Path(model)) or "that of the weights, which neither their file nor a card beside it states"
     names = export_onnx(network, target, plain(model), licence)
     side = network.config.size
     print(f"{plain(str(target))}: ONNX opset {OPSET}; face (batch, 3, {side}, {side}), RGB in -1..1")

@@ -21,6 +21,7 @@ import httpx2
 import torch
 from huggingface_hub import (
     HfApi,
+    ModelCardData,
     PyTorchModelHubMixin,
     get_hf_file_metadata,
     hf_hub_download,
@@ -287,7 +288,12 @@ def stated_licence(repo_id: str, revision: str | None = None) -> str | None:
         raise UserError(
             f"The licence of {repo_id} is on the Hub, and the offline mode is on: unset HF_HUB_OFFLINE."
         ) from error
-    licence = (card.get("license_name") or card.get("license")) if card else None
+    return licence_of(card) if card else None
+
+
+def licence_of(card: ModelCardData) -> str | None:
+    """The licence that a card's front matter names; None: none."""
+    licence = card.get("license_name") or card.get("license")
     return " or ".join(licence) if isinstance(licence, list) else licence
 
 

@@ -6,7 +6,7 @@ from hashlib import sha256
 import pytest
 from huggingface_hub import ModelCard
 
-from sparnet.card import write_scores
+from sparnet.card import licence_in, write_scores
 from sparnet.checkpoints import MODELS
 from sparnet.errors import UserError
 
@@ -85,3 +85,14 @@ def test_a_bundled_card_states_to_the_hub_what_its_text_says(name):
     assert {metric["type"] for metric in metrics} >= {"psnr", "ssim"}
     for metric in metrics:
         assert any(f"{metric['value']:.{digits}f}" in card.text for digits in (2, 3, 4)), metric
+
+
+@pytest.mark.parametrize("matter", ["[a list]", "license: [never closed"])
+def test_a_card_whose_front_matter_is_broken_is_named_and_left_as_it_is(folder, tmp_path, matter):
+    text = f"---\n{matter}\n---\n# Mine\n"
+    (folder / "README.md").write_text(text)
+    result = measured(tmp_path, "celeba", sha256(b"weights").hexdigest(), psnr=27.0)
+    for call in (lambda: licence_in(folder), lambda: write_scores(folder, [result])):
+        with pytest.raises(UserError, match=r"README\.md cannot be read .*Correct or remove it"):
+            call()
+    assert (folder / "README.md").read_text() == text

@@ -46,6 +46,28 @@ def test_the_command_exports_a_model_of_the_table_with_its_licence(tmp_path, cap
     torch.testing.assert_close(torch.from_numpy(restored), model(face).detach(), atol=1e-4, rtol=0)
 
 
+@pytest.mark.parametrize(
+    ("card", "licence"),
+    [
+        ("---\nlicense: cc0-1.0\n---\n# Mine\n", "cc0-1.0"),
+        ("---\nlicense: other\nlicense_name: my-own\n---\n# Mine\n", "my-own"),
+        ("---\nlibrary_name: sparnet\n---\n# Mine\n", "which neither their file nor a card beside it states"),
+        (None, "which neither their file nor a card beside it states"),
+    ],
+)
+def test_the_licence_of_a_folder_is_what_its_card_states(tmp_path, capsys, card, licence):
+    network().save_pretrained(tmp_path / "mine")
+    (tmp_path / "mine" / "README.md").unlink()
+    if card is not None:
+        (tmp_path / "mine" / "README.md").write_text(card)
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["export", str(tmp_path / "mine"), str(tmp_path / "mine.onnx")])
+    assert ended.value.code == 0, capsys.readouterr().err
+    assert f"{licence}." in capsys.readouterr().out
+    stated = {entry.key: entry.value for entry in onnx.load(tmp_path / "mine.onnx").metadata_props}["licence"]
+    assert stated.endswith(licence)
+
+
 def test_without_onnx_or_with_other_numbers_nothing_is_written_and_the_user_is_told(tmp_path, monkeypatch):
     file = tmp_path / "model.onnx"
     with monkeypatch.context() as patch:
