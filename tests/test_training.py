@@ -34,7 +34,7 @@ from training.command import Diverged, run_command
 from training.data import FaceBatches, Faces, index_pictures, join
 from training.losses import PIXEL
 from training.recipes import RECIPES, Anneal, Gan, last_quarter
-from training.run import check_same
+from training.run import check_same, prepare
 from training.sitting import SPEED_STEPS
 from training.train import main, train
 
@@ -216,6 +216,23 @@ def test_sittings_go_on_at_the_constant_rate_until_one_anneals(faces, tmp_path):
     again = state.load_checkpoint(task.out, pytest.fail)
     assert again["anneal"] is None
     assert again["step"] > annealed["anneal"]["start"]
+
+
+@pytest.mark.usefixtures("ticking")
+def test_an_anneal_is_as_long_after_a_slow_start_as_after_a_quick_one(faces, tmp_path, monkeypatch):
+    def slow(*arguments):
+        for _ in range(600):
+            sitting.time.monotonic()
+        return prepare(*arguments)
+
+    lengths = []
+    for name, start in (("quick", prepare), ("slow", slow)):
+        monkeypatch.setattr(trainer, "prepare", start)
+        another()
+        train(replace(RECIPE, steps=100_000), job(faces, tmp_path / name, anneal_minutes=1))
+        anneal = state.load_checkpoint(tmp_path / name, pytest.fail)["anneal"]
+        lengths.append(anneal["end"] - anneal["start"])
+    assert lengths[0] == lengths[1] > 5
 
 
 @pytest.mark.usefixtures("ticking")

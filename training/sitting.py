@@ -19,9 +19,9 @@ RESERVE = 0.05  # share of the time for an anneal that is not planned for steps
 
 @dataclass(frozen=True)
 class Sitting:
-    """What one call of the trainer may take: moments of `time.monotonic`, and the steps finished before it."""
+    """What one call of the trainer may take, in moments of `time.monotonic`."""
 
-    began: float
+    began: float  # with its speed measured from here, and from so many finished steps
     before: int
     deadline: float  # inf: none
     anneal_at: float  # inf: not by the clock
@@ -41,6 +41,10 @@ class Sitting:
             began + 60 * constant if minutes else float("inf"),
             60 * minutes,
         )
+
+    def started(self) -> "Sitting":
+        """As it is once the first step is over: the speed is measured from now on, without the start."""
+        return replace(self, began=time.monotonic(), before=self.before + 1)
 
     @property
     def over(self) -> bool:

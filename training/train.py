@@ -52,11 +52,14 @@ def train(recipe: Recipe, job: Job) -> Path:
     """
     began = time.monotonic()
     run = prepare(recipe, job)
-    progress, sitting, saved = run.progress, Sitting.begin(recipe, job, began, run.progress.step), time.monotonic()
+    progress, before, saved = run.progress, run.progress.step, time.monotonic()
+    sitting = Sitting.begin(recipe, job, began, before)
     with ending_signals() as signals:
         for batches in fetch(run):
             wishes = {"stop": bool(signals) or sitting.over, "anneal": sitting.anneal_due(run)}
             wishes = take_step(run, batches, wishes)
+            if progress.step == before + 1:
+                sitting = sitting.started()
             if wishes["anneal"]:
                 begin_anneal(run, sitting)
             if progress.step % job.log_every == 0:
