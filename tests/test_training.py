@@ -226,8 +226,8 @@ def test_an_anneal_is_as_long_after_a_slow_start_as_after_a_quick_one(faces, tmp
         return prepare(*arguments)
 
     lengths = []
-    for name, start in (("quick", prepare), ("slow", slow)):
-        monkeypatch.setattr(trainer, "prepare", start)
+    for name, begin in (("quick", prepare), ("slow", slow)):
+        monkeypatch.setattr(trainer, "prepare", begin)
         another()
         train(replace(RECIPE, steps=100_000), job(faces, tmp_path / name, anneal_minutes=1))
         anneal = state.load_checkpoint(tmp_path / name, pytest.fail)["anneal"]
