@@ -7,6 +7,8 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from hashlib import sha256
 from multiprocessing import get_context
 from pathlib import Path
@@ -30,14 +32,16 @@ def run(tmp_path) -> Path:
     return tmp_path
 
 
-@pytest.fixture
-def small_files():
-    """As on a disk with room for 500 bytes: whoever writes more gets an error from the system."""
+@contextmanager
+def small_files() -> Iterator[None]:
+    """As on a disk with room for 500 bytes: whoever writes more gets an error from the system, pytest's log too."""
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (500, hard))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -115,23 +119,23 @@ def test_something_else_in_the_checkpoints_place_is_refused_by_what_it_is(run, c
     assert "\n" not in str(caught.value)
 
 
-def test_a_disk_that_fills_leaves_what_was_saved_and_nothing_else(run, small_files):
+def test_a_disk_that_fills_leaves_what_was_saved_and_nothing_else(run):
     before = contents(run)
-    with pytest.raises(UserError, match=r"checkpoint\.pt cannot be written: File too large\. What was saved before"):
+    told = r"checkpoint\.pt cannot be written: File too large\. What was saved before"
+    with pytest.raises(UserError, match=told), small_files():
         state.save_checkpoint(run, checkpoint(3))
     assert contents(run) == before
     assert state.load_checkpoint(run, pytest.fail)["step"] == 2
 
 
-def test_a_disk_that_fills_leaves_the_model_exported_before(tmp_path, request):
+def test_a_disk_that_fills_leaves_the_model_exported_before(tmp_path):
     config = SPARNetConfig(
         size=16, smallest=8, min_channels=8, max_channels=8, hourglass_channels=8, body_depth=0, bottleneck=16
     )
     model = SPARNet(config)
     state.export(model, tmp_path / "model", "a card")
     before = contents(tmp_path)
-    request.getfixturevalue("small_files")
-    with pytest.raises(UserError, match=r"model\.safetensors cannot be written"):
+    with pytest.raises(UserError, match=r"model\.safetensors cannot be written"), small_files():
         state.export(model, tmp_path / "model", "another card")
     assert contents(tmp_path) == before
 
