@@ -68,6 +68,9 @@ def build() -> gr.Blocks:
 
         page.load(bench.recall, bench.remembered, chosen, queue=False, show_progress="hidden", api_visibility="private")
         page.load(explained(arrive), None, [tabs, *bench.outputs, *looked.opening], show_progress="hidden", **settings)
+    for event in page.fns.values():  # the browser walks through all that progress is shown on, hidden or not
+        if event.show_progress == "hidden":
+            event.show_progress_on = [bench.now]  # a State, which is not on the screen
     zero.lend(page)
     return page
 

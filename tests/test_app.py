@@ -147,6 +147,8 @@ def test_the_cold_page_shows_a_restored_face_and_its_attention_without_scrolling
     error = [np.abs(resize(image, 512).astype(int) - original).mean() for image in (restored, blocks)]
     assert error[0] < error[1], "the network is nearer to her face than sixteen pixels are"
     quiet(page)
+    asked = [url for url in page.requests if url.split("?")[0].endswith(("/queue/join", "/run/predict"))]
+    assert len(asked) == 2, "the page comes ready: only the link and what the browser remembers are asked about"
     shift = page.evaluate("""new Promise(done => new PerformanceObserver(list => done(list.getEntries().reduce(
         (sum, entry) => sum + entry.value, 0))).observe({type: "layout-shift", buffered: true})) """)
     assert shift < 0.1

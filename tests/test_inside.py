@@ -191,6 +191,13 @@ def test_unit_and_scale_are_chosen_once_and_kept_from_one_instrument_to_the_next
     inside.locator("#look [name=scale]").select_option("one")
     open_instrument(inside, "Gate")
     expect(alpha.locator(".scale")).to_have_text("01")
+    inside.get_by_role("tab", name="Restore", exact=True).click()
+    scale = inside.locator("section.beside [name=scale]")
+    expect(scale).to_have_value("one")  # as chosen there, for the face that is on the screen
+    scale.select_option("own")
+    inside.get_by_role("tab", name="Look inside").click()
+    expect(inside.locator("#look [name=scale]")).to_have_value("own")
+    expect(alpha.locator(".scale")).not_to_have_text("01")
 
 
 def test_every_gate_shows_its_maps_and_pointing_at_one_tells_the_values_of_all(inside, subject):

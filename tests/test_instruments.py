@@ -93,6 +93,16 @@ def test_a_new_instrument_is_a_tab_with_its_options_and_an_endpoint(dummy):
     assert ("Is it a dummy?", "dummy") in map(tuple, parts["report-instruments"]["props"]["choices"])
 
 
+def test_progress_that_is_hidden_costs_the_browser_nothing():
+    """Gradio's page looks up each component that progress is shown on, and all below it, at every event of any kind."""
+    config = app.build().get_config_file()
+    kinds = {part["id"]: part["type"] for part in config["components"]}
+    hidden = [event for event in config["dependencies"] if event["show_progress"] == "hidden"]
+    assert len(hidden) > 20
+    for event in hidden:
+        assert [kinds[shown] for shown in event["show_progress_on"]] == ["state"], event["api_name"]
+
+
 def test_all_charts_of_a_finding_are_on_the_page():
     findings = {
         "sanity": instruments.sanity.study(small_subject(), draws=1),

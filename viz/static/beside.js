@@ -3,6 +3,7 @@
 //   props.value (viz/explorer.py) -> three units of the highest contrast over the grey face, all units in forward order
 //     a unit -> a dialog: its map large over a picture, its numbers; or all maps there
 //   props.unit -> chosen from outside
+//   the event "scale" <-> the scale of colours, chosen here or in the second tab
 //   "Features", once asked for -> trigger("select", {features: true}) -> props.features {token, units or error}
 //
 // Gradio runs this, after maps.js and kept.js, with `element`, `props`, `watch` and `trigger`. Nothing else asks the server.
@@ -28,6 +29,7 @@ let drawings = []; // {node, draw}: what another scale, unit or colour changes
 watch("value", load);
 watch("features", drawAll);
 watch("unit", () => choose(props.unit));
+document.addEventListener("scale", ({ detail }) => change({ scale: detail }));
 load();
 choose(props.unit);
 
@@ -197,9 +199,11 @@ function numbers() {
 }
 
 function change(values) {
+  const { scale } = look;
   Object.assign(look, values);
   remember(values);
   drawAll();
+  if (look.scale !== scale) document.dispatchEvent(new CustomEvent("scale", { detail: look.scale }));
 }
 
 function drawAll() {

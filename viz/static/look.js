@@ -1,7 +1,7 @@
 // The unit and the scale of colours, chosen once for all instruments.
 //
 //   props.value {units, unit, scale} -> two <select> -> props.value, trigger("input"); every view of the page follows
-//   a view in which a unit is chosen says so by the event "unit" -> the same
+//   a view in which a unit is chosen says so by the event "unit" -> the same; "scale" <-> what is chosen in the first tab
 //
 // globalThis.look {unit, scale} is what views read; what was chosen, here or in the first tab, is remembered (kept.js).
 
@@ -9,6 +9,7 @@ const SCALES = { most: "0 to the largest", one: "0 to 1", own: "each its own ran
 
 watch("value", () => take({}));
 document.addEventListener("unit", ({ detail }) => choose({ unit: detail }));
+document.addEventListener("scale", ({ detail }) => choose({ scale: detail }));
 take(recalled());
 
 /** What the server says, with what the visitor chose before where this network has it. */
@@ -43,6 +44,7 @@ function choice(caption, name, options, chosen) {
 
 function choose(chosen) {
   const before = props.value;
+  if (!before) return;
   if (chosen.unit && !before.units.includes(chosen.unit)) return;
   props.value = { ...before, ...chosen };
   if (JSON.stringify(props.value) === JSON.stringify(before)) return;
@@ -50,6 +52,7 @@ function choose(chosen) {
   remember(chosen);
   publish();
   trigger("input");
+  if (chosen.scale) document.dispatchEvent(new CustomEvent("scale", { detail: chosen.scale }));
 }
 
 function publish() {

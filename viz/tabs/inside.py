@@ -5,6 +5,7 @@ Opened (bench.py) -> a strip with the face, the unit and the scale -> a rail of 
   -> all of them as one HTML file; the maps as a film
 """
 
+from collections.abc import Sequence
 from html import escape
 from secrets import token_hex
 from typing import Any
@@ -62,8 +63,7 @@ class Tab:
     @property
     def opening(self) -> list[Widget]:
         """What `open_at` changes."""
-        asked = [panel.asked for panel in self.panels.values()]
-        return [self.rail, self.look, *self._columns.values(), *asked]
+        return [self.rail, self.look, *self._columns.values()]
 
     @property
     def _columns(self) -> dict[str, gr.Column]:
@@ -78,20 +78,22 @@ class Tab:
         settings: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
         opened = [*self._state, self.rail]
         states = [state for panel in self.panels.values() for state in (panel.asked, panel.done)]
-        renewable = [widget for panel in self.panels.values() for widget in panel.renewable]
+        renewable = [widget for panel in self.panels.values() for widget in (panel.asked, *panel.renewable)]
         shown = list(dict.fromkeys([*self.opening, *renewable]))
-        self.bench.token.change(
-            self.renew, [*opened, self.look, self.seen], [*shown, self.face, self.body, self.film, self.file],
-            js=ON_SCREEN, trigger_mode="always_last", **settings,
+        renewed = self.bench.token.change(
+            self.renew, [*opened, self.look], [*shown, self.face, self.body, self.film, self.file],
+            trigger_mode="always_last", **settings,
         )  # fmt: skip
+        asked = [panel.asked for panel in self.panels.values()]  # after that, for the tab may be opened meanwhile
+        renewed.then(self.measure_seen, [*opened, *states, self.seen], asked, js=ON_SCREEN, **settings)
         for event in (tab.select, self.rail.select):
             event(explained(self.open), [*opened, *states], shown, trigger_mode="always_last", **settings)
         self.to_report.click(explained(self.open_report), self._state, self.opening, **settings)
         for panel in self.panels.values():
             panel.wire(self._state, self.look)
 
-    def renew(self, now, token, rail, look, seen) -> dict:
-        """Another face: nothing of the last one stays; what is open and quick is measured if the tab is seen."""
+    def renew(self, now, token, rail, look) -> dict:
+        """Another face: nothing of the last one stays."""
         try:
             now = current(now, token)
             now.face  # noqa: B018
@@ -101,10 +103,13 @@ class Tab:
         name = _open(rail)
         made |= {self.look: _look(now, look), self.rail: _rail(now, name)}
         for panel in self.panels.values():
-            made |= panel.renewed(now)
-            if panel.instrument.slow or (seen and panel is self.panels.get(name)):
-                made |= self._asked(panel, now)
+            made |= panel.renewed(now) | (self._asked(panel, now) if panel.instrument.slow else {})
         return made
+
+    def measure_seen(self, now, token, rail, *given) -> dict:
+        """What is open and quick is measured of another face if the tab is seen; given: as `open`, and that."""
+        *states, seen = given
+        return (self._due(_open(rail), now, states) if seen and now and now.token == token else {}) or gr.skip()
 
     def _asked(self, panel: Panel, now: Opened) -> dict:
         """The panel is to show this face: what is quick is measured for that."""
@@ -115,16 +120,19 @@ class Tab:
         now, name = current(now, token), _open(rail)
         if name not in self._columns:
             raise UserError("There is no such instrument. Choose one of the list.")
-        made, panel = self._shown(name), self.panels.get(name)
-        if panel is None:
-            return made
-        i = 2 * list(self.panels).index(name)
-        asked, done = states[i : i + 2]
-        if panel.instrument.slow and (asked is None or asked[0] != now.token):  # the face that the page opens with
-            made |= panel.renewed(now) | self._asked(panel, now)
-        if not panel.instrument.slow and done != now.token:
-            made |= self._asked(panel, now)
+        made, panel = self._shown(name) | self._due(name, now, states), self.panels.get(name)
+        if panel and panel.instrument.slow and panel.asked in made:  # of the face that the page opens with
+            made |= panel.renewed(now)
         return made
+
+    def _due(self, name: str, now: Opened, states: Sequence) -> dict:
+        """The instrument is asked about this face unless it was; states: asked, done of each."""
+        if name not in self.panels:
+            return {}
+        panel, i = self.panels[name], 2 * list(self.panels).index(name)
+        asked, done = states[i : i + 2]
+        told = asked is not None and asked[0] == now.token if panel.instrument.slow else done == now.token
+        return {} if told else self._asked(panel, now)
 
     def open_report(self, now, token) -> dict:
         return self._shown(REPORT) | {self.rail: _rail(current(now, token), REPORT)}
