@@ -4,7 +4,7 @@ an Option or a Source of a study -> a control in its tab, the same hidden for pr
 values, Opened -> study: each value checked, each Source opened -> Finding
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -128,12 +128,12 @@ def source_controls(instrument: Instrument, **look) -> dict[str, Component]:
     return {name: make(**_named(instrument, name, look)) for name, make in makers.items()}
 
 
-def option_control(instrument: Instrument, setting: Setting, **look) -> Component:
-    """The control of an option; of names of units without choices, which come with a face."""
+def option_control(instrument: Instrument, setting: Setting, units: Sequence[str] = (), **look) -> Component:
+    """The control of an option; units: what is offered where units are to be named."""
     look = _named(instrument, setting.name, look)
     look |= {"label": setting.name.replace("_", " ").capitalize(), "info": setting.option.about}
     if setting.choices or setting.option.units:
-        return gr.Dropdown(list(setting.choices), value=setting.default, multiselect=setting.many, **look)
+        return gr.Dropdown(list(setting.choices or units), value=setting.default, multiselect=setting.many, **look)
     if setting.kind is bool:
         return gr.Checkbox(setting.default, **look)
     if setting.kind is str:

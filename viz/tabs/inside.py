@@ -51,7 +51,7 @@ class Tab:
             self.rail = gr.HTML(rail, html_template="", js_on_load=script("rail.js"), elem_id="rail")
             with gr.Column(elem_id="answer"):
                 self.panels: dict[str, Panel] = {
-                    name: (Painting if name == "edit" else Panel)(instrument, shown=name == "atlas")
+                    name: (Painting if name == "edit" else Panel)(instrument, now if seen else None, name == "atlas")
                     for name, instrument in on_page().items()
                 }
                 with self.panels["atlas"].column:
@@ -77,17 +77,18 @@ class Tab:
         # queued, or Gradio tells no State.change
         settings: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
         opened = [*self._state, self.rail]
-        states = [state for panel in self.panels.values() for state in (panel.asked, panel.done)]
-        renewable = [widget for panel in self.panels.values() for widget in (panel.asked, *panel.renewable)]
-        shown = list(dict.fromkeys([*self.opening, *renewable]))
+        asked, done = ([getattr(panel, state) for panel in self.panels.values()] for state in ("asked", "done"))
+        renewable = [widget for panel in self.panels.values() for widget in panel.renewable]
         renewed = self.bench.token.change(
-            self.renew, [*opened, self.look], [*shown, self.face, self.body, self.film, self.file],
+            self.renew, [*opened, self.look],
+            [self.rail, self.look, *renewable, self.face, self.body, self.film, self.file],
             trigger_mode="always_last", **settings,
         )  # fmt: skip
-        asked = [panel.asked for panel in self.panels.values()]  # after that, for the tab may be opened meanwhile
-        renewed.then(self.measure_seen, [*opened, *states, self.seen], asked, js=ON_SCREEN, **settings)
+        # after that, for the tab may be opened meanwhile
+        renewed.then(self.measure_seen, [*opened, *done, self.seen], asked, js=ON_SCREEN, **settings)
         for event in (tab.select, self.rail.select):
-            event(explained(self.open), [*opened, *states], shown, trigger_mode="always_last", **settings)
+            event(explained(self.open), [*opened, *done], [*self._columns.values(), *asked],
+                  trigger_mode="always_last", **settings)  # fmt: skip
         self.to_report.click(explained(self.open_report), self._state, self.opening, **settings)
         for panel in self.panels.values():
             panel.wire(self._state, self.look)
@@ -100,39 +101,29 @@ class Tab:
         except Exception as error:  # told on the page; `sentence` logs what is not the visitor's mistake
             return {self.face: notice(sentence(error)), self.body: gr.update(visible=False)}
         made = {self.face: _face(now), self.body: gr.update(visible=True), self.film: "", self.file: NOT_YET}
-        name = _open(rail)
-        made |= {self.look: _look(now, look), self.rail: _rail(now, name)}
+        made |= {self.look: _look(now, look), self.rail: _rail(now, _open(rail))}
         for panel in self.panels.values():
-            made |= panel.renewed(now) | (self._asked(panel, now) if panel.instrument.slow else {})
+            made |= panel.renewed(now)
         return made
 
     def measure_seen(self, now, token, rail, *given) -> dict:
         """What is open and quick is measured of another face if the tab is seen; given: as `open`, and that."""
-        *states, seen = given
-        return (self._due(_open(rail), now, states) if seen and now and now.token == token else {}) or gr.skip()
+        *done, seen = given
+        return (self._asked(_open(rail), now, done) if seen and now and now.token == token else {}) or gr.skip()
 
-    def _asked(self, panel: Panel, now: Opened) -> dict:
-        """The panel is to show this face: what is quick is measured for that."""
-        return {panel.asked: (now.token, token_hex(4))}
-
-    def open(self, now, token, rail, *states) -> dict:
-        """The instrument that was chosen, measured if it is quick and was not yet; states: asked, done of each."""
+    def open(self, now, token, rail, *done) -> dict:
+        """The instrument that was chosen, measured if it is quick; done: the token of each panel's face."""
         now, name = current(now, token), _open(rail)
         if name not in self._columns:
             raise UserError("There is no such instrument. Choose one of the list.")
-        made, panel = self._shown(name) | self._due(name, now, states), self.panels.get(name)
-        if panel and panel.instrument.slow and panel.asked in made:  # of the face that the page opens with
-            made |= panel.renewed(now)
-        return made
+        return self._shown(name) | self._asked(name, now, done)
 
-    def _due(self, name: str, now: Opened, states: Sequence) -> dict:
-        """The instrument is asked about this face unless it was; states: asked, done of each."""
-        if name not in self.panels:
+    def _asked(self, name: str, now: Opened, done: Sequence) -> dict:
+        """What is quick and not done is to be measured of this face."""
+        panel = self.panels.get(name)
+        if panel is None or panel.instrument.slow or done[list(self.panels).index(name)] == now.token:
             return {}
-        panel, i = self.panels[name], 2 * list(self.panels).index(name)
-        asked, done = states[i : i + 2]
-        told = asked is not None and asked[0] == now.token if panel.instrument.slow else done == now.token
-        return {} if told else self._asked(panel, now)
+        return {panel.asked: (now.token, token_hex(4))}
 
     def open_report(self, now, token) -> dict:
         return self._shown(REPORT) | {self.rail: _rail(current(now, token), REPORT)}

@@ -59,7 +59,7 @@ def canvas_of(unit: str, edits: list[Edit]) -> dict:
 class Painting(Panel):
     """The panel of the instrument that is painted to: at once when it is opened, measured in full when asked."""
 
-    def _ask(self) -> None:
+    def _ask(self, units: list[str]) -> None:
         self.edits = gr.State([])
         with gr.Row(elem_classes="painting"):
             self.canvas = gr.HTML(None, html_template="", js_on_load=script("paint.js"), elem_id="paint", min_width=280)

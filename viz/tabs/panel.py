@@ -34,40 +34,40 @@ KINDS = {"png": "Figure (PNG)", "pdf": "For print (PDF)", "json": "Numbers (JSON
 class Panel:
     """The widgets of an instrument; `outputs` is all that an answer fills, `renewable` what another face changes."""
 
-    def __init__(self, instrument: Instrument, shown: bool = False):
+    def __init__(self, instrument: Instrument, now: Opened | None = None, shown: bool = False):
         self.instrument = instrument
         self.controls: dict[str, Component] = {}
         self.run: gr.Button | None = None
         with gr.Column(visible=shown, elem_id=f"panel-{instrument.name}", elem_classes="instrument") as self.column:
             gr.HTML(f"<h2>{instrument.title}</h2><p>{instrument.about}</p>", elem_classes="about")
-            self._ask()
-            self._answer()
+            self._ask([] if now is None else list(now.face.alphas))
+            self._answer(*("", None) if now is None else self._not_yet(now))
         self.asked = gr.State(None)  # (token, nonce): this face is to be measured, without a button
         self.done = gr.State(None)  # token of the face that was measured
         self.saved = gr.State(None)  # the files of that by kind, if they were written
 
-    def _ask(self) -> None:
-        """What the instrument can be told: in a line, and what few want to tell it."""
+    def _ask(self, units: list[str]) -> None:
+        """What the instrument can be told: in a line, and what few want to tell it; units: of the face's network."""
         own = [setting for setting in self.instrument.settings.values() if setting.name != self.unit]
         shown, folded = ([setting for setting in own if setting.option.shown is asked] for asked in (True, False))
         if self.instrument.slow or self.instrument.sources or shown:
             with gr.Row(elem_classes="panel-controls"):
                 self.controls |= source_controls(self.instrument)
-                self._add(shown)
+                self._add(shown, units)
                 if self.instrument.slow:
                     self.run = gr.Button("Measure", variant="primary", elem_id=f"run-{self.instrument.name}", scale=0)
         if folded:
             with gr.Accordion("Options", open=False, elem_id=f"options-{self.instrument.name}"), gr.Row():
-                self._add(folded)
+                self._add(folded, units)
 
-    def _add(self, settings: Iterable[Setting]) -> None:
-        self.controls |= {setting.name: option_control(self.instrument, setting) for setting in settings}
+    def _add(self, settings: Iterable[Setting], units: list[str]) -> None:
+        self.controls |= {setting.name: option_control(self.instrument, setting, units) for setting in settings}
 
-    def _answer(self) -> None:
+    def _answer(self, message: str, view: dict | None) -> None:
         name = self.instrument.name
-        self.told = gr.HTML(elem_id=f"told-{name}", elem_classes="told")
+        self.told = gr.HTML(message, elem_id=f"told-{name}", elem_classes="told")
         self.view = gr.HTML(
-            None, html_template="", js_on_load=script("maps.js") + script("view.js"), elem_id=f"view-{name}"
+            view, html_template="", js_on_load=script("maps.js") + script("view.js"), elem_id=f"view-{name}"
         )
         self.charts: list[Component] = []
         for i in range(CHARTS):
@@ -130,11 +130,14 @@ class Panel:
 
     def renewed(self, now: Opened) -> dict:
         """Nothing measured of this face yet."""
-        message, view = MEASURE if self.instrument.slow else "", None
-        if self.instrument.pick:
-            message, view = MARK, View(pictures({"degraded": now.face.degraded, "restored": now.face.restored}))
         units = gr.update(choices=list(now.face.alphas), value=None)
-        return self.empty(message, view) | dict.fromkeys(self.of_units, units) | dict.fromkeys(self.patch)
+        return self.empty(*self._not_yet(now)) | dict.fromkeys(self.of_units, units) | dict.fromkeys(self.patch)
+
+    def _not_yet(self, now: Opened) -> tuple[str, dict | None]:
+        """What to do, and the pictures that can be marked."""
+        if self.instrument.pick:
+            return MARK, self._payload(View(pictures({"degraded": now.face.degraded, "restored": now.face.restored})))
+        return MEASURE if self.instrument.slow else "", None
 
     def measure(self, now, token, look, *values) -> Iterator[dict]:
         """What the instrument says of the face by the values of its controls, or why it says nothing; then files."""
@@ -196,11 +199,11 @@ class Panel:
         """An answer about a face that is no longer looked at goes."""
         return gr.skip() if done in (None, token) else self.empty()
 
-    def empty(self, message: str = "", view: View | None = None) -> dict:
+    def empty(self, message: str = "", view: dict | None = None) -> dict:
         """Nothing measured of this face yet; `message` says what to do, `view` has what can be marked."""
         return {
             self.told: message,
-            self.view: None if view is None else self._payload(view),
+            self.view: view,
             **dict.fromkeys(self.charts),
             self.rest: gr.update(visible=False),
             self.done: None,
