@@ -47,6 +47,7 @@ from viz.tabs.serving import (
 from viz.views import SERIES, Panel
 
 MAX_MODELS = len(SERIES)  # a colour each
+EMPTY = "() => [null, {__type__: 'update', value: null, interactive: false}]"  # view and strip, as NOT_YET
 _NO_TRUTH = "Nothing is scored: no sharper picture of the face is known. Judge by eye."
 
 
@@ -86,7 +87,13 @@ class Tab:
         settings = {"trigger_mode": "always_last", **hidden, **QUICK}
         self.view.submit(self.compare, inputs, outputs, **settings)
         self.models.input(arrival, self.models, None, **LOADING).then(self.compare, inputs, outputs, **settings)
-        bench.token.change(lambda: (None, None, NOT_YET), None, outputs, **hidden)
+        # in the browser: an answer of the server could come after the new face's first columns
+        bench.token.change(None, None, [self.view, self.strip], js=EMPTY, **hidden)
+        bench.token.change(self.forget, [bench.token, self.done], self.done, **hidden)
+
+    def forget(self, token, done: Compared | None):
+        """What was kept of another face goes."""
+        return None if done and done.token != token else gr.skip()
 
     def compare(self, now, token, models, done: Compared | None) -> Iterator[dict]:
         """A column after the other; those that are known of this face are not computed again."""
