@@ -23,13 +23,15 @@ WAYS = {  # name: environment, arguments of the worker
 def main():
     from benchmark import print_machine
 
+    from training import SPIN
+
     print_machine()
     for work in ("restore", "train"):
         print(f"\nsparnet-tiny, {work}: milliseconds alone, and of two at once (ratio to twice torch's time alone)")
         first = None
         for name, (environment, choice) in WAYS.items():
             if work == "train" and choice == "chosen":
-                environment = environment | {"GOMP_SPINCOUNT": "1000"}
+                environment = environment | {"GOMP_SPINCOUNT": SPIN}
             [alone], together = (measure(count, work, choice, environment) for count in (1, 2))
             first = first or alone
             slower = max(together)

@@ -6,9 +6,13 @@ from importlib.util import find_spec
 
 NEEDS = ("accelerate", "tensorboard")  # the extra `train` of pyproject.toml
 
+SPIN = (
+    "3500"  # turns of OpenMP's threads before they sleep: little lost alone, and by two at once; see sparnet/threads.py
+)
+
 _started = {"training.train", "training.study", "training.evaluate"}.intersection((*sys.orig_argv, *sys.argv[:1]))
 if "training.train" in _started:  # before torch is imported: threads that spin keep others back
-    os.environ.setdefault("GOMP_SPINCOUNT", "1000")  # see sparnet/threads.py
+    os.environ.setdefault("GOMP_SPINCOUNT", SPIN)
 if _started and (_missing := [name for name in NEEDS if find_spec(name) is None]):
     extra = "pip install 'face-sparnet-attention[train]'"
     print(f"error: {_started.pop()} needs {' and '.join(_missing)}: {extra}.", file=sys.stderr)
