@@ -294,7 +294,7 @@ def stated_licence(repo_id: str, revision: str | None = None) -> str | None:
 def licence_of(card: ModelCardData) -> str | None:
     """The licence that a card's front matter names; None: none."""
     licence = card.get("license_name") or card.get("license")
-    return " or ".join(licence) if isinstance(licence, list) else licence
+    return (" or ".join(map(str, licence)) if isinstance(licence, list) else str(licence)) if licence else None
 
 
 def fetch_file(repo_id: str, name: str) -> str:

@@ -6,9 +6,8 @@ from importlib.util import find_spec
 
 NEEDS = ("accelerate", "tensorboard")  # the extra `train` of pyproject.toml
 
-SPIN = (
-    "3500"  # turns of OpenMP's threads before they sleep: little lost alone, and by two at once; see sparnet/threads.py
-)
+# Turns that OpenMP's threads wait in before they sleep: little is lost alone, and little by two; see sparnet/threads.py.
+SPIN = "3500"
 
 _started = {"training.train", "training.study", "training.evaluate"}.intersection((*sys.orig_argv, *sys.argv[:1]))
 if "training.train" in _started:  # before torch is imported: threads that spin keep others back
