@@ -6,7 +6,7 @@ from importlib.util import find_spec
 
 NEEDS = ("accelerate", "tensorboard")  # the extra `train` of pyproject.toml
 
-# Turns that OpenMP's threads wait in before they sleep: little is lost alone, and little by two; see sparnet/threads.py.
+# Turns that OpenMP's threads wait before they sleep: little is lost alone, and little by two; see sparnet/threads.py.
 SPIN = "3500"
 
 _started = {"training.train", "training.study", "training.evaluate"}.intersection((*sys.orig_argv, *sys.argv[:1]))
