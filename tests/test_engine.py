@@ -122,6 +122,19 @@ def test_a_lower_precision_is_taken_if_it_is_faster_and_only_if_it_loses_nothing
     assert engine_for(network(seed=1)).precision == "float32"
 
 
+@pytest.mark.parametrize(
+    ("exact", "rounded", "is_taken"),
+    [
+        ([20, 20, 21, 60, 20], [10, 11, 10, 10, 50], True),
+        ([50, 52, 60, 51, 50], [65, 25, 64, 66, 65], False),  # it was lucky once
+        ([50, 90, 95, 91, 92], [42, 43, 42, 43, 42], False),  # the other was slowed by something else
+        ([50, 50, 50, 50, 50], [45, 45, 45, 45, 45], False),  # too little for what it rounds
+    ],
+)
+def test_a_busy_machine_does_not_choose_the_precision(exact, rounded, is_taken):
+    assert engine.pays(list(zip(exact, rounded, strict=True))) is is_taken
+
+
 def test_the_compiled_network_is_kept_for_these_weights_and_a_damaged_one_replaced(own_cache, monkeypatch):
     model = network()
     engine_for(model)
@@ -139,6 +152,16 @@ def test_the_compiled_network_is_kept_for_these_weights_and_a_damaged_one_replac
     engine_for(network(seed=1))
     assert len(list(own_cache.iterdir())) == 1
     assert not file.exists()
+
+
+@pytest.mark.usefixtures("own_cache")
+def test_a_kept_network_runs_in_the_precision_that_was_chosen(monkeypatch):
+    """OpenVINO's own choice is bfloat16 wherever the processor has it, be it the slower."""
+    monkeypatch.setattr(openvino.Core, "get_property", GET_PROPERTY)
+    monkeypatch.setattr(engine, "FASTER", 0)
+    assert engine_for(network()).precision == "float32"
+    monkeypatch.setattr(engine, "openvino_graph", None)  # what would be needed to compile again
+    assert engine_for(network()).precision == "float32"
 
 
 @pytest.mark.parametrize("broken", ["missing", "wrong", "no folder"])
