@@ -300,7 +300,7 @@ def runner(compiled: "CompiledModel") -> Callable[[Tensor], Outputs]:
 
 
 def compiled_files(model: SPARNet, core: "Core", settings: dict) -> dict[str, Path]:
-    """Where the compiled network is kept, by its precision, named by all that it depends on; {}: nothing can be kept."""
+    """Where the compiled network is kept, by its precision, named by all it depends on; {}: nothing can be kept."""
     try:
         folder = cached_assets_path("sparnet", "openvino", "compiled")
         folder.chmod(0o700)
