@@ -293,8 +293,8 @@ def stated_licence(repo_id: str, revision: str | None = None) -> str | None:
 
 def licence_of(card: ModelCardData) -> str | None:
     """The licence that a card's front matter names; None: none."""
-    licence = card.get("license_name") or card.get("license")
-    return (" or ".join(map(str, licence)) if isinstance(licence, list) else str(licence)) if licence else None
+    stated = card.get("license_name") or card.get("license") or []
+    return " or ".join(map(str, stated if isinstance(stated, list) else [stated])) or None
 
 
 def fetch_file(repo_id: str, name: str) -> str:

@@ -33,7 +33,7 @@ sys.path.insert(0, str(ROOT))
 
 from sparnet import Restorer, SPARNet, SPARNetConfig, images, load_model  # noqa: E402
 from sparnet.attention import atlas_figure  # noqa: E402
-from sparnet.engine import PRECISIONS, engine_for, openvino_graph, openvino_settings, runner  # noqa: E402
+from sparnet.engine import PRECISION, PRECISIONS, engine_for, openvino_graph, openvino_settings, runner  # noqa: E402
 from sparnet.folding import outputs_of  # noqa: E402
 from sparnet.limits import cost  # noqa: E402
 from viz.finding import figure_png  # noqa: E402
@@ -101,7 +101,7 @@ def engines(model: SPARNet) -> dict[str, Callable[[torch.Tensor], list[torch.Ten
         graph = openvino_graph(model, maps)
         for precision, name in PRECISIONS.items():
             if name == "float32" or "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
-                compiled = core.compile_model(graph, "CPU", settings | {"INFERENCE_PRECISION_HINT": precision})
+                compiled = core.compile_model(graph, "CPU", settings | {PRECISION: precision})
                 ways[f"OpenVINO, {name}{', maps' * maps}"] = runner(compiled)
     return ways
 

@@ -10,7 +10,6 @@ import torch
 
 from sparnet import threads
 from sparnet.threads import Look, free_cores, own_cores
-from training import SPIN
 
 BEFORE = Look(100.0, 5000.0, 70.0)
 UNTIL_TORCH = """
@@ -67,7 +66,7 @@ def test_torch_follows_unless_the_user_has_said_how_many(monkeypatch):
 
 @pytest.mark.parametrize(
     ("command", "spins"),
-    [("training.train", SPIN), ("sparnet_command train", SPIN), ("training.evaluate", "None")],
+    [("training.train", "3500"), ("sparnet_command train", "3500"), ("training.evaluate", "None")],
 )
 def test_only_the_trainers_threads_spin_less_when_torch_is_imported(command, spins, tmp_path):
     (tmp_path / "sitecustomize.py").write_text(UNTIL_TORCH)

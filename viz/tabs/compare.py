@@ -4,6 +4,7 @@ the page's face, models -> a column each, once a face -> static/compare.js: slid
                                                       -> all of them as a PNG
 """
 
+import json
 import reprlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -47,7 +48,7 @@ from viz.tabs.serving import (
 from viz.views import SERIES, Panel
 
 MAX_MODELS = len(SERIES)  # a colour each
-EMPTY = "() => [null, {__type__: 'update', value: null, interactive: false}]"  # view and strip, as NOT_YET
+EMPTY = f"() => [null, {json.dumps(NOT_YET)}]"  # view and strip
 _NO_TRUTH = "Nothing is scored: no sharper picture of the face is known. Judge by eye."
 
 

@@ -109,7 +109,9 @@ class Tab:
     def measure_seen(self, now, token, rail, *given) -> dict:
         """What is open and quick is measured of another face if the tab is seen; given: as `open`, and that."""
         *done, seen = given
-        return (self._asked(_open(rail), now, done) if seen and now and now.token == token else {}) or gr.skip()
+        if not seen or now is None or now.token != token:  # which `renew` has told
+            return gr.skip()
+        return self._asked(_open(rail), now, done) or gr.skip()
 
     def open(self, now, token, rail, *done) -> dict:
         """The instrument that was chosen, measured if it is quick; done: the token of each panel's face."""
