@@ -101,3 +101,9 @@ def requirements(name: str) -> set[str]:
 def test_the_container_is_made_from_the_lists_of_make_app():
     for words in ("-r requirements.txt -c constraints.txt", "packages.txt"):
         assert all(words in (ROOT / name).read_text() for name in ("Makefile", "Dockerfile"))
+
+
+def test_the_hooks_of_a_commit_run_the_ruff_that_make_lint_runs():
+    asked = re.findall(r"ruff==[\d.]+", (ROOT / ".pre-commit-config.yaml").read_text())
+    assert len(asked) == 2
+    assert set(asked) <= set((ROOT / "constraints.txt").read_text().split())
