@@ -1,5 +1,6 @@
 """Looking inside: every instrument in the page and for programs, on a small network, in a real browser and client."""
 
+import asyncio
 import json
 import re
 from base64 import b64encode
@@ -18,6 +19,7 @@ from PIL import Image
 from playwright.sync_api import Page, expect
 from served import PATIENCE, quiet, served, visit, watched
 
+import app
 from sparnet import Restorer, SPARNet, SPARNetConfig, images
 from sparnet.errors import UserError
 from sparnet.faces import Face
@@ -56,8 +58,19 @@ def calls():
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory, model, calls):
-    forward = FaceAttentionUnit.forward
+def late():
+    """By the name of a handler, seconds that its answers take to the browser, once what they set is set."""
+    return {}
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory, model, calls, late):
+    forward, answer = FaceAttentionUnit.forward, app.Page.postprocess_data
+
+    async def delayed(self, block_fn, *rest):
+        made = await answer(self, block_fn, *rest)
+        await asyncio.sleep(late.get(block_fn.name, 0))
+        return made
 
     def counted(self, x, *rest, **more):
         calls.append(id(self))
@@ -65,6 +78,7 @@ def server(tmp_path_factory, model, calls):
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(FaceAttentionUnit, "forward", counted)
+        patch.setattr(app.Page, "postprocess_data", delayed)
         blind = SPARNet(replace(SMALL, degraded_size=None)).eval()
         with served(tmp_path_factory.mktemp("page"), model, [FACE, OTHER], blind=blind) as address:
             yield address
@@ -271,6 +285,22 @@ def test_another_face_is_measured_anew_and_nothing_of_the_last_one_stays(inside)
     open_instrument(inside, "Atlas")
     expect(inside.locator("#view-atlas .stage").first).to_be_visible(timeout=PATIENCE)
     expect(inside.locator("#film img")).to_have_count(0)
+
+
+@pytest.mark.parametrize(("opened", "measured"), [("Regions", "regions"), ("Gate", "gate")])
+def test_an_instrument_opened_before_the_face_has_come_stays_open_and_is_measured(inside, late, opened, measured):
+    open_instrument(inside, "Gate")
+    expect(inside.locator("#told-gate .meaning")).to_be_visible(timeout=PATIENCE)
+    late["renew"] = 2
+    inside.locator("#inside-change").click()
+    inside.locator("#faces [data-face='1']").click()
+    expect(inside.locator("#faces [data-face='1']")).to_have_attribute("aria-pressed", "true")
+    inside.get_by_role("tab", name="Look inside").click()
+    open_instrument(inside, opened)
+    expect(inside.locator("#inside-face")).to_contain_text("Face 2 of 2", timeout=PATIENCE)
+    late.clear()
+    expect(inside.locator("#rail [aria-current=true]")).to_have_text(opened)
+    assert numbers(inside, measured)["provenance"]["faces"][0]["box"] == OTHER.box.tolist()
 
 
 def test_an_answer_that_comes_after_its_face_has_gone_is_dropped():

@@ -1,15 +1,21 @@
 // The instruments under their four questions; choosing one opens it.
 //
-//   props.value {groups [{question, instruments: [{name, label, title, why}]}], open: the name of one}
+//   props.value {groups [{question, instruments: [{name, label, title, why}]}], open: the name of one, token: the face's}
 //     why: it has nothing to say of this face, or null -> the visitor's choice is open -> trigger("select")
+//     another face has come, and is on the screen; what is open stays open -> trigger("submit")
 //
 // A list of buttons beside the answer, a <select> above it where the page is narrow; app.css shows one of them.
+
+let token, opened;
 
 watch("value", draw);
 draw();
 
 function draw() {
   if (!props.value) return;
+  const another = props.value.token !== token;
+  if (another && opened) props.value = { ...props.value, open: opened };
+  ({ token, open: opened } = props.value);
   const nav = Object.assign(document.createElement("nav"), { ariaLabel: "Instruments" });
   const select = Object.assign(document.createElement("select"), { ariaLabel: "Instrument" });
   for (const { question, instruments } of props.value.groups) {
@@ -32,9 +38,11 @@ function draw() {
   select.onchange = () => open(select.value);
   element.replaceChildren(nav, select);
   mark();
+  if (another && element.offsetParent) trigger("submit");
 }
 
 function open(name) {
+  opened = name;
   props.value = { ...props.value, open: name };
   mark();
   trigger("select");

@@ -28,7 +28,6 @@ from viz.tabs.serving import QUICK, SLOW, explained, sentence
 
 REPORT = "report"  # beside the instruments
 SCALES = ("most", "one", "own")  # of colours, as look.js has them
-ON_SCREEN = "(...all) => [...all.slice(0, -1), Boolean(document.querySelector('#inside-face')?.offsetParent)]"
 
 
 class Tab:
@@ -40,7 +39,6 @@ class Tab:
         face, look, rail = (
             (_face(now), _look(now, None), _rail(now, "atlas")) if seen else (notice(NO_FACE), None, None)
         )
-        self.seen = gr.Checkbox(visible=False)  # whether the tab is on the screen
         with gr.Row(elem_classes="strip"):
             self.face = gr.HTML(face, elem_id="inside-face")
             self.change = gr.Button("Change", size="sm", scale=0, min_width=90, elem_id="inside-change")
@@ -79,17 +77,16 @@ class Tab:
         opened = [*self._state, self.rail]
         asked, done = ([getattr(panel, state) for panel in self.panels.values()] for state in ("asked", "done"))
         renewable = [widget for panel in self.panels.values() for widget in panel.renewable]
-        renewed = self.bench.token.change(
+        self.bench.token.change(
             self.renew, [*opened, self.look],
             [self.rail, self.look, *renewable, self.face, self.body, self.film, self.file],
             trigger_mode="always_last", **settings,
         )  # fmt: skip
-        # after that, for the tab may be opened meanwhile
-        renewed.then(self.measure_seen, [*opened, *done, self.seen], asked, js=ON_SCREEN, **settings)
+        self.rail.submit(self.measure_seen, [*opened, *done], asked, trigger_mode="always_last", **settings)
         for event in (tab.select, self.rail.select):
             event(explained(self.open), [*opened, *done], [*self._columns.values(), *asked],
                   trigger_mode="always_last", **settings)  # fmt: skip
-        self.to_report.click(explained(self.open_report), self._state, self.opening, **settings)
+        self.to_report.click(explained(self.open_report), opened, self.opening, **settings)
         for panel in self.panels.values():
             panel.wire(self._state, self.look)
 
@@ -106,29 +103,34 @@ class Tab:
             made |= panel.renewed(now)
         return made
 
-    def measure_seen(self, now, token, rail, *given) -> dict:
-        """What is open and quick is measured of another face if the tab is seen; given: as `open`, and that."""
-        *done, seen = given
-        if not seen or now is None or now.token != token:  # which `renew` has told
+    def measure_seen(self, now, token, rail, *done) -> dict:
+        """What is open and quick is measured of the face that the browser has just put in the strip."""
+        if now is None or now.token != token:  # which `renew` has told
             return gr.skip()
-        return self._asked(_open(rail), now, done) or gr.skip()
+        return self._asked(rail, now, done) or gr.skip()
 
     def open(self, now, token, rail, *done) -> dict:
         """The instrument that was chosen, measured if it is quick; done: the token of each panel's face."""
         now, name = current(now, token), _open(rail)
         if name not in self._columns:
             raise UserError("There is no such instrument. Choose one of the list.")
-        return self._shown(name) | self._asked(name, now, done)
+        return self._shown(name) | self._asked(rail, now, done)
 
-    def _asked(self, name: str, now: Opened, done: Sequence) -> dict:
-        """What is quick and not done is to be measured of this face."""
+    def _asked(self, rail: object, now: Opened, done: Sequence) -> dict:
+        """What is open, quick and not done is to be measured of this face, once the browser has emptied the panels.
+
+        Asked for sooner, the answer could come before `renew`, which would empty it. The rail then asks again.
+        """
+        name = _open(rail)
         panel = self.panels.get(name)
-        if panel is None or panel.instrument.slow or done[list(self.panels).index(name)] == now.token:
+        if panel is None or panel.instrument.slow or _token(rail) != now.token:
+            return {}
+        if done[list(self.panels).index(name)] == now.token:
             return {}
         return {panel.asked: (now.token, token_hex(4))}
 
-    def open_report(self, now, token) -> dict:
-        return self._shown(REPORT) | {self.rail: _rail(current(now, token), REPORT)}
+    def open_report(self, now, token, rail) -> dict:
+        return self._shown(REPORT) | {self.rail: _rail(current(now, token), REPORT) | {"token": _token(rail)}}
 
     def open_at(self, instrument: object, unit: object) -> dict:
         """As a link asks, of the face that the page opens with; what is not here is let be."""
@@ -204,6 +206,12 @@ def _open(rail: object) -> str:
     return name if isinstance(name, str) else ""
 
 
+def _token(rail: object) -> str:
+    """Of the face whose panels the browser has; none if it says none."""
+    token = rail.get("token") if isinstance(rail, dict) else None
+    return token if isinstance(token, str) else ""
+
+
 def _rail(now: Opened, opened: str) -> dict:
     """The instruments under their questions for rail.js, with the reason why one has nothing to say of this face."""
     groups = {question: [] for question in QUESTIONS}
@@ -212,7 +220,7 @@ def _rail(now: Opened, opened: str) -> dict:
             {"name": name, "label": instrument.tab, "title": instrument.title, "why": _why_not(instrument, now)}
         )
     listed = [{"question": question, "instruments": instruments} for question, instruments in groups.items()]
-    return {"groups": listed, "open": opened}
+    return {"groups": listed, "open": opened, "token": now.token}
 
 
 def _why_not(instrument: Instrument, now: Opened) -> str | None:
