@@ -50,9 +50,7 @@ from sparnet.hub import CONFIG, UNFINISHED, WEIGHTS
 from sparnet.model import SPARNet
 from sparnet.processes import Process
 from sparnet.restorer import Box, Mode, Restoration, RestoredFace, Restorer, disclaimer, mode_of
-from sparnet.text import plain
-
-_NAMED = 20  # photos that failed, in the last line
+from sparnet.text import first_line, listed, plain
 
 app = command.command_line(
     help="Restore faces with SPARNet and see the attention that did it.",
@@ -134,8 +132,7 @@ def restore(
             else:
                 tqdm.write(summary)
     if failed:
-        names = ", ".join(failed[:_NAMED]) + (f" and {len(failed) - _NAMED} more" if len(failed) > _NAMED else "")
-        raise UserError(f"{len(failed)} of {photos} photos could not be restored: {names}.")
+        raise UserError(f"{len(failed)} of {photos} photos could not be restored: {listed(failed, 20)}.")
 
 
 def _restore(
@@ -289,8 +286,9 @@ def publish(
         api.create_repo(repo, private=private, exist_ok=True)
         commit = api.upload_folder(repo_id=repo, folder_path=folder, allow_patterns=[file.name for file in files])
     except (HFValidationError, OSError, httpx2.TransportError) as error:
-        reason = str(error).strip().split("\n")[0]
-        raise UserError(f"The Hub did not take {repo}: {reason}. Check the name, the token and the network.") from error
+        raise UserError(
+            f"The Hub did not take {repo}: {first_line(error)}. Check the name, the token and the network."
+        ) from error
     print(f"Published: {commit.commit_url}")
 
 

@@ -19,6 +19,7 @@ from sparnet.files import make_folder, to_disk
 from sparnet.hub import TIMEOUT, check_announced, stated_licence
 from sparnet.limits import MAX_WEIGHTS_BYTES
 from sparnet.model import SPARNet
+from sparnet.text import first_line
 
 AUTHORS_LICENCE = "https://creativecommons.org/licenses/by-nc-sa/4.0/"
 PLAIN = {"Accept-Encoding": "identity"}  # compressed, a file could not be resumed
@@ -94,10 +95,9 @@ def _download(entry: ModelEntry, file: Path) -> Path:
             )  # fmt: skip
         to_disk(part)
     except (httpx2.HTTPError, HfHubHTTPError, OfflineModeIsEnabled, OSError) as error:
-        reason = str(error).strip().split("\n")[0].rstrip(".") or type(error).__name__
         raise UserError(
-            f"The download of {entry.name} did not finish ({reason}). `python -m sparnet fetch {entry.name}` goes on "
-            f"where it stopped; or get {entry.source} by other means and save it as {entry.path}."
+            f"The download of {entry.name} did not finish ({first_line(error)}). `python -m sparnet fetch {entry.name}`"
+            f" goes on where it stopped; or get {entry.source} by other means and save it as {entry.path}."
         ) from error
     return part
 

@@ -8,7 +8,7 @@ The ecosystem's mixin fills in what is missing and drops what it does not know; 
 import json
 import re
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import fields
@@ -43,6 +43,7 @@ from torch import Tensor
 
 from sparnet.errors import UserError
 from sparnet.limits import MAX_CONFIG_BYTES, MAX_HEADER_BYTES, MAX_TENSORS, MAX_WEIGHTS_BYTES
+from sparnet.text import first_line, listed
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 UNFINISHED = (
@@ -241,7 +242,7 @@ def fetch_model(
                 local_files_only = True
                 if not isinstance(error, OfflineModeIsEnabled):
                     warnings.warn(
-                        f"The Hub cannot be reached ({_reason(error)}): looking for {repo_id} in the cache.",
+                        f"The Hub cannot be reached ({first_line(error)}): looking for {repo_id} in the cache.",
                         stacklevel=2,
                     )
         arguments = {"token": token, "cache_dir": cache_dir, "force_download": force_download, "etag_timeout": TIMEOUT}
@@ -356,8 +357,8 @@ def _explained(repo_id: str, revision: str | None, command: str) -> Iterator[Non
             f"`{command}` fills the cache.",
             EntryNotFoundError: f"{at} is not a model of this project: it lacks {CONFIG} or {WEIGHTS} (pickled weights "
             "are never read).",
-            HfHubHTTPError: f"The Hub refused {at}: {_reason(error)}. Try later, or log in with `hf auth login`.",
-            Exception: f"The download of {at} did not finish ({_reason(error)}); nothing half was kept. `{command}` "
+            HfHubHTTPError: f"The Hub refused {at}: {first_line(error)}. Try later, or log in with `hf auth login`.",
+            Exception: f"The download of {at} did not finish ({first_line(error)}); nothing half was kept. `{command}` "
             "tries again.",
         }
         raise UserError(next(text for kind, text in reasons.items() if isinstance(error, kind))) from error
@@ -382,10 +383,5 @@ def hash_like(stated: str, file: Path) -> str:
         return file_digest(stream, sha256 if len(stated) == 64 else lambda: sha1(git)).hexdigest()
 
 
-def _reason(error: Exception) -> str:
-    return str(error).strip().split("\n")[0] or type(error).__name__
-
-
-def _few(items: list[str], shown: int = 4) -> str:
-    more = f" and {len(items) - shown} more" if len(items) > shown else ""
-    return "; ".join(item if len(item) < 200 else f"{item[:200]} ..." for item in items[:shown]) + more
+def _few(items: Sequence[str]) -> str:
+    return listed([item if len(item) < 200 else f"{item[:200]} ..." for item in items], 4, "; ")

@@ -113,18 +113,17 @@ def _case(trial: Trial, index: int, condition: Condition) -> Case:
         picture = item.picture()
     except UserError as error:
         return Case(index, name, None, faults=[("unreadable", SHARP, str(error))])
-    height, width = picture.shape[:2]
-    view, celebas = centre_view(picture, trial.size, trial.crop), is_celebas(width, height, trial.crop)
+    view, celebas = centre_view(picture, trial.size, trial.crop), is_celebas(picture, trial.crop)
     if not trial.protocol.sharp:
-        return Case(index, name, Sample(name, view), celebas)
+        return Case(index, name, Sample(view), celebas)
     known = known_points(item, picture, trial.size, trial.crop) if trial.judges.need_points else None
     sharp, known = condition.moved(view, known)
     degraded = sharp
     if trial.degradation is not None:
         factor = factor_of(trial.degradation)
         degraded = condition.spoilt(fixed(sharp, factor and trial.size // factor, name), name, trial.seed)
-    sample, faults = trial.judges.look(name, degraded, sharp, known)
-    side = face_square(width, height, trial.crop)[2]
+    sample, faults = trial.judges.look(degraded, sharp, known)
+    side = face_square(picture, trial.crop)[2]
     if is_grey(picture):
         faults.insert(0, Fault("grey", "all pixels have red = green = blue"))
     if side < trial.size:

@@ -72,7 +72,6 @@ METRICS = {
 class Sample:
     """One face as every method meets it; `sharp` and the points are None where there is no ground truth."""
 
-    name: str
     degraded: ndarray  # (S,S,3) uint8; the sharp one where nothing is degraded, only pictures compared
     sharp: ndarray | None = None  # (S,S,3) uint8
     known: ndarray | None = None  # (68,2) px of `sharp`, from the file beside the picture
@@ -99,9 +98,7 @@ class Judges:
     def need_points(self) -> bool:
         return bool(self.landmarks or self.embedder or self.regions)
 
-    def look(
-        self, name: str, degraded: ndarray, sharp: ndarray, known: ndarray | None = None
-    ) -> tuple[Sample, list[Fault]]:
+    def look(self, degraded: ndarray, sharp: ndarray, known: ndarray | None = None) -> tuple[Sample, list[Fault]]:
         """What is measured once on the sharp face, for all methods; `known` are its landmarks (68,2) from a file."""
         faults, points, five, embedding = [], known, None, None
         if points is None and self.landmarks:
@@ -119,7 +116,7 @@ class Judges:
                 embedding = self.embedder.embed(sharp, five)
             except UserError as error:
                 faults.append(Fault("no face", str(error)))
-        return Sample(name, degraded, sharp, known, points, five, embedding), faults
+        return Sample(degraded, sharp, known, points, five, embedding), faults
 
     def floor(self, sample: Sample) -> dict[str, float]:
         """The landmark metrics of the sharp picture itself, where its landmarks are known from a file; else nothing.
@@ -202,7 +199,7 @@ def known_points(item: Item, picture: ndarray, size: int, crop: Crop = "auto") -
     points = read_landmarks(item.path) if known_file(item) else None
     if points is None:
         return None
-    x, y, side = face_square(picture.shape[1], picture.shape[0], crop)
+    x, y, side = face_square(picture, crop)
     return (points + 0.5 - (x, y)) * (size / side) - 0.5
 
 
