@@ -67,6 +67,12 @@ class ModelEntry:
         """The file that has to be there."""
         return self.path / WEIGHTS if self.bundled else self.path
 
+    @property
+    def parameters(self) -> int:
+        """How many numbers are learned; none of them is allocated to count them."""
+        with torch.device("meta"):
+            return sum(weight.numel() for weight in SPARNet(self.config).parameters())
+
 
 _LIGHT = SPARNetConfig(body_depth=1, attention="3d")
 _HD = SPARNetConfig(size=512, smallest=32, max_channels=512, norm="instance", degraded_size=None)

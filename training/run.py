@@ -307,7 +307,8 @@ def generator_of(recipe: Recipe, job: Job, accelerator: Accelerator) -> tuple[Le
     optimizer = torch.optim.Adam(model.parameters(), recipe.lr, recipe.betas, fused=True)
     if job.compile:
         model.compile()  # in place: names and state dict stay
-    return learner(accelerator, model, optimizer, recipe.lr), averaged
+    model, optimizer = accelerator.prepare(model, optimizer)
+    return Learner(model, optimizer, recipe.lr), averaged
 
 
 def discriminator_of(recipe: Recipe, accelerator: Accelerator) -> Learner | None:
@@ -322,12 +323,8 @@ def discriminator_of(recipe: Recipe, accelerator: Accelerator) -> Learner | None
             f"which need {discriminator.smallest}; choose a larger --size."
         )
     optimizer = torch.optim.Adam(discriminator.parameters(), gan.lr, recipe.betas, fused=True)
-    return learner(accelerator, discriminator, optimizer, gan.lr)
-
-
-def learner(accelerator: Accelerator, model: torch.nn.Module, optimizer: torch.optim.Optimizer, lr: float) -> Learner:
-    model, optimizer = accelerator.prepare(model, optimizer)
-    return Learner(model, optimizer, lr)
+    discriminator, optimizer = accelerator.prepare(discriminator, optimizer)
+    return Learner(discriminator, optimizer, gan.lr)
 
 
 def load_state(job: Job) -> dict | None:

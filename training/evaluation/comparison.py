@@ -32,6 +32,11 @@ MOST_IMPOSTORS = 1000  # faces compared with one another: half a million pairs
 BATCH = 8  # of every case, however many processes share them: what rounds differently would score differently
 
 
+def spread(total: int, count: int) -> list[int]:
+    """At most `count` of the indices 0 to total - 1, evenly spread."""
+    return np.unique(np.linspace(0, total - 1, min(count, total)).astype(int)).tolist()
+
+
 @dataclass(frozen=True, eq=False)
 class Trial:
     """Everything that decides the numbers."""
@@ -53,7 +58,7 @@ class Trial:
     @cached_property
     def embedded(self) -> set[int]:
         """The pictures whose embeddings are kept, for impostors and Frechet distance: evenly spread."""
-        return set(np.linspace(0, len(self.items) - 1, min(len(self.items), MOST_IMPOSTORS)).astype(int).tolist())
+        return set(spread(len(self.items), MOST_IMPOSTORS))
 
     def describe(self) -> str:
         """The protocol in one line."""

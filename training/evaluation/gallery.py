@@ -26,7 +26,7 @@ from sparnet.metrics import Estimate
 from sparnet.regions import REGIONS
 from sparnet.text import for_html, html_templates, plain
 from training.evaluation import tables as words
-from training.evaluation.comparison import BATCH, Case, Trial, compare
+from training.evaluation.comparison import BATCH, Case, Trial, compare, spread
 from training.evaluation.judges import METRICS
 from training.evaluation.landmarks import THRESHOLD
 from training.evaluation.ledger import FAULTS, SHARP, Results, Score
@@ -74,11 +74,6 @@ def again(trial: Trial, indices: Sequence[int]) -> Iterator[Case]:
     """Those of these faces that can be read, restored once more, as they are under the first condition."""
     for start in range(0, len(indices), BATCH):
         yield from (case for case in compare(trial, indices[start : start + BATCH]) if case.sample is not None)
-
-
-def spread(total: int, count: int) -> list[int]:
-    """At most `count` of the indices 0 to total - 1, evenly spread."""
-    return np.unique(np.linspace(0, total - 1, min(count, total)).astype(int)).tolist()
 
 
 def page(report: dict, results: Results, trial: Trial, count: int) -> str:
