@@ -24,8 +24,8 @@ from training.data import Crop, Item, centre_view, face_square, is_celebas
 from training.degradations import fixed
 from training.evaluation.frechet import InceptionDistances
 from training.evaluation.judges import Judges, Sample, known_points
-from training.evaluation.ledger import SHARP, Ledger, Row
-from training.evaluation.methods import Bicubic, Fault, Method, Model
+from training.evaluation.ledger import SHARP, Fault, Ledger, Row
+from training.evaluation.methods import Bicubic, Method, Model
 from training.evaluation.protocols import AS_IT_IS, PROTOCOLS, Condition, Protocol, factor_of
 
 MOST_IMPOSTORS = 1000  # faces compared with one another: half a million pairs
@@ -88,7 +88,7 @@ class Case:
     sample: Sample | None
     celebas: bool = False  # whether the picture was cut as one of CelebA's
     restored: dict[str, ndarray] = field(default_factory=dict)  # (S,S,3) uint8, of the methods that have it
-    faults: list[tuple[str, str, str]] = field(default_factory=list)  # kind, whose picture, why
+    faults: list[Fault] = field(default_factory=list)
 
 
 def compare(
@@ -104,7 +104,7 @@ def compare(
             clock[method.name] += time.perf_counter_ns() - started
         for (case, _), answer in zip(readable, answers, strict=True):
             if isinstance(answer, Fault):
-                case.faults.append((answer.kind, method.name, answer.why))
+                case.faults.append(answer)
             else:
                 case.restored[method.name] = answer
     return cases
@@ -117,7 +117,7 @@ def _case(trial: Trial, index: int, condition: Condition) -> Case:
     try:
         picture = item.picture()
     except UserError as error:
-        return Case(index, name, None, faults=[("unreadable", SHARP, str(error))])
+        return Case(index, name, None, faults=[Fault("unreadable", SHARP, str(error))])
     view, celebas = centre_view(picture, trial.size, trial.crop), is_celebas(picture, trial.crop)
     if not trial.protocol.sharp:
         return Case(index, name, Sample(view), celebas)
@@ -130,10 +130,10 @@ def _case(trial: Trial, index: int, condition: Condition) -> Case:
     sample, faults = trial.judges.look(degraded, sharp, known)
     side = face_square(picture, trial.crop)[2]
     if is_grey(picture):
-        faults.insert(0, Fault("grey", "all pixels have red = green = blue"))
+        faults.insert(0, Fault("grey", SHARP, "all pixels have red = green = blue"))
     if side < trial.size:
-        faults.insert(0, Fault("enlarged", f"from {side:g}x{side:g} to {trial.size}x{trial.size}"))
-    return Case(index, name, sample, celebas, faults=[(fault.kind, SHARP, fault.why) for fault in faults])
+        faults.insert(0, Fault("enlarged", SHARP, f"from {side:g}x{side:g} to {trial.size}x{trial.size}"))
+    return Case(index, name, sample, celebas, faults=faults)
 
 
 def measure(trial: Trial, case: Case, condition: int = 0) -> Row:
@@ -143,10 +143,11 @@ def measure(trial: Trial, case: Case, condition: int = 0) -> Row:
         return Row(condition, case.index, case.name, values, faults)
     colourless = is_grey(sample.degraded if sample.sharp is None else sample.sharp)
     for method, face in case.restored.items():
-        values[method], missing, embedding = trial.judges.measure(face, sample)
-        faults += [(fault.kind, method, fault.why) for fault in missing]
+        values[method], embedding = trial.judges.measure(face, sample)
+        if np.isnan(values[method].get("nrmse", 0)):
+            faults.append(Fault("no landmarks", method, "in the restored face"))
         if is_grey(face) and not colourless:
-            faults.append(("grey", method, "restored without the colours of the sharp face"))
+            faults.append(Fault("grey", method, "restored without the colours of the sharp face"))
         if embedding is not None and condition == 0 and case.index in trial.embedded:
             embeddings[method] = embedding.tolist()
     if embeddings and sample.embedding is not None:

@@ -18,6 +18,7 @@ from contextlib import ExitStack, closing, contextmanager
 from dataclasses import asdict, dataclass, field, is_dataclass
 from heapq import merge
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from numpy import ndarray
@@ -47,15 +48,23 @@ Columns = Mapping[tuple[str, str], ndarray]
 """(method, metric) -> (N,) float64, one number a picture; NaN: no value."""
 
 
+class Fault(NamedTuple):
+    """Why one picture has no score, or a doubtful one."""
+
+    kind: str  # of `FAULTS`
+    whose: str  # the method that made the picture, or `SHARP`
+    why: str
+
+
 @dataclass(frozen=True)
 class Row:
-    """What one face gave under one condition; `faults` are (kind, whose picture, why)."""
+    """What one face gave under one condition."""
 
     condition: int
     index: int  # of the picture
     name: str
     values: dict[str, dict[str, float]]  # of each method that has a picture of this face, by metric
-    faults: Sequence[Sequence[str]] = ()
+    faults: Sequence[Fault] = ()  # lists of the three, where they come from a file
     embeddings: dict[str, list[float]] = field(default_factory=dict)  # of "sharp" and the methods; of some faces only
     known: bool = False  # whether the landmarks are those of the file beside the picture
     floor: dict[str, float] = field(default_factory=dict)  # by metric: the sharp picture's own points against those

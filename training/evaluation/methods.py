@@ -10,7 +10,7 @@ Every method gets the same degraded faces, and answers with faces of the same si
 import re
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path, PurePosixPath
 
 import torch
@@ -26,15 +26,8 @@ from sparnet.text import listed
 from sparnet.threads import use_free_cores
 from training.command import Diverged
 from training.data import Crop, Item, centre_view, content_hash, face_square, index_pictures
+from training.evaluation.ledger import Fault
 from training.networks import Network, load
-
-
-@dataclass(frozen=True)
-class Fault:
-    """Why one picture has no score, or a doubtful one: its kind, a key of `ledger.FAULTS`, and the words."""
-
-    kind: str
-    why: str
 
 
 class Bicubic:
@@ -134,11 +127,12 @@ class Pictures:
         try:
             picture = self.items[name].picture()
         except UserError as error:
-            return Fault("unreadable", str(error))
+            return Fault("unreadable", self.name, str(error))
         if face_square(picture, self.crop)[2] != self.size and not self.resize:
             height, width = picture.shape[:2]
             return Fault(
                 "size",
+                self.name,
                 f"{width}x{height} where {self.size}x{self.size} is compared; --size N brings all pictures to one size",
             )
         return centre_view(picture, self.size, self.crop)
