@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import fields
-from hashlib import file_digest, sha1, sha256
 from pathlib import Path
 from threading import Thread
 from typing import Any, Self
@@ -38,10 +37,12 @@ from huggingface_hub.errors import (
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
+from huggingface_hub.utils.sha import git_hash
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from sparnet.errors import UserError
+from sparnet.files import sha256_of
 from sparnet.limits import MAX_CONFIG_BYTES, MAX_HEADER_BYTES, MAX_TENSORS, MAX_WEIGHTS_BYTES
 from sparnet.text import first_line, listed
 
@@ -378,9 +379,7 @@ def _verify(file: Path, command: str) -> None:
 
 def hash_like(stated: str, file: Path) -> str:
     """The file's hash as the Hub states it: SHA-256 of large files, with 64 digits, git's hash of small ones."""
-    git = b"blob %d\0" % file.stat().st_size
-    with file.open("rb") as stream:
-        return file_digest(stream, sha256 if len(stated) == 64 else lambda: sha1(git)).hexdigest()
+    return sha256_of(file) if len(stated) == 64 else git_hash(file.read_bytes())
 
 
 def _few(items: Sequence[str]) -> str:
