@@ -13,7 +13,7 @@ import time
 from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import IO, Annotated
 
@@ -22,6 +22,7 @@ from accelerate import Accelerator, DataLoaderConfiguration, PartialState
 from accelerate.tracking import TensorBoardTracker
 from accelerate.utils import set_seed
 from numpy import ndarray
+from pydantic import TypeAdapter
 from tqdm import tqdm
 from typer import Option
 
@@ -114,13 +115,6 @@ class Progress:
     history: History = field(default_factory=dict)  # what the curves are drawn from
     unreadable: set[str] = field(default_factory=set)  # what was told of pictures that cannot be read
     recent: list[dict[str, float]] = field(default_factory=list)  # losses and gradient norms since the last log
-
-    @classmethod
-    def of(cls, state: dict) -> "Progress":
-        """As a checkpoint keeps it; those of earlier versions have no `anneal` and no `recent`."""
-        kept = {entry.name: state[entry.name] for entry in fields(cls) if entry.name in state}
-        anneal = kept.get("anneal")
-        return cls(**kept | {"anneal": anneal and Anneal(**anneal), "unreadable": set(kept["unreadable"])})
 
     def state(self) -> dict:
         """As plain values, for the checkpoint."""
@@ -268,7 +262,7 @@ def prepare(recipe: Recipe, job: Job) -> Run:
     }
     if state is not None:
         check_same(state, record, job.out)
-    progress = Progress() if state is None else Progress.of(state)
+    progress = TypeAdapter(Progress).validate_python(state or {})  # earlier versions kept no `anneal` and no `recent`
     accelerator.wait_for_everyone()  # before the main process writes what the others looked for above
     if accelerator.is_main_process and not job.resume:
         make_folder(job.out)

@@ -254,7 +254,8 @@ class Table:
         over_views.axhline(bicubic, color="0.5", linestyle="--", linewidth=0.8, label="bicubic")
         over_views.set(xlabel="views seen", ylabel="PSNR on Y, dB, averaged weights")
         over_views.legend(fontsize=7, frameon=False)
-        mean, low, high = ends([self.differences.get(label, {}).get("psnr", 0.0) for label in labels])
+        differences = self.differences | {self.study.against: {"psnr": 0.0}}
+        mean, low, high = ends([differences.get(label, {}).get("psnr") for label in labels])
         at_end.scatter(mean, places, color=colors)
         at_end.hlines(places, low, high, color=colors)
         at_end.axvline(0, color="0.3", linewidth=0.8)
@@ -274,10 +275,10 @@ def run_study(study: Study, plan: Plan) -> Table | None:
     check_outside(plan.out, [*plan.data, plan.validate])
     state, data, held_out = process_state(), index_pictures(plan.data), index_pictures([plan.validate])
     recipes = agreed(lambda: settle(study, plan, data, device_of(state)))
-    for i, row in enumerate(study.rows):
+    for number, row in enumerate(study.rows, 1):
         folder = plan.folder(row)
         if not trained(folder):
-            say(f"{i + 1} of {len(study.rows)}: {row.label}")
+            say(f"{number} of {len(study.rows)}: {row.label}")
             job = Job(plan.data, folder, plan.validate, seed=plan.seed, workers=plan.workers, resume=has_run(folder))
             train(recipes[row.name], job)
         if not trained(folder):
