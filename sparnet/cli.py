@@ -97,10 +97,10 @@ def restore(
     inputs, failed = [photo for photo, _ in pairs], []
     pairs = process.share(pairs)
     photos = len(pairs)
-    if attention is not None:
-        check_name(attention)
+    folders = [folder for folder in (attention, target if many else None) if folder is not None]
+    for folder in folders:
+        check_name(folder)
     if many:
-        check_name(target)
         pairs = [pair for pair in pairs if _fits(*pair, attention, failed)]
     check_targets(_targets(pairs, attention), inputs)
     faces = "whole" if whole else [_parse_box(text) for text in box] if box else None
@@ -114,9 +114,8 @@ def restore(
     run = engine_for(network, engine)
     restorer = Restorer(network, find_detector(yunet) if yunet else None, engine)
     print(f"Model {plain(model)} on {device} by {run}.{f' {run.note}' if run.note else ''}")
-    for folder in (target if many else None, attention):
-        if folder is not None:
-            make_folder(folder)
+    for folder in folders:
+        make_folder(folder)
     with process.together():
         if resume:
             pairs = [pair for pair in pairs if not pair[1].exists()]

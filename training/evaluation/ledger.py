@@ -228,23 +228,21 @@ def summary(columns: Columns, methods: Sequence[str], anchor: str | None, seed: 
     Where some pictures are identical to the sharp ones, the mean, its interval and n are those of the others.
     """
     single = [key for key in columns if key[0] in methods]
-    paired = {  # with the column to subtract
-        (method, metric): (anchor, metric)
-        for method, metric in single
-        if anchor is not None and method != anchor and (anchor, metric) in columns
-    }
     scores: Scores = {method: {} for method in methods}
     if not single:
         return scores
-    numbers = np.column_stack([columns[key] for key in (*single, *paired)])
-    identical = np.isposinf(numbers[:, : len(single)]).sum(axis=0)
-    numbers[np.isinf(numbers)] = np.nan
-    for place, base in enumerate(paired.values(), len(single)):
-        numbers[:, place] -= numbers[:, single.index(base)]
-    means = estimates(numbers, seed)
+    finite = {key: np.where(np.isinf(column), np.nan, column) for key, column in columns.items()}
+    paired = {
+        (method, metric): finite[method, metric] - finite[anchor, metric]
+        for method, metric in single
+        if anchor is not None and method != anchor and (anchor, metric) in columns
+    }
+    means = estimates(np.column_stack([*(finite[key] for key in single), *paired.values()]), seed)
     gains = dict(zip(paired, means[len(single) :], strict=True))
-    for (method, metric), mean, same in zip(single, means, identical.tolist(), strict=False):
-        if mean.n or same:
-            gain = gains.get((method, metric))
-            scores[method][metric] = Score(**vars(mean), identical=same, difference=gain if gain and gain.n else None)
+    for key, mean in zip(single, means, strict=False):
+        identical, gain = int(np.isposinf(columns[key]).sum()), gains.get(key)
+        if mean.n or identical:
+            method, metric = key
+            difference = gain if gain and gain.n else None
+            scores[method][metric] = Score(**vars(mean), identical=identical, difference=difference)
     return scores
