@@ -34,9 +34,7 @@ REMEDY = "`git checkout -- checkpoints`, or installing again, restores it"  # a 
 DEFAULT_MODEL = "sparnet-tiny"
 
 _AUTHORS = "https://github.com/chaofengc/Face-SPARNet/releases/download/v0.1.0/"
-_AUTHORS_LICENCE = "CC BY-NC-SA 4.0, non-commercial"
-_HELEN = "published: Helen 16x16 -> 128x128, PSNR / SSIM on Y"
-_TESTN = "published: CelebA-TestN 512x512, FID"
+_HELEN, _TESTN = "Helen 16x16 -> 128x128, PSNR / SSIM on Y", "CelebA-TestN 512x512, FID"
 
 
 @dataclass(frozen=True)
@@ -69,9 +67,16 @@ class ModelEntry:
         """The file that has to be there."""
         return self.path / WEIGHTS if self.bundled else self.path
 
+    @property
+    def parameters(self) -> int:
+        """How many numbers are learned; none of them is allocated to count them."""
+        with torch.device("meta"):
+            return sum(weight.numel() for weight in SPARNet(self.config).parameters())
+
 
 _LIGHT = SPARNetConfig(body_depth=1, attention="3d")
 _HD = SPARNetConfig(size=512, smallest=32, max_channels=512, norm="instance", degraded_size=None)
+_HD_3D = replace(_HD, attention="3d")
 
 MODELS = {
     entry.name: entry
@@ -94,33 +99,14 @@ MODELS = {
             sha256="2a0d00530471dff893fe7bc045dffb160a16046478f4e5e669635e4bb208c9df",
             note="trained by this project; blindly degraded faces, 256x256",
         ),
-        ModelEntry(
-            "sparnet",
-            SPARNetConfig(),
-            _AUTHORS + "SPARNet-V16-S4-epoch20.pth",
-            _AUTHORS_LICENCE,
-            f"27.43 dB / 0.8201 ({_HELEN})",
-        ),
-        ModelEntry(
-            "sparnet-light-3d",
-            _LIGHT,
-            _AUTHORS + "SPARNetLight_Attn3D-epoch20.pth",
-            _AUTHORS_LICENCE,
-            f"27.39 dB / 0.8189 ({_HELEN})",
-        ),
-        ModelEntry(
-            "sparnet-hd",
-            _HD,
-            _AUTHORS + "SPARNetHD_V4_Attn2D_net_H-epoch10.pth",
-            _AUTHORS_LICENCE,
-            f"26.72 ({_TESTN})",
-        ),
-        ModelEntry(
-            "sparnet-hd-3d",
-            replace(_HD, attention="3d"),
-            _AUTHORS + "SPARNetHD_V4_Attn3D_net_H-epoch10.pth",
-            _AUTHORS_LICENCE,
-            f"28.42 ({_TESTN})",
+        *(
+            ModelEntry(name, config, _AUTHORS + file, "CC BY-NC-SA 4.0, non-commercial", f"{score} (published: {on})")
+            for name, config, file, score, on in (
+                ("sparnet", SPARNetConfig(), "SPARNet-V16-S4-epoch20.pth", "27.43 dB / 0.8201", _HELEN),
+                ("sparnet-light-3d", _LIGHT, "SPARNetLight_Attn3D-epoch20.pth", "27.39 dB / 0.8189", _HELEN),
+                ("sparnet-hd", _HD, "SPARNetHD_V4_Attn2D_net_H-epoch10.pth", "26.72", _TESTN),
+                ("sparnet-hd-3d", _HD_3D, "SPARNetHD_V4_Attn3D_net_H-epoch10.pth", "28.42", _TESTN),
+            )
         ),
     )
 }

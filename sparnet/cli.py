@@ -20,7 +20,6 @@ from typing import Annotated, Literal
 
 import httpx2
 import numpy as np
-import torch
 import typer
 from huggingface_hub import HfApi, get_token
 from huggingface_hub.errors import HFValidationError
@@ -47,12 +46,9 @@ from sparnet.files import (
 )
 from sparnet.folders import pictures_in
 from sparnet.hub import CONFIG, UNFINISHED, WEIGHTS
-from sparnet.model import SPARNet
 from sparnet.processes import Process
-from sparnet.restorer import Box, Mode, Restoration, RestoredFace, Restorer, disclaimer, mode_of
-from sparnet.text import plain
-
-_NAMED = 20  # photos that failed, in the last line
+from sparnet.restorer import Box, Mode, Restoration, Restorer, disclaimer, mode_of
+from sparnet.text import first_line, listed, plain
 
 app = command.command_line(
     help="Restore faces with SPARNet and see the attention that did it.",
@@ -97,14 +93,14 @@ def restore(
     if box and source.is_dir():
         raise UserError("--box is for one photo, not for a folder.")
     many, process = source.is_dir(), Process.of_environment()
-    pairs = _folder_pairs(source, target) if many else [_photo_pair(source, target)]
+    pairs = _pairs(source, target)
     inputs, failed = [photo for photo, _ in pairs], []
     pairs = process.share(pairs)
     photos = len(pairs)
-    if attention is not None:
-        check_name(attention)
+    folders = [folder for folder in (attention, target if many else None) if folder is not None]
+    for folder in folders:
+        check_name(folder)
     if many:
-        check_name(target)
         pairs = [pair for pair in pairs if _fits(*pair, attention, failed)]
     check_targets(_targets(pairs, attention), inputs)
     faces = "whole" if whole else [_parse_box(text) for text in box] if box else None
@@ -118,9 +114,8 @@ def restore(
     run = engine_for(network, engine)
     restorer = Restorer(network, find_detector(yunet) if yunet else None, engine)
     print(f"Model {plain(model)} on {device} by {run}.{f' {run.note}' if run.note else ''}")
-    for folder in (target if many else None, attention):
-        if folder is not None:
-            make_folder(folder)
+    for folder in folders:
+        make_folder(folder)
     with process.together():
         if resume:
             pairs = [pair for pair in pairs if not pair[1].exists()]
@@ -134,8 +129,7 @@ def restore(
             else:
                 tqdm.write(summary)
     if failed:
-        names = ", ".join(failed[:_NAMED]) + (f" and {len(failed) - _NAMED} more" if len(failed) > _NAMED else "")
-        raise UserError(f"{len(failed)} of {photos} photos could not be restored: {names}.")
+        raise UserError(f"{len(failed)} of {photos} photos could not be restored: {listed(failed, 20)}.")
 
 
 def _restore(
@@ -155,8 +149,12 @@ def _restore(
     if result.failed and not result.faces:
         raise UserError(" ".join(result.notes))
     if attention is not None:
-        for i, face in enumerate(result.faces):
-            _save_attention(face, _attention_files(attention, out, i + 1), f"{photo.name}, face {i + 1}, {model}")
+        from sparnet.attention import face_atlas, maps_npz  # here, because nothing else needs Matplotlib
+
+        for i, face in enumerate(result.faces, 1):
+            raw, atlas = _attention_files(attention, out, i)
+            save_bytes(maps_npz(face.alphas), raw)
+            save_bytes(face_atlas(face, f"{photo.name}, face {i}, {model}"), atlas)
     images.save_png(result.photo, out, given.alpha, disclaimer(model) if result.faces else None)
     return _summary(photo, out, result, seconds, given.notes)
 
@@ -168,11 +166,9 @@ def models() -> None:
     print(f"{'name':<{wide}}{'face':<10}{'attention':<11}{'units':<7}{'params':<9}restores")
     for entry in MODELS.values():
         config = entry.config
-        with torch.device("meta"):
-            params = sum(parameter.numel() for parameter in SPARNet(config).parameters())
         kind = f"faces of {config.degraded_size}x{config.degraded_size}" if config.degraded_size else "any degradation"
         size = f"{config.size}x{config.size}"
-        millions = f"{params / 1e6:.2f} M"
+        millions = f"{entry.parameters / 1e6:.2f} M"
         print(f"{entry.name:<{wide}}{size:<10}{config.attention:<11}{len(config.units()):<7}{millions:<9}{kind}")
         present = entry.weights.is_file()
         weights = str(entry.path) if present else f"not here; `python -m sparnet fetch {entry.name}` downloads them"
@@ -289,24 +285,23 @@ def publish(
         api.create_repo(repo, private=private, exist_ok=True)
         commit = api.upload_folder(repo_id=repo, folder_path=folder, allow_patterns=[file.name for file in files])
     except (HFValidationError, OSError, httpx2.TransportError) as error:
-        reason = str(error).strip().split("\n")[0]
-        raise UserError(f"The Hub did not take {repo}: {reason}. Check the name, the token and the network.") from error
+        raise UserError(
+            f"The Hub did not take {repo}: {first_line(error)}. Check the name, the token and the network."
+        ) from error
     print(f"Published: {commit.commit_url}")
 
 
-def _photo_pair(source: Path, target: Path) -> tuple[Path, Path]:
-    if target.suffix.lower() != ".png":
-        raise UserError(f"OUT is {target}; it must end in .png, because the result is written without loss.")
-    check_folder(target)
-    return source, target
-
-
-def _folder_pairs(source: Path, target: Path) -> list[tuple[Path, Path]]:
+def _pairs(source: Path, target: Path) -> list[tuple[Path, Path]]:
+    """Each photo, and the file that its result is written to."""
+    if not source.is_dir():
+        if target.suffix.lower() != ".png":
+            raise UserError(f"OUT is {target}; it must end in .png, because the result is written without loss.")
+        check_folder(target)
+        return [(source, target)]
     if target.resolve() == source.resolve():
         raise UserError(f"OUT is IN, {source}; give another folder, photos are not overwritten.")
     photos = pictures_in(source)
-    names = unique_names(photos)
-    return [(photo, target / f"{name}.png") for photo, name in zip(photos, names, strict=True)]
+    return [(photo, target / f"{name}.png") for photo, name in zip(photos, unique_names(photos), strict=True)]
 
 
 def _targets(pairs: Sequence[tuple[Path, Path]], attention: Path | None) -> list[tuple[str, Path]]:
@@ -327,7 +322,7 @@ def _targets(pairs: Sequence[tuple[Path, Path]], attention: Path | None) -> list
 
 
 def _attention_files(attention: Path, out: Path, number: int) -> tuple[Path, Path]:
-    """Raw maps and atlas of a face of the photo that is written as `out`."""
+    """For the raw maps (C,h,w) float32 by unit, and for the atlas, of a face of the photo that is written as `out`."""
     return attention / f"{out.stem}_face{number}.npz", attention / f"{out.stem}_face{number}.png"
 
 
@@ -363,16 +358,8 @@ def _parse_box(text: str) -> list[float]:
 def _summary(photo: Path, out: Path, result: Restoration, seconds: float, notes: Sequence[str]) -> str:
     faces = f"{len(result.faces)} face{'s' * (len(result.faces) != 1)} restored"
     lines = [f"{plain(str(photo))} -> {plain(str(out))}: {faces} in {seconds:.2f} s; detector: {result.detector}"]
-    for i, face in enumerate(result.faces):
+    for i, face in enumerate(result.faces, 1):
         box = ", ".join(f"{value:.0f}" for value in face.face.box)
         kind = "as it is" if face.degraded is face.crop else "reduced first, as in training"
-        lines.append(f"    face {i + 1}: box {box}; {kind}")
+        lines.append(f"    face {i}: box {box}; {kind}")
     return "\n".join(lines + [f"    {plain(note)}" for note in (*notes, *result.notes)])
-
-
-def _save_attention(face: RestoredFace, files: tuple[Path, Path], title: str) -> None:
-    """Write the .npz, unit -> raw alpha (C,h,w) float32, and the .png, the atlas."""
-    from sparnet.attention import face_atlas, maps_npz  # here, because nothing else needs Matplotlib
-
-    for data, file in zip((maps_npz(face.alphas), face_atlas(face, title)), files, strict=True):
-        save_bytes(data, file)

@@ -8,7 +8,6 @@ from hashlib import sha256
 from pathlib import Path
 
 import httpx2
-import torch
 from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
 from huggingface_hub.file_download import http_get
 from huggingface_hub.utils import WeakFileLock, get_session
@@ -18,7 +17,7 @@ from sparnet.errors import UserError
 from sparnet.files import make_folder, to_disk
 from sparnet.hub import TIMEOUT, check_announced, stated_licence
 from sparnet.limits import MAX_WEIGHTS_BYTES
-from sparnet.model import SPARNet
+from sparnet.text import first_line
 
 AUTHORS_LICENCE = "https://creativecommons.org/licenses/by-nc-sa/4.0/"
 PLAIN = {"Accept-Encoding": "identity"}  # compressed, a file could not be resumed
@@ -31,10 +30,8 @@ def terms(name: str, revision: str | None = None) -> dict[str, str]:
     """
     if name in MODELS:
         entry = MODELS[name]
-        with torch.device("meta"):
-            size = 4 * sum(parameter.numel() for parameter in SPARNet(entry.config).parameters())
         licence = entry.licence if entry.bundled else f"{entry.licence}: {AUTHORS_LICENCE}"
-        return {"from": entry.source, "size": f"about {size / 1e6:.0f} MB", "licence": licence}
+        return {"from": entry.source, "size": f"about {4 * entry.parameters / 1e6:.0f} MB", "licence": licence}
     if not is_repo_id(name):
         raise unknown_model(name)
     return {"from": f"the Hub, {name}", "licence": stated_licence(name, revision) or "none is stated in its card"}
@@ -94,10 +91,9 @@ def _download(entry: ModelEntry, file: Path) -> Path:
             )  # fmt: skip
         to_disk(part)
     except (httpx2.HTTPError, HfHubHTTPError, OfflineModeIsEnabled, OSError) as error:
-        reason = str(error).strip().split("\n")[0].rstrip(".") or type(error).__name__
         raise UserError(
-            f"The download of {entry.name} did not finish ({reason}). `python -m sparnet fetch {entry.name}` goes on "
-            f"where it stopped; or get {entry.source} by other means and save it as {entry.path}."
+            f"The download of {entry.name} did not finish ({first_line(error)}). `python -m sparnet fetch {entry.name}`"
+            f" goes on where it stopped; or get {entry.source} by other means and save it as {entry.path}."
         ) from error
     return part
 

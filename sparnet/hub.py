@@ -8,11 +8,10 @@ The ecosystem's mixin fills in what is missing and drops what it does not know; 
 import json
 import re
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import fields
-from hashlib import file_digest, sha1, sha256
 from pathlib import Path
 from threading import Thread
 from typing import Any, Self
@@ -38,11 +37,14 @@ from huggingface_hub.errors import (
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
+from huggingface_hub.utils.sha import git_hash
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from sparnet.errors import UserError
+from sparnet.files import sha256_of
 from sparnet.limits import MAX_CONFIG_BYTES, MAX_HEADER_BYTES, MAX_TENSORS, MAX_WEIGHTS_BYTES
+from sparnet.text import first_line, listed
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 UNFINISHED = (
@@ -241,7 +243,7 @@ def fetch_model(
                 local_files_only = True
                 if not isinstance(error, OfflineModeIsEnabled):
                     warnings.warn(
-                        f"The Hub cannot be reached ({_reason(error)}): looking for {repo_id} in the cache.",
+                        f"The Hub cannot be reached ({first_line(error)}): looking for {repo_id} in the cache.",
                         stacklevel=2,
                     )
         arguments = {"token": token, "cache_dir": cache_dir, "force_download": force_download, "etag_timeout": TIMEOUT}
@@ -356,8 +358,8 @@ def _explained(repo_id: str, revision: str | None, command: str) -> Iterator[Non
             f"`{command}` fills the cache.",
             EntryNotFoundError: f"{at} is not a model of this project: it lacks {CONFIG} or {WEIGHTS} (pickled weights "
             "are never read).",
-            HfHubHTTPError: f"The Hub refused {at}: {_reason(error)}. Try later, or log in with `hf auth login`.",
-            Exception: f"The download of {at} did not finish ({_reason(error)}); nothing half was kept. `{command}` "
+            HfHubHTTPError: f"The Hub refused {at}: {first_line(error)}. Try later, or log in with `hf auth login`.",
+            Exception: f"The download of {at} did not finish ({first_line(error)}); nothing half was kept. `{command}` "
             "tries again.",
         }
         raise UserError(next(text for kind, text in reasons.items() if isinstance(error, kind))) from error
@@ -377,15 +379,8 @@ def _verify(file: Path, command: str) -> None:
 
 def hash_like(stated: str, file: Path) -> str:
     """The file's hash as the Hub states it: SHA-256 of large files, with 64 digits, git's hash of small ones."""
-    git = b"blob %d\0" % file.stat().st_size
-    with file.open("rb") as stream:
-        return file_digest(stream, sha256 if len(stated) == 64 else lambda: sha1(git)).hexdigest()
+    return sha256_of(file) if len(stated) == 64 else git_hash(file.read_bytes())
 
 
-def _reason(error: Exception) -> str:
-    return str(error).strip().split("\n")[0] or type(error).__name__
-
-
-def _few(items: list[str], shown: int = 4) -> str:
-    more = f" and {len(items) - shown} more" if len(items) > shown else ""
-    return "; ".join(item if len(item) < 200 else f"{item[:200]} ..." for item in items[:shown]) + more
+def _few(items: Sequence[str]) -> str:
+    return listed([item if len(item) < 200 else f"{item[:200]} ..." for item in items], 4, "; ")

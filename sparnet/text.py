@@ -9,6 +9,7 @@ What the project says itself is not passed through here: it may break lines and 
 import functools
 import html
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from unicodedata import category
@@ -36,6 +37,16 @@ def plain(text: str, keep: str = "") -> str:
         else character.encode("unicode_escape").decode()
         for character in text
     )
+
+
+def listed(names: Sequence[str], most: int, between: str = ", ") -> str:
+    """The first of them, `most` at most, and how many more there are."""
+    return between.join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+
+
+def first_line(error: Exception) -> str:
+    """What a library's error says first, or its kind where it says nothing; without a full stop."""
+    return str(error).strip().split("\n")[0].rstrip(".") or type(error).__name__
 
 
 def for_figure(text: str) -> str:

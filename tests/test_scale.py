@@ -54,7 +54,7 @@ def spread(shards: Path, out: Path) -> None:
     for step in fetch(run):
         seen += [json.loads(message) for batch in step for message in batch["skipped"]]
         run.progress.step += 1
-    (out / f"keys-{run.setup.accelerator.process_index}.json").write_text(json.dumps(seen))
+    (out / f"keys-{run.accelerator.process_index}.json").write_text(json.dumps(seen))
 
 
 @pytest.fixture(scope="module")

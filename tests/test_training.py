@@ -245,7 +245,7 @@ def test_a_run_killed_in_its_anneal_and_resumed_ends_with_the_same_bytes(faces, 
     def copy_as_a_kill_would_leave_it(run, name=state.CHECKPOINT):
         write(run, name)
         if run.progress.anneal and not killed.exists():
-            shutil.copytree(run.setup.job.out, killed)
+            shutil.copytree(run.job.out, killed)
 
     monkeypatch.setattr(trainer, "write_checkpoint", copy_as_a_kill_would_leave_it)
     recipe = replace(RECIPE, steps=100_000)

@@ -57,13 +57,13 @@ def main():
         }
         if options.compile:
             AcceleratorState._reset_state()
-            job = replace(run.setup.job, out=folder / "compiled", compile=True)
+            job = replace(run.job, out=folder / "compiled", compile=True)
             ways["the trainer, compiled"] = trainer(prepare(recipe, job))
         speed = time_steps(ways, options.rounds, recipe.batch_size)
         loading = time_loading(run)
-    workers = run.setup.job.workers
+    workers = run.job.workers
     print(f"\npictures by {workers} worker: {loading:.1f} images/s, {loading / speed:.1f} times the trainer's")
-    if run.setup.accelerator.device.type == "cuda":
+    if run.accelerator.device.type == "cuda":
         print_share_of_peak(recipe.model, speed)
 
 
@@ -84,7 +84,7 @@ def trainer(run: Run) -> Callable[[], object]:
 
 def plain(run: Run) -> Callable[[], object]:
     """A step as one would first write it: the same network, loss and batch size; `item` waits for a GPU."""
-    device, config = run.setup.accelerator.device, run.recipe.model
+    device, config = run.accelerator.device, run.recipe.model
     model = SPARNet(config).to(device).train()
     adam = torch.optim.Adam(model.parameters(), run.recipe.lr, run.recipe.betas)
     degraded, sharp = torch.rand(2, run.recipe.batch_size, 3, config.size, config.size, device=device) * 2 - 1

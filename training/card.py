@@ -7,8 +7,8 @@ from training.run import Run
 def card(run: Run) -> str:
     """A model card with what is known of the weights; limits and licence are for whoever publishes them."""
     seen = run.progress.step * run.recipe.batch_size
-    pictures = len(run.setup.index.items)
-    start = f", started from {for_markdown(run.setup.job.init)}" if run.setup.job.init else ""
+    pictures = len(run.index.items)
+    start = f", started from {for_markdown(run.job.init)}" if run.job.init else ""
     loss = f"{run.recipe.loss} loss"
     if (gan := run.recipe.gan) and run.progress.step > gan.pixel_steps:
         perceptual = f" with perceptual distances of {gan.perceptual_kind}" if gan.perceptual else ""

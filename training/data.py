@@ -153,16 +153,17 @@ def _index_shard(path: Path, name: str, index: Index) -> None:
         raise UserError(f"The shard {path} cannot be read ({error}); copy it again or take it away.") from error
 
 
-def is_celebas(width: int, height: int, crop: Crop = "auto") -> bool:
-    """Whether a picture of this size is taken for one of CelebA's."""
-    return crop == "auto" and (width, height) in FACE_SQUARES
+def is_celebas(picture: ndarray, crop: Crop = "auto") -> bool:
+    """Whether a picture is taken, by its size, for one of CelebA's."""
+    return crop == "auto" and picture.shape[1::-1] in FACE_SQUARES
 
 
-def face_square(width: int, height: int, crop: Crop = "auto") -> tuple[float, float, float]:
+def face_square(picture: ndarray, crop: Crop = "auto") -> tuple[float, float, float]:
     """x, y, side in pixels of the square that holds the face: the table's, else the largest centred square."""
-    side = min(width, height)
-    if is_celebas(width, height, crop):
+    width, height = picture.shape[1::-1]
+    if is_celebas(picture, crop):
         return FACE_SQUARES[width, height]
+    side = min(width, height)
     return (width - side) / 2, (height - side) / 2, side
 
 
@@ -177,12 +178,12 @@ def cut(picture: ndarray, x: float, y: float, side: float, size: int) -> ndarray
 
 def centre_view(picture: ndarray, size: int, crop: Crop = "auto") -> ndarray:
     """The face as it is validated and scored: zoom 1, no shift, no flip; (size,size,3) uint8."""
-    return cut(picture, *face_square(picture.shape[1], picture.shape[0], crop), size)
+    return cut(picture, *face_square(picture, crop), size)
 
 
 def random_view(picture: ndarray, recipe: Recipe, generator: np.random.Generator, crop: Crop = "auto") -> ndarray:
     """A zoomed, shifted, perhaps mirrored view of the face, as the recipe says; (S,S,3) uint8."""
-    x, y, side = face_square(picture.shape[1], picture.shape[0], crop)
+    x, y, side = face_square(picture, crop)
     low, high = recipe.zoom
     view = side / exp(generator.uniform(log(low), log(high)))
     move_x, move_y = generator.uniform(-recipe.shift, recipe.shift, 2) * side

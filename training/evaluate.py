@@ -100,10 +100,9 @@ def _side(items: Sequence[Item], crop: Crop) -> int:
     """Side of the first face that can be read."""
     for item in items:
         try:
-            height, width = item.picture().shape[:2]
+            return int(face_square(item.picture(), crop)[2])
         except UserError:
             continue
-        return int(face_square(width, height, crop)[2])
     raise UserError(f"None of the {len(items)} pictures can be read, so there is nothing to score.")
 
 

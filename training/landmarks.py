@@ -12,8 +12,6 @@ The last runs, with `--strength` below 1, see views more like those that the net
 """
 
 import functools
-import json
-from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -22,7 +20,6 @@ import numpy as np
 import torch
 import typer
 from numpy import ndarray
-from safetensors.torch import save
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
@@ -37,14 +34,14 @@ from sparnet.faces import (
     inverse_transform,
     transform_points,
 )
-from sparnet.files import make_folder, save_bytes
+from sparnet.files import make_folder
 from sparnet.folders import check_outside
-from sparnet.hub import CONFIG, WEIGHTS
 from sparnet.landmarks import MIRRORED, LandmarkNet
 from training.command import Diverged, run_command
 from training.data import Item, index_pictures
 from training.degradations import Jpeg
 from training.networks import channels_last
+from training.state import write_model
 
 # Eyes, nose and mouth corners of aligned CelebA photos, 178x218: checked against the mean of 1,000 of them.
 CELEBA = np.array([(69, 111), (108, 111), (88.5, 133.5), (72, 152), (105.5, 152)])
@@ -233,12 +230,7 @@ def main(
             schedule.step()
             recent = loss.item() if recent is None else 0.99 * recent + 0.01 * loss.item()
             bar.set_postfix(loss=f"{recent:.4f}")
-    weights = {
-        key: value.contiguous().half() if value.is_floating_point() else value
-        for key, value in net.state_dict().items()
-    }
-    save_bytes(save(weights), out / WEIGHTS)
-    save_bytes(json.dumps(asdict(net.config), indent=2).encode() + b"\n", out / CONFIG)
+    write_model(net.half(), out)
     print(f"mean distance along x or y at the end: {recent:.2%} of the distance of the eyes; written to {out}")
 
 

@@ -25,14 +25,14 @@ from training.recipes import NetworkConfig, Recipe
 
 Network = SPARNet | RCAN | WaveletSRNet
 AnyModule = TypeVar("AnyModule", bound=nn.Module)
-BASELINES = {RCANConfig: RCAN, WaveletSRNetConfig: WaveletSRNet}
+NETWORKS = {SPARNetConfig: SPARNet, RCANConfig: RCAN, WaveletSRNetConfig: WaveletSRNet}
 SHAPELESS = ("size", "smallest", "degraded_size")  # fields that no shape of a SPARNet's weights depends on
 NORMED = 0.3  # how far from 1 a largest singular value may be: averaging weights lowers it
 
 
 def network(config: NetworkConfig) -> Network:
     """The network of that config, with fresh weights."""
-    return {SPARNetConfig: SPARNet, **BASELINES}[type(config)](config)
+    return NETWORKS[type(config)](config)
 
 
 def load(source: str) -> Network:
@@ -42,9 +42,9 @@ def load(source: str) -> Network:
             names = set(json.loads(path.read_text()))
         except ValueError:
             names = set()  # load_model says what is wrong with it
-        for config, baseline in BASELINES.items():
+        for config in (RCANConfig, WaveletSRNetConfig):
             if names == {field.name for field in fields(config)}:
-                return baseline.from_pretrained(source).eval()
+                return NETWORKS[config].from_pretrained(source).eval()
     return load_model(source)
 
 

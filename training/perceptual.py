@@ -167,7 +167,9 @@ def load_perceptual(kind: PerceptualKind, file: Path | None = None) -> nn.Module
     """
     net = {"vgg19": vgg19, "vgg19_normalised": vgg19_normalised, "lpips_squeeze": Lpips}[kind]()
     try:
-        weights = _read(file or _fetched(kind))
+        if file is None and kind != "vgg19":
+            raise UserError(f"{kind} cannot be downloaded and no file was given.")
+        weights = _read(file or fetch_model(VGG19_REPO) / WEIGHTS)
         if kind == "vgg19":
             weights = {key: value for key, value in weights.items() if not key.startswith(_CLASSIFIER)}
         target = net.features if kind == "vgg19_normalised" else net  # whose keys are those of the file
@@ -183,12 +185,6 @@ def load_lpips(file: Path) -> Lpips:
     net = load_perceptual("lpips_squeeze", file)
     assert isinstance(net, Lpips)
     return net
-
-
-def _fetched(kind: PerceptualKind) -> Path:
-    if kind != "vgg19":
-        raise UserError(f"{kind} cannot be downloaded and no file was given.")
-    return fetch_model(VGG19_REPO) / WEIGHTS
 
 
 def _read(file: Path) -> dict[str, Tensor]:

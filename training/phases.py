@@ -35,7 +35,7 @@ def pixel_phase(run: Run, degraded: Tensor, sharp: Tensor, share: float) -> dict
     weight = run.recipe.gan.pixel if run.recipe.gan else 1.0
     with run.clock.part("generator"):
         loss = PIXEL[run.recipe.loss](run.generator.network(degraded), sharp)
-        run.setup.accelerator.backward(weight * loss * share)
+        run.accelerator.backward(weight * loss * share)
     return {"pixel": loss.detach()}
 
 
@@ -56,7 +56,7 @@ def generator_part(
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """L_G = w_pix L_pix + w_pcp L_pcp + w_fm L_fm + w_adv L_adv (section III-C); -> detached faces and losses."""
     restored = run.generator.network(degraded)
-    judge = run.setup.accelerator.unwrap_model(discriminator)  # its gradient is wanted for the faces alone
+    judge = run.accelerator.unwrap_model(discriminator)  # its gradient is wanted for the faces alone
     judge.requires_grad_(False)
     fake = judge(restored)
     with torch.no_grad():
@@ -66,11 +66,11 @@ def generator_part(
         "feature_matching": (gan.feature_matching, feature_matching(real, fake)),
         "adversarial": (gan.adversarial, hinge_generator(fake)),
     }
-    if run.setup.perceptual is not None:
-        with run.setup.accelerator.autocast():
-            terms["perceptual"] = (gan.perceptual, run.setup.perceptual(restored, sharp))
+    if run.perceptual is not None:
+        with run.accelerator.autocast():
+            terms["perceptual"] = (gan.perceptual, run.perceptual(restored, sharp))
     loss = torch.stack([weight * term for weight, term in terms.values()]).sum()
-    run.setup.accelerator.backward(loss * share)
+    run.accelerator.backward(loss * share)
     judge.requires_grad_(True)
     return restored.detach(), {"generator": loss.detach()} | {name: term.detach() for name, (_, term) in terms.items()}
 
@@ -83,5 +83,5 @@ def discriminator_part(run: Run, discriminator: nn.Module, restored: Tensor, sha
         for half in (0, 1)
     )
     loss = hinge_discriminator(real, fake)
-    run.setup.accelerator.backward(loss * share)
+    run.accelerator.backward(loss * share)
     return loss.detach()

@@ -1,6 +1,6 @@
 """A run made ready: everything checked, built and, to resume, loaded, before the first step.
 
-    recipe, job -> prepare -> Run: Setup, which is fixed | Learner, two for a GAN | Progress, as a checkpoint keeps it
+    recipe, job -> prepare -> Run: what it was given | Learner, two for a GAN | Progress, as a checkpoint keeps it
 
 A run that cannot work, or would overwrite another, ends here with a `UserError`; nothing has been written then.
 """
@@ -13,7 +13,7 @@ import time
 from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import IO, Annotated
 
@@ -22,6 +22,7 @@ from accelerate import Accelerator, DataLoaderConfiguration, PartialState
 from accelerate.tracking import TensorBoardTracker
 from accelerate.utils import set_seed
 from numpy import ndarray
+from pydantic import TypeAdapter
 from tqdm import tqdm
 from typer import Option
 
@@ -89,21 +90,6 @@ class Job:
 
 
 @dataclass(frozen=True, eq=False)
-class Setup:
-    """What a run was given; nothing of it changes."""
-
-    recipe: Recipe  # as it is outside of the anneal
-    job: Job
-    steps: int  # of the whole training, unless an anneal ends it
-    accelerator: Accelerator
-    index: Index
-    held_out: Index | None
-    perceptual: torch.nn.Module | None
-    lpips: Lpips | None
-    record: dict  # what a resumed run must agree with
-
-
-@dataclass(frozen=True, eq=False)
 class Learner:
     """A network and the optimiser that teaches it, as Accelerate wrapped them."""
 
@@ -129,13 +115,6 @@ class Progress:
     history: History = field(default_factory=dict)  # what the curves are drawn from
     unreadable: set[str] = field(default_factory=set)  # what was told of pictures that cannot be read
     recent: list[dict[str, float]] = field(default_factory=list)  # losses and gradient norms since the last log
-
-    @classmethod
-    def of(cls, state: dict) -> "Progress":
-        """As a checkpoint keeps it; those of earlier versions have no `anneal` and no `recent`."""
-        kept = {entry.name: state[entry.name] for entry in fields(cls) if entry.name in state}
-        anneal = kept.get("anneal")
-        return cls(**kept | {"anneal": anneal and Anneal(**anneal), "unreadable": set(kept["unreadable"])})
 
     def state(self) -> dict:
         """As plain values, for the checkpoint."""
@@ -175,9 +154,17 @@ class Stopwatch:
 
 @dataclass(frozen=True, eq=False)
 class Run:
-    """A training under way."""
+    """A training under way; nothing of it changes but `progress`, the clock and what the networks have learned."""
 
-    setup: Setup
+    planned: Recipe  # as it is outside of the anneal
+    job: Job
+    steps: int  # of the whole training, unless an anneal ends it
+    accelerator: Accelerator
+    index: Index
+    held_out: Index | None
+    perceptual: torch.nn.Module | None
+    lpips: Lpips | None
+    record: dict  # what a resumed run must agree with
     generator: Learner
     discriminator: Learner | None  # if the recipe has a `gan`
     averaged: Network
@@ -189,21 +176,21 @@ class Run:
     @property
     def recipe(self) -> Recipe:
         """As it is now: in its anneal loss and zoom may be others."""
-        return self.setup.recipe.annealed(self.progress.anneal)
+        return self.planned.annealed(self.progress.anneal)
 
     @property
     def end(self) -> int:
         """The step after which the training is over."""
-        return self.progress.anneal.end if self.progress.anneal else self.setup.steps
+        return self.progress.anneal.end if self.progress.anneal else self.steps
 
     @property
     def is_main(self) -> bool:
-        return self.setup.accelerator.is_main_process
+        return self.accelerator.is_main_process
 
     @property
     def parts(self) -> dict[str, torch.nn.Module | torch.optim.Optimizer]:
         """What is learned, by its name in the checkpoint."""
-        unwrap = self.setup.accelerator.unwrap_model
+        unwrap = self.accelerator.unwrap_model
         parts = {"model": unwrap(self.generator.network), "averaged": self.averaged}
         parts["optimizer"] = self.generator.optimizer
         if self.discriminator:
@@ -214,7 +201,7 @@ class Run:
 
 def show(run: Run, name: str, picture: ndarray) -> None:
     """A picture (H,W,3) uint8 of this step, in TensorBoard; from the main process."""
-    tracker = run.setup.accelerator.get_tracker("tensorboard")
+    tracker = run.accelerator.get_tracker("tensorboard")
     if isinstance(tracker, TensorBoardTracker):
         tracker.log_images({name: picture[None]}, step=run.progress.step, dataformats="NHWC")
 
@@ -275,14 +262,22 @@ def prepare(recipe: Recipe, job: Job) -> Run:
     }
     if state is not None:
         check_same(state, record, job.out)
-    progress = Progress() if state is None else Progress.of(state)
+    progress = TypeAdapter(Progress).validate_python(state or {})  # earlier versions kept no `anneal` and no `recent`
     accelerator.wait_for_everyone()  # before the main process writes what the others looked for above
     if accelerator.is_main_process and not job.resume:
         make_folder(job.out)
         held = lock(job.out, resume=False)
     quiet = not (accelerator.is_main_process and sys.stderr.isatty())
     run = Run(
-        Setup(recipe, job, steps, accelerator, index, held_out, perceptual, lpips, record),
+        recipe,
+        job,
+        steps,
+        accelerator,
+        index,
+        held_out,
+        perceptual,
+        lpips,
+        record,
         generator,
         discriminator,
         averaged,
@@ -306,7 +301,8 @@ def generator_of(recipe: Recipe, job: Job, accelerator: Accelerator) -> tuple[Le
     optimizer = torch.optim.Adam(model.parameters(), recipe.lr, recipe.betas, fused=True)
     if job.compile:
         model.compile()  # in place: names and state dict stay
-    return learner(accelerator, model, optimizer, recipe.lr), averaged
+    model, optimizer = accelerator.prepare(model, optimizer)
+    return Learner(model, optimizer, recipe.lr), averaged
 
 
 def discriminator_of(recipe: Recipe, accelerator: Accelerator) -> Learner | None:
@@ -321,12 +317,8 @@ def discriminator_of(recipe: Recipe, accelerator: Accelerator) -> Learner | None
             f"which need {discriminator.smallest}; choose a larger --size."
         )
     optimizer = torch.optim.Adam(discriminator.parameters(), gan.lr, recipe.betas, fused=True)
-    return learner(accelerator, discriminator, optimizer, gan.lr)
-
-
-def learner(accelerator: Accelerator, model: torch.nn.Module, optimizer: torch.optim.Optimizer, lr: float) -> Learner:
-    model, optimizer = accelerator.prepare(model, optimizer)
-    return Learner(model, optimizer, lr)
+    discriminator, optimizer = accelerator.prepare(discriminator, optimizer)
+    return Learner(discriminator, optimizer, gan.lr)
 
 
 def load_state(job: Job) -> dict | None:
@@ -370,8 +362,8 @@ def check_same(state: dict, record: dict, folder: Path) -> None:
 
 def introduce(run: Run) -> None:
     """Say what is about to happen, write the first checkpoint of the run and open its logs."""
-    recipe, job, accelerator, index = run.recipe, run.setup.job, run.setup.accelerator, run.setup.index
-    count, steps = len(index.items), run.setup.steps
+    recipe, job, accelerator, index = run.recipe, run.job, run.accelerator, run.index
+    count, steps = len(index.items), run.steps
     say(
         f"{recipe.name}: {sum(p.numel() for p in run.averaged.parameters()):,} parameters, {count:,} pictures, "
         f"batch {recipe.batch_size}, {steps:,} steps ({steps * recipe.batch_size / count:.1f} epochs), "
@@ -386,7 +378,7 @@ def introduce(run: Run) -> None:
     if job.resume:
         say(f"resumed at step {run.progress.step:,}")
     if run.is_main and not job.resume:
-        settings = json.dumps(run.setup.record | {"paths": [str(path) for path in job.data]}, indent=1)
+        settings = json.dumps(run.record | {"paths": [str(path) for path in job.data]}, indent=1)
         save_bytes(settings.encode(), job.out / "run.json")
     if run.is_main and (job.from_constant or not job.resume):
         write_checkpoint(run)
@@ -396,4 +388,4 @@ def introduce(run: Run) -> None:
 def write_checkpoint(run: Run, name: str = CHECKPOINT) -> None:
     parts = dict.fromkeys(("discriminator", "discriminator_optimizer"))
     parts |= {part: module.state_dict() for part, module in run.parts.items()}
-    save_checkpoint(run.setup.job.out, parts | {"record": run.setup.record} | run.progress.state(), name)
+    save_checkpoint(run.job.out, parts | {"record": run.record} | run.progress.state(), name)

@@ -54,18 +54,18 @@ class Sitting:
         """Whether the anneal begins after the step to come, by the clock or by the recipe's length."""
         if run.progress.anneal:
             return False
-        by_length = run.recipe.schedule == "wsd" and run.progress.step + 1 >= last_quarter(run.setup.steps).start
+        by_length = run.recipe.schedule == "wsd" and run.progress.step + 1 >= last_quarter(run.steps).start
         return by_length or (time.monotonic() > self.anneal_at and run.progress.step + 1 - self.before >= SPEED_STEPS)
 
     def plan(self, run: Run) -> Anneal:
         """The anneal that begins now: the recipe's, or as many steps as the time holds at this sitting's speed."""
-        anneal = last_quarter(run.setup.steps)
+        anneal = last_quarter(run.steps)
         if run.recipe.schedule != "wsd" or run.progress.step < anneal.start:
             now = time.monotonic()
             seconds = min(self.anneal_seconds, self.deadline - now)
             steps = int((1 - RESERVE) * seconds * (run.progress.step - self.before) / (now - self.began))
             anneal = Anneal(run.progress.step, run.progress.step + max(1, steps))
-        return replace(anneal, loss=run.setup.job.anneal_loss, zoom=run.setup.job.anneal_zoom)
+        return replace(anneal, loss=run.job.anneal_loss, zoom=run.job.anneal_zoom)
 
 
 @contextmanager

@@ -30,6 +30,7 @@ from sparnet.errors import UserError
 from sparnet.files import make_folder, save_bytes, to_disk, write_whole
 from sparnet.folders import printable
 from sparnet.hub import CONFIG, WEIGHTS
+from sparnet.landmarks import LandmarkNet
 from training.networks import Network
 
 CHECKPOINT, PREVIOUS, BEFORE_ANNEAL = "checkpoint.pt", "checkpoint.previous.pt", "before-anneal.pt"
@@ -202,13 +203,18 @@ def differences(then: dict, now: dict, prefix: str = "") -> Iterator[tuple[str, 
             yield f"{prefix}{key}", a, b
 
 
-def export(model: Network, folder: Path, card: str) -> None:
-    """Write model.safetensors, config.json and a README, each replaced as a whole."""
+def write_model(model: Network | LandmarkNet, folder: Path) -> None:
+    """Write model.safetensors and config.json, each replaced as a whole."""
     weights = {name: value.cpu().contiguous() for name, value in model.state_dict().items()}
+    make_folder(folder)
+    save_bytes(save(weights), folder / WEIGHTS)  # first, because a disk that fills is found out here
+    save_bytes(json.dumps(asdict(model.config), sort_keys=True, indent=2).encode(), folder / CONFIG)
+
+
+def export(model: Network, folder: Path, card: str) -> None:
+    """`write_model`, and its card."""
     with _advised():
-        make_folder(folder)
-        save_bytes(save(weights), folder / WEIGHTS)  # first, because a disk that fills is found out here
-        save_bytes(json.dumps(asdict(model.config), sort_keys=True, indent=2).encode(), folder / CONFIG)
+        write_model(model, folder)
         save_bytes(printable(card).encode(), folder / "README.md")
 
 

@@ -8,7 +8,6 @@ goes on; a row that several studies of one --out share is trained once. `--narro
 """
 
 import json
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from itertools import count, pairwise
 from math import ceil
@@ -18,17 +17,16 @@ from typing import Annotated, Literal
 import numpy as np
 import torch
 import typer
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from sparnet.attention import figure_png
 from sparnet.command import with_options
 from sparnet.errors import UserError
-from sparnet.files import make_folder, save_bytes, sha256_of
+from sparnet.files import make_folder, save_bytes
 from sparnet.folders import check_outside
 from sparnet.hub import WEIGHTS
 from sparnet.images import data_url
-from sparnet.metrics import Estimate
+from sparnet.metrics import Estimate, ends
 from sparnet.model import SPARNetConfig
 from sparnet.text import for_markdown, html_templates
 from training.command import run_command
@@ -37,10 +35,10 @@ from training.evaluation import tables
 from training.evaluation.comparison import Trial
 from training.evaluation.judges import choose
 from training.evaluation.ledger import Results, plain_numbers, summary
-from training.evaluation.methods import Bicubic, Model
+from training.evaluation.methods import Bicubic, load_network
 from training.evaluation.protocols import PROTOCOLS, Published
 from training.evaluation.report import evaluate
-from training.networks import load, size_of
+from training.networks import size_of
 from training.precision import choose_precision, step_timer
 from training.processes import agreed, device_of, process_state
 from training.recipes import Precision, Recipe, find_recipe
@@ -223,31 +221,32 @@ class Table:
 
     def save(self, name: str) -> list[Path]:
         """NAME.json with everything, NAME.md, NAME.png and NAME.html, which shows nobody's face."""
-        files = [self.plan.out / f"{name}.{kind}" for kind in ("html", "md", "png", "json")]
         picture = figure_png(self.figure(), 150)
-        numbers = {
+        page = html_templates(Path(__file__).parent).get_template("study.html")
+        numbers = self.report | {
             "study": asdict(self.study),
             "views": self.views,
             "scale": self.plan.scale,
             "differences": self.differences,
             "curves": self.curves,
         }
-        page = html_templates(Path(__file__).parent).get_template("study.html")
-        contents = (
-            page.render(name=name, table=self, meaning=MEANING, curves=data_url(picture)).encode(),
-            self.markdown().encode(),
-            picture,
-            json.dumps(plain_numbers(self.report | numbers), indent=1, allow_nan=False).encode(),
-        )
-        for file, content in zip(files, contents, strict=True):
+        contents = {
+            "html": page.render(name=name, table=self, meaning=MEANING, curves=data_url(picture)).encode(),
+            "md": self.markdown().encode(),
+            "png": picture,
+            "json": json.dumps(plain_numbers(numbers), indent=1, allow_nan=False).encode(),
+        }
+        files = {self.plan.out / f"{name}.{kind}": content for kind, content in contents.items()}
+        for file, content in files.items():
             save_bytes(content, file)
-        return files
+        return list(files)
 
     def figure(self) -> Figure:
         """PSNR over views seen, a line a row; beside it the differences at the end with their intervals."""
-        figure = Figure((11, 1.6 + 0.32 * max(6, len(self.curves))), facecolor="white", layout="constrained")
+        labels, places = list(self.curves), range(len(self.curves))
+        colors = [f"C{i}" for i in places]
+        figure = Figure((11, 1.6 + 0.32 * max(6, len(labels))), facecolor="white", layout="constrained")
         over_views, at_end = figure.subplots(1, 2, width_ratios=(3, 2))
-        colors = [f"C{i}" for i in range(len(self.curves))]
         for color, (label, history) in zip(colors, self.curves.items(), strict=True):
             views, values = np.array(history["validation/psnr"]).T
             over_views.plot(views, values, color=color, marker=".", label=label)
@@ -255,7 +254,14 @@ class Table:
         over_views.axhline(bicubic, color="0.5", linestyle="--", linewidth=0.8, label="bicubic")
         over_views.set(xlabel="views seen", ylabel="PSNR on Y, dB, averaged weights")
         over_views.legend(fontsize=7, frameon=False)
-        self._draw_differences(at_end, colors)
+        differences = self.differences | {self.study.against: {"psnr": 0.0}}
+        mean, low, high = ends([differences.get(label, {}).get("psnr") for label in labels])
+        at_end.scatter(mean, places, color=colors)
+        at_end.hlines(places, low, high, color=colors)
+        at_end.axvline(0, color="0.3", linewidth=0.8)
+        at_end.set_yticks(places, labels)
+        at_end.invert_yaxis()
+        at_end.set_xlabel(f"PSNR minus {self.study.against}, dB, 95 % over faces", fontsize=9)
         for axes in (over_views, at_end):
             axes.grid(color="0.92")
             axes.set_axisbelow(True)
@@ -263,31 +269,16 @@ class Table:
             axes.spines[["top", "right"]].set_visible(False)
         return figure
 
-    def _draw_differences(self, axes: Axes, colors: Sequence[str]) -> None:
-        labels = list(self.curves)
-        for y, (label, color) in enumerate(zip(labels, colors, strict=True)):
-            value = self.differences.get(label, {}).get("psnr")
-            if value is None or value.mean is None:
-                axes.plot(0, y, "|", color=color)
-                continue
-            axes.plot(value.mean, y, "o", color=color)
-            if value.low is not None and value.high is not None:
-                axes.plot((value.low, value.high), (y, y), color=color)
-        axes.axvline(0, color="0.3", linewidth=0.8)
-        axes.set_yticks(range(len(labels)), labels)
-        axes.invert_yaxis()
-        axes.set_xlabel(f"PSNR minus {self.study.against}, dB, 95 % over faces", fontsize=9)
-
 
 def run_study(study: Study, plan: Plan) -> Table | None:
     """Train what is not trained yet, then measure all; None where a signal ended it before, or in other processes."""
     check_outside(plan.out, [*plan.data, plan.validate])
     state, data, held_out = process_state(), index_pictures(plan.data), index_pictures([plan.validate])
     recipes = agreed(lambda: settle(study, plan, data, device_of(state)))
-    for i, row in enumerate(study.rows):
+    for number, row in enumerate(study.rows, 1):
         folder = plan.folder(row)
         if not trained(folder):
-            say(f"{i + 1} of {len(study.rows)}: {row.label}")
+            say(f"{number} of {len(study.rows)}: {row.label}")
             job = Job(plan.data, folder, plan.validate, seed=plan.seed, workers=plan.workers, resume=has_run(folder))
             train(recipes[row.name], job)
         if not trained(folder):
@@ -357,11 +348,8 @@ def steps_in_equal_time(recipe: Recipe, reference: Recipe, views: int, device: t
 def measure(study: Study, plan: Plan, held_out: Index, recipes: dict[str, Recipe]) -> Table | None:
     """The rows' last weights on the same held-out faces; None but in the main process."""
     device = device_of(process_state())
-    networks = []
-    for row in study.rows:
-        source = plan.folder(row) / "annealed"
-        networks.append(Model(row.label, load(str(source)), device, sha256_of(source / WEIGHTS)))
-    judges = choose(plan.lpips, None, None, None, False, False, False, device)
+    networks = [load_network(f"{row.label}={plan.folder(row) / 'annealed'}", device) for row in study.rows]
+    judges = choose(plan.lpips, device=device)
     size, factor = networks[0].size, networks[0].factor
     trial = Trial(held_out.items, [Bicubic(), *networks], size, f"bicubic{factor}", judges, seed=plan.seed)
     found = evaluate(trial, held_out, plan.validate.absolute().name)

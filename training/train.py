@@ -87,18 +87,18 @@ def fetch(run: Run) -> Iterator[list[dict]]:
 
 def _fetch_alike(run: Run) -> Iterator[list[dict]]:
     """The steps that are left up to the end, or to the anneal, which may draw other views."""
-    recipe, setup, progress, end = run.recipe, run.setup, run.progress, run.end
-    parts, items, seed, anneal = recipe.accumulate, setup.index.items, setup.job.seed, progress.anneal
+    recipe, job, progress, end = run.recipe, run.job, run.progress, run.end
+    parts, items, seed, anneal = recipe.accumulate, run.index.items, job.seed, progress.anneal
     loader = DataLoader(
-        Faces(items, recipe, seed, setup.job.crop),
+        Faces(items, recipe, seed, job.crop),
         batch_sampler=FaceBatches(len(items), recipe.batch_size // parts, seed, progress.step * parts, end * parts),
-        num_workers=setup.job.workers,
+        num_workers=job.workers,
         collate_fn=join,
-        pin_memory=setup.accelerator.device.type == "cuda",
+        pin_memory=run.accelerator.device.type == "cuda",
         worker_init_fn=_leave_signals_to_the_trainer,
         generator=torch.Generator().manual_seed(seed),
     )
-    batches = iter(setup.accelerator.prepare(loader))
+    batches = iter(run.accelerator.prepare(loader))
     for _ in range(progress.step, end):
         with run.clock.part("data"):
             step = list(islice(batches, parts))
@@ -119,7 +119,7 @@ def take_step(run: Run, batches: list[dict], wishes: dict[str, bool]) -> dict[st
 
     `Diverged` before any weight is touched if a loss or a gradient is not finite.
     """
-    recipe, accelerator, progress, phase = run.recipe, run.setup.accelerator, run.progress, phase_at(run)
+    recipe, accelerator, progress, phase = run.recipe, run.accelerator, run.progress, phase_at(run)
     learners = {"generator": run.generator}
     if phase is full_phase and run.discriminator is not None:
         learners["discriminator"] = run.discriminator
@@ -175,8 +175,8 @@ def begin_anneal(run: Run, sitting: Sitting) -> None:
 
 
 def advice(run: Run) -> str:
-    model = run.setup.job.out / "model"
-    kept = f"the last good checkpoint stays in {run.setup.job.out / CHECKPOINT}"
+    model = run.job.out / "model"
+    kept = f"the last good checkpoint stays in {run.job.out / CHECKPOINT}"
     return f"{kept}. Start another run with a lower --lr" + (f", from --init {model}" if model.exists() else "")
 
 
@@ -207,7 +207,7 @@ def log(run: Run) -> None:
     values = {"train/lr": rate, "train/images_per_s": per_second}
     values |= {f"train/{name}": value for name, value in means.items()}
     values |= {f"seconds_per_step/{part}": seconds for part, seconds in cost.items()}
-    run.setup.accelerator.log(values, step=progress.step)
+    run.accelerator.log(values, step=progress.step)
     remember(run, {f"train/{name}": value for name, value in means.items() if "norm" not in name})
     losses = "  ".join(f"{name} {value:.4f}" for name, value in means.items() if "norm" not in name)
     run.bar.set_postfix_str(f"{losses}, rate {rate:.2g}, {per_second:.1f} images/s")
@@ -226,15 +226,15 @@ def validate(run: Run) -> None:
     with run.clock.paused():
         if run.is_main:
             check_finite(run)
-            if run.setup.held_out is not None and run.setup.job.validate is not None:
-                score(run, run.setup.held_out.items, run.setup.job.validate.name)
+            if run.held_out is not None and run.job.validate is not None:
+                score(run, run.held_out.items, run.job.validate.name)
             watch(run)
 
 
 def score(run: Run, faces: Sequence[Item], name: str) -> None:
     """Score the averaged weights on the held-out faces, called so; write the sample sheet; export them if the best."""
-    setup, progress = run.setup, run.progress
-    found = measure(run.averaged, faces, setup.accelerator.device, setup.lpips, setup.job.crop)
+    progress, out = run.progress, run.job.out
+    found = measure(run.averaged, faces, run.accelerator.device, run.lpips, run.job.crop)
     progress.scores = f"{found} of {name}"
     say(f"step {progress.step:,}: {progress.scores}")
     for message in found.unreadable:
@@ -243,15 +243,15 @@ def score(run: Run, faces: Sequence[Item], name: str) -> None:
             say(f"warning: skipped {message}")
     scores = {f"validation/{metric}": getattr(found, metric) for metric in ("psnr", "ssim", "gain", "lpips")}
     scores = {metric: value for metric, value in scores.items() if value is not None}
-    setup.accelerator.log(scores, step=progress.step)
+    run.accelerator.log(scores, step=progress.step)
     remember(run, scores)
-    make_folder(setup.job.out / "samples")
-    images.save_png(found.sheet, setup.job.out / "samples" / f"step-{progress.step:07d}.png")
+    make_folder(out / "samples")
+    images.save_png(found.sheet, out / "samples" / f"step-{progress.step:07d}.png")
     show(run, "degraded, restored, sharp", found.sheet)
     quality = found.psnr if found.lpips is None else -found.lpips
     if quality > progress.best:
         progress.best = quality
-        export(run.averaged, setup.job.out / "best", card(run))
+        export(run.averaged, out / "best", card(run))
 
 
 def save(run: Run) -> None:
@@ -259,7 +259,7 @@ def save(run: Run) -> None:
     if run.is_main:  # the others may be at the next step already, where they wait
         check_finite(run)
         write_checkpoint(run)
-        export(run.averaged, run.setup.job.out / "model", card(run))
+        export(run.averaged, run.job.out / "model", card(run))
 
 
 def check_finite(run: Run) -> None:
@@ -271,7 +271,7 @@ def check_finite(run: Run) -> None:
 
 def finish(run: Run) -> None:
     """Close the logs, keep the annealed model, and say how it ended."""
-    progress, out, end = run.progress, run.setup.job.out, run.end
+    progress, out, end = run.progress, run.job.out, run.end
     run.bar.close()
     if progress.anneal and progress.step == end and run.is_main:
         export(run.averaged, out / "annealed", card(run))
@@ -280,7 +280,7 @@ def finish(run: Run) -> None:
     skipped = set(gather_object(sorted(progress.unreadable)))
     if skipped:
         say(f"{len(skipped)} unreadable pictures were skipped; each was named above or before the run was resumed")
-    run.setup.accelerator.end_training()
+    run.accelerator.end_training()
     if run.lock is not None:
         run.lock.close()
 

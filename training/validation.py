@@ -53,7 +53,7 @@ def measure(
 
     `Diverged` where its answer is not finite.
     """
-    scores, bicubic, distances, sheet, unreadable = [], [], [], [], []
+    scores, distances, sheet, unreadable = [], [], [], []
     for start in range(0, len(items), BATCH):
         pairs = []
         for item in items[start : start + BATCH]:
@@ -70,17 +70,16 @@ def measure(
             raise Diverged("The model answers with values that are not finite numbers.")
         for (degraded, sharp), answer in zip(pairs, answers, strict=True):
             restored = images.to_image(answer)
-            scores.append((psnr(restored, sharp), ssim(restored, sharp)))
-            bicubic.append(psnr(degraded, sharp))
+            scores.append((psnr(restored, sharp), ssim(restored, sharp), psnr(degraded, sharp)))
             if lpips is not None:
                 distances.append(lpips.distances(*(images.to_tensor(face).to(device) for face in (restored, sharp))))
             if len(sheet) < SHEET_FACES:
                 sheet.append(np.hstack((degraded, restored, sharp)))
     if not scores:
         raise UserError(f"None of the {len(items)} held-out pictures can be read, so there is nothing to score.")
-    mean_psnr, mean_ssim = map(_mean, zip(*scores, strict=True))
+    mean_psnr, mean_ssim, bicubic = map(_mean, zip(*scores, strict=True))
     distance = torch.cat(distances).double().mean().item() if distances else None
-    gain = mean_psnr - _mean(bicubic)
+    gain = mean_psnr - bicubic
     return Validation(mean_psnr, mean_ssim, gain, distance, len(scores), tuple(unreadable), np.vstack(sheet))
 
 

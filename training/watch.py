@@ -41,7 +41,7 @@ def remember(run: Run, values: dict[str, float]) -> None:
 
 def watch(run: Run) -> None:
     """Draw the curves and the probe's attention, into files and, the attention, into TensorBoard."""
-    recipe, step, out = run.recipe, run.progress.step, run.setup.job.out
+    recipe, step, out = run.recipe, run.progress.step, run.job.out
     if run.progress.history:
         save_bytes(figure_png(curves(run.progress.history, recipe), 120), out / "curves.png")
     model = run.averaged
@@ -49,7 +49,7 @@ def watch(run: Run) -> None:
         if step <= recipe.validate_every:  # once
             say(f"{recipe.name} has no attention maps to make pictures of")
         return
-    degraded, restored, alphas = probe(model, run.setup.accelerator.device)
+    degraded, restored, alphas = probe(model, run.accelerator.device)
     title = f"{recipe.name} after {step * recipe.batch_size:,} images, step {step:,}"
     atlas = atlas_figure(alphas, title=title, pictures={"degraded": degraded, "restored": restored})
     frame = figure_png(atlas, 100)

@@ -24,12 +24,17 @@ from training.data import Crop, Item, centre_view, face_square, is_celebas
 from training.degradations import fixed
 from training.evaluation.frechet import InceptionDistances
 from training.evaluation.judges import Judges, Sample, known_points
-from training.evaluation.ledger import SHARP, Ledger, Row
-from training.evaluation.methods import Bicubic, Fault, Method, Model
+from training.evaluation.ledger import SHARP, Fault, Ledger, Row
+from training.evaluation.methods import Bicubic, Method, Model
 from training.evaluation.protocols import AS_IT_IS, PROTOCOLS, Condition, Protocol, factor_of
 
 MOST_IMPOSTORS = 1000  # faces compared with one another: half a million pairs
 BATCH = 8  # of every case, however many processes share them: what rounds differently would score differently
+
+
+def spread(total: int, count: int) -> list[int]:
+    """At most `count` of the indices 0 to total - 1, evenly spread."""
+    return np.unique(np.linspace(0, total - 1, min(count, total)).astype(int)).tolist()
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,7 +58,7 @@ class Trial:
     @cached_property
     def embedded(self) -> set[int]:
         """The pictures whose embeddings are kept, for impostors and Frechet distance: evenly spread."""
-        return set(np.linspace(0, len(self.items) - 1, min(len(self.items), MOST_IMPOSTORS)).astype(int).tolist())
+        return set(spread(len(self.items), MOST_IMPOSTORS))
 
     def describe(self) -> str:
         """The protocol in one line."""
@@ -83,7 +88,7 @@ class Case:
     sample: Sample | None
     celebas: bool = False  # whether the picture was cut as one of CelebA's
     restored: dict[str, ndarray] = field(default_factory=dict)  # (S,S,3) uint8, of the methods that have it
-    faults: list[tuple[str, str, str]] = field(default_factory=list)  # kind, whose picture, why
+    faults: list[Fault] = field(default_factory=list)
 
 
 def compare(
@@ -99,7 +104,7 @@ def compare(
             clock[method.name] += time.perf_counter_ns() - started
         for (case, _), answer in zip(readable, answers, strict=True):
             if isinstance(answer, Fault):
-                case.faults.append((answer.kind, method.name, answer.why))
+                case.faults.append(answer)
             else:
                 case.restored[method.name] = answer
     return cases
@@ -112,24 +117,23 @@ def _case(trial: Trial, index: int, condition: Condition) -> Case:
     try:
         picture = item.picture()
     except UserError as error:
-        return Case(index, name, None, faults=[("unreadable", SHARP, str(error))])
-    height, width = picture.shape[:2]
-    view, celebas = centre_view(picture, trial.size, trial.crop), is_celebas(width, height, trial.crop)
+        return Case(index, name, None, faults=[Fault("unreadable", SHARP, str(error))])
+    view, celebas = centre_view(picture, trial.size, trial.crop), is_celebas(picture, trial.crop)
     if not trial.protocol.sharp:
-        return Case(index, name, Sample(name, view), celebas)
+        return Case(index, name, Sample(view), celebas)
     known = known_points(item, picture, trial.size, trial.crop) if trial.judges.need_points else None
     sharp, known = condition.moved(view, known)
     degraded = sharp
     if trial.degradation is not None:
         factor = factor_of(trial.degradation)
         degraded = condition.spoilt(fixed(sharp, factor and trial.size // factor, name), name, trial.seed)
-    sample, faults = trial.judges.look(name, degraded, sharp, known)
-    side = face_square(width, height, trial.crop)[2]
+    sample, faults = trial.judges.look(degraded, sharp, known)
+    side = face_square(picture, trial.crop)[2]
     if is_grey(picture):
-        faults.insert(0, Fault("grey", "all pixels have red = green = blue"))
+        faults.insert(0, Fault("grey", SHARP, "all pixels have red = green = blue"))
     if side < trial.size:
-        faults.insert(0, Fault("enlarged", f"from {side:g}x{side:g} to {trial.size}x{trial.size}"))
-    return Case(index, name, sample, celebas, faults=[(fault.kind, SHARP, fault.why) for fault in faults])
+        faults.insert(0, Fault("enlarged", SHARP, f"from {side:g}x{side:g} to {trial.size}x{trial.size}"))
+    return Case(index, name, sample, celebas, faults=faults)
 
 
 def measure(trial: Trial, case: Case, condition: int = 0) -> Row:
@@ -139,10 +143,11 @@ def measure(trial: Trial, case: Case, condition: int = 0) -> Row:
         return Row(condition, case.index, case.name, values, faults)
     colourless = is_grey(sample.degraded if sample.sharp is None else sample.sharp)
     for method, face in case.restored.items():
-        values[method], missing, embedding = trial.judges.measure(face, sample)
-        faults += [(fault.kind, method, fault.why) for fault in missing]
+        values[method], embedding = trial.judges.measure(face, sample)
+        if np.isnan(values[method].get("nrmse", 0)):
+            faults.append(Fault("no landmarks", method, "in the restored face"))
         if is_grey(face) and not colourless:
-            faults.append(("grey", method, "restored without the colours of the sharp face"))
+            faults.append(Fault("grey", method, "restored without the colours of the sharp face"))
         if embedding is not None and condition == 0 and case.index in trial.embedded:
             embeddings[method] = embedding.tolist()
     if embeddings and sample.embedding is not None:

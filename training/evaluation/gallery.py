@@ -26,7 +26,7 @@ from sparnet.metrics import Estimate
 from sparnet.regions import REGIONS
 from sparnet.text import for_html, html_templates, plain
 from training.evaluation import tables as words
-from training.evaluation.comparison import BATCH, Case, Trial, compare
+from training.evaluation.comparison import BATCH, Case, Trial, compare, spread
 from training.evaluation.judges import METRICS
 from training.evaluation.landmarks import THRESHOLD
 from training.evaluation.ledger import FAULTS, SHARP, Results, Score
@@ -43,19 +43,16 @@ GREY, INK = "#8a8f98", "#26303c"
 def contact_sheet(trial: Trial, count: int) -> ndarray:
     """The first `count` readable faces, a row each: degraded, every method, sharp; (H,W,3) uint8."""
     gap, line, columns = 4, 20, columns_of(trial)
-    blank = np.full((trial.size, trial.size, 3), 255, np.uint8)
-    shown = [faces(trial, case) for case in again(trial, range(min(count, len(trial.items))))]
-    rows = [np.hstack([_framed(row.get(name, blank), (0, gap), (gap, 0)) for name in columns]) for row in shown]
-    sheet = Image.fromarray(_framed(np.vstack(rows), (line, gap), (0, gap)))
+    pitch = trial.size + gap
+    rows = [faces(trial, case) for case in again(trial, range(min(count, len(trial.items))))]
+    sheet = Image.new("RGB", (gap + len(columns) * pitch, line + len(rows) * pitch + gap), "white")
     pen, font = ImageDraw.Draw(sheet), ImageFont.load_default(13)
     for x, name in enumerate(columns):
-        pen.text((gap + x * (trial.size + gap), 2), plain(name), "black", font)
+        pen.text((gap + x * pitch, 2), plain(name), "black", font)
+        for y, row in enumerate(rows):
+            if name in row:
+                sheet.paste(Image.fromarray(row[name]), (gap + x * pitch, line + y * pitch))
     return np.array(sheet)
-
-
-def _framed(picture: ndarray, rows: tuple[int, int], columns: tuple[int, int]) -> ndarray:
-    """With so many white pixels above and below, left and right of it."""
-    return np.pad(picture, (rows, columns, (0, 0)), constant_values=255)
 
 
 def columns_of(trial: Trial) -> list[str]:
@@ -77,11 +74,6 @@ def again(trial: Trial, indices: Sequence[int]) -> Iterator[Case]:
     """Those of these faces that can be read, restored once more, as they are under the first condition."""
     for start in range(0, len(indices), BATCH):
         yield from (case for case in compare(trial, indices[start : start + BATCH]) if case.sample is not None)
-
-
-def spread(total: int, count: int) -> list[int]:
-    """At most `count` of the indices 0 to total - 1, evenly spread."""
-    return np.unique(np.linspace(0, total - 1, min(count, total)).astype(int)).tolist()
 
 
 def page(report: dict, results: Results, trial: Trial, count: int) -> str:

@@ -27,7 +27,7 @@ from sparnet.regions import REGIONS, region_masks
 from training.data import Crop, Item, face_square
 from training.evaluation.identity import KINDS, OnnxEmbedder, SFace
 from training.evaluation.landmarks import THRESHOLD, OnnxLandmarks, landmark_values
-from training.evaluation.methods import Fault
+from training.evaluation.ledger import SHARP, Fault
 from training.perceptual import Lpips, load_lpips
 
 
@@ -72,7 +72,6 @@ METRICS = {
 class Sample:
     """One face as every method meets it; `sharp` and the points are None where there is no ground truth."""
 
-    name: str
     degraded: ndarray  # (S,S,3) uint8; the sharp one where nothing is degraded, only pictures compared
     sharp: ndarray | None = None  # (S,S,3) uint8
     known: ndarray | None = None  # (68,2) px of `sharp`, from the file beside the picture
@@ -99,17 +98,15 @@ class Judges:
     def need_points(self) -> bool:
         return bool(self.landmarks or self.embedder or self.regions)
 
-    def look(
-        self, name: str, degraded: ndarray, sharp: ndarray, known: ndarray | None = None
-    ) -> tuple[Sample, list[Fault]]:
+    def look(self, degraded: ndarray, sharp: ndarray, known: ndarray | None = None) -> tuple[Sample, list[Fault]]:
         """What is measured once on the sharp face, for all methods; `known` are its landmarks (68,2) from a file."""
         faults, points, five, embedding = [], known, None, None
         if points is None and self.landmarks:
             points = self.landmarks(sharp)
             if points is None:
-                faults.append(Fault("no landmarks", "in the sharp face"))
+                faults.append(Fault("no landmarks", SHARP, "in the sharp face"))
         if points is None and self.regions and not self.landmarks:
-            faults.append(Fault("no landmarks", "beside the picture; --landmarks would look for them"))
+            faults.append(Fault("no landmarks", SHARP, "beside the picture; --landmarks would look for them"))
         if self.embedder:
             found = self.detector(sharp) if known is None and self.detector else []
             five = five_of_68(known) if known is not None else found[0].landmarks if found else None
@@ -118,8 +115,8 @@ class Judges:
                     raise UserError("the detector finds none, or not its points, in the sharp face")
                 embedding = self.embedder.embed(sharp, five)
             except UserError as error:
-                faults.append(Fault("no face", str(error)))
-        return Sample(name, degraded, sharp, known, points, five, embedding), faults
+                faults.append(Fault("no face", SHARP, str(error)))
+        return Sample(degraded, sharp, known, points, five, embedding), faults
 
     def floor(self, sample: Sample) -> dict[str, float]:
         """The landmark metrics of the sharp picture itself, where its landmarks are known from a file; else nothing.
@@ -130,13 +127,13 @@ class Judges:
             return {}
         return landmark_values(self.landmarks(sample.sharp), sample.known)
 
-    def measure(self, restored: ndarray, sample: Sample) -> tuple[dict[str, float], list[Fault], ndarray | None]:
-        """Values by metric, what could not be found, and the embedding (D,) if there is an embedder."""
-        sharp, faults, embedding = sample.sharp, [], None
+    def measure(self, restored: ndarray, sample: Sample) -> tuple[dict[str, float], ndarray | None]:
+        """Values by metric, and the embedding (D,) if there is an embedder."""
+        sharp, embedding = sample.sharp, None
         if sharp is None:
             grey = cv2.cvtColor(restored, cv2.COLOR_RGB2GRAY)
             blur = float(blur_effect(grey))  # pyright: ignore[reportArgumentType]  a list only of several axes
-            return {"blur": blur, "laplacian": float(cv2.Laplacian(grey, cv2.CV_64F).var())}, [], None
+            return {"blur": blur, "laplacian": float(cv2.Laplacian(grey, cv2.CV_64F).var())}, None
         values = {"psnr": psnr(restored, sharp, self.truncate), "ssim": ssim(restored, sharp, self.truncate)}
         if self.rgb:
             values |= {"psnr_rgb": psnr_rgb(restored, sharp), "ssim_rgb": ssim_rgb(restored, sharp)}
@@ -145,17 +142,14 @@ class Judges:
                 pair = (images.to_tensor(face).to(self.device) for face in (restored, sharp))
                 values["lpips"] = self.lpips.distances(*pair).item()
         if self.landmarks and sample.points is not None:
-            found = self.landmarks(restored)
-            if found is None:
-                faults.append(Fault("no landmarks", "in the restored face"))
-            values |= landmark_values(found, sample.points)
+            values |= landmark_values(self.landmarks(restored), sample.points)
         if self.embedder and sample.five is not None and sample.embedding is not None:
             embedding = self.embedder.embed(restored, sample.five)
             values["identity"] = float(embedding @ sample.embedding)  # a cosine: both have length 1
         if self.regions and sample.points is not None:
             masks = region_masks(sample.points, len(sharp))
             values |= {f"psnr_{name}": value for name, value in region_psnr(restored, sharp, masks).items()}
-        return values, faults, embedding
+        return values, embedding
 
 
 def choose(
@@ -202,7 +196,7 @@ def known_points(item: Item, picture: ndarray, size: int, crop: Crop = "auto") -
     points = read_landmarks(item.path) if known_file(item) else None
     if points is None:
         return None
-    x, y, side = face_square(picture.shape[1], picture.shape[0], crop)
+    x, y, side = face_square(picture, crop)
     return (points + 0.5 - (x, y)) * (size / side) - 0.5
 
 

@@ -18,6 +18,7 @@ from contextlib import ExitStack, closing, contextmanager
 from dataclasses import asdict, dataclass, field, is_dataclass
 from heapq import merge
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from numpy import ndarray
@@ -47,15 +48,23 @@ Columns = Mapping[tuple[str, str], ndarray]
 """(method, metric) -> (N,) float64, one number a picture; NaN: no value."""
 
 
+class Fault(NamedTuple):
+    """Why one picture has no score, or a doubtful one."""
+
+    kind: str  # of `FAULTS`
+    whose: str  # the method that made the picture, or `SHARP`
+    why: str
+
+
 @dataclass(frozen=True)
 class Row:
-    """What one face gave under one condition; `faults` are (kind, whose picture, why)."""
+    """What one face gave under one condition."""
 
     condition: int
     index: int  # of the picture
     name: str
     values: dict[str, dict[str, float]]  # of each method that has a picture of this face, by metric
-    faults: Sequence[Sequence[str]] = ()
+    faults: Sequence[Fault] = ()  # lists of the three, where they come from a file
     embeddings: dict[str, list[float]] = field(default_factory=dict)  # of "sharp" and the methods; of some faces only
     known: bool = False  # whether the landmarks are those of the file beside the picture
     floor: dict[str, float] = field(default_factory=dict)  # by metric: the sharp picture's own points against those
@@ -219,23 +228,21 @@ def summary(columns: Columns, methods: Sequence[str], anchor: str | None, seed: 
     Where some pictures are identical to the sharp ones, the mean, its interval and n are those of the others.
     """
     single = [key for key in columns if key[0] in methods]
-    paired = {  # with the column to subtract
-        (method, metric): (anchor, metric)
-        for method, metric in single
-        if anchor is not None and method != anchor and (anchor, metric) in columns
-    }
     scores: Scores = {method: {} for method in methods}
     if not single:
         return scores
-    numbers = np.column_stack([columns[key] for key in (*single, *paired)])
-    identical = np.isposinf(numbers[:, : len(single)]).sum(axis=0)
-    numbers[np.isinf(numbers)] = np.nan
-    for place, base in enumerate(paired.values(), len(single)):
-        numbers[:, place] -= numbers[:, single.index(base)]
-    means = estimates(numbers, seed)
+    finite = {key: np.where(np.isinf(column), np.nan, column) for key, column in columns.items()}
+    paired = {
+        (method, metric): finite[method, metric] - finite[anchor, metric]
+        for method, metric in single
+        if anchor is not None and method != anchor and (anchor, metric) in columns
+    }
+    means = estimates(np.column_stack([*(finite[key] for key in single), *paired.values()]), seed)
     gains = dict(zip(paired, means[len(single) :], strict=True))
-    for (method, metric), mean, same in zip(single, means, identical.tolist(), strict=False):
-        if mean.n or same:
-            gain = gains.get((method, metric))
-            scores[method][metric] = Score(**vars(mean), identical=same, difference=gain if gain and gain.n else None)
+    for key, mean in zip(single, means, strict=False):
+        identical, gain = int(np.isposinf(columns[key]).sum()), gains.get(key)
+        if mean.n or identical:
+            method, metric = key
+            difference = gain if gain and gain.n else None
+            scores[method][metric] = Score(**vars(mean), identical=identical, difference=difference)
     return scores

@@ -10,7 +10,7 @@ Every method gets the same degraded faces, and answers with faces of the same si
 import re
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path, PurePosixPath
 
 import torch
@@ -22,18 +22,12 @@ from sparnet.checkpoints import weights_file
 from sparnet.errors import UserError
 from sparnet.files import sha256_of
 from sparnet.model import SPARNet
+from sparnet.text import listed
 from sparnet.threads import use_free_cores
 from training.command import Diverged
 from training.data import Crop, Item, centre_view, content_hash, face_square, index_pictures
+from training.evaluation.ledger import Fault
 from training.networks import Network, load
-
-
-@dataclass(frozen=True)
-class Fault:
-    """Why one picture has no score, or a doubtful one: its kind, a key of `ledger.FAULTS`, and the words."""
-
-    kind: str
-    why: str
 
 
 class Bicubic:
@@ -120,7 +114,7 @@ class Pictures:
         self.crop: Crop = crop
         ours, theirs = by_name(sharp), by_name(index_pictures([folder]).items)
         faults = [("missing", ours.keys() - theirs.keys()), ("not among the sharp ones", theirs.keys() - ours.keys())]
-        problems = [f"{len(names)} {what}: {_some(sorted(names))}" for what, names in faults if names]
+        problems = [f"{len(names)} {what}: {listed(sorted(names), 20)}" for what, names in faults if names]
         if problems:
             raise UserError(f"The pictures in {folder} do not pair with the sharp ones; {'; '.join(problems)}.")
         self.items = {name: theirs[name] for name in list(ours)[:limit]}
@@ -133,11 +127,12 @@ class Pictures:
         try:
             picture = self.items[name].picture()
         except UserError as error:
-            return Fault("unreadable", str(error))
-        height, width = picture.shape[:2]
-        if face_square(width, height, self.crop)[2] != self.size and not self.resize:
+            return Fault("unreadable", self.name, str(error))
+        if face_square(picture, self.crop)[2] != self.size and not self.resize:
+            height, width = picture.shape[:2]
             return Fault(
                 "size",
+                self.name,
                 f"{width}x{height} where {self.size}x{self.size} is compared; --size N brings all pictures to one size",
             )
         return centre_view(picture, self.size, self.crop)
@@ -163,7 +158,7 @@ def by_name(items: Sequence[Item]) -> dict[str, Item]:
     names = Counter(pairing_name(item.within) for item in items)
     if twice := sorted(name for name, count in names.items() if count > 1):
         raise UserError(
-            f"Pictures are paired by their names without the ending, and these are there twice: {_some(twice)}."
+            f"Pictures are paired by their names without the ending, and these are there twice: {listed(twice, 20)}."
         )
     return {pairing_name(item.within): item for item in items}
 
@@ -180,10 +175,6 @@ def labelled(text: str) -> tuple[str, str]:
     if equals and not Path(text).exists():
         return label, place
     return Path(text).absolute().name, text
-
-
-def _some(names: Sequence[str], most: int = 20) -> str:
-    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
 def _at(face: ndarray, side: int) -> ndarray:

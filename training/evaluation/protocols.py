@@ -29,24 +29,19 @@ class Condition:
     sweep: str = "as it is"
     level: float = 0.0
 
-    def move(self, size: int) -> ndarray | None:
-        """(2,3) affine of the sharp face in a size x size picture, about its centre; None: it is not moved."""
-        centre = (size - 1) / 2
-        match self.sweep:
-            case "shift":
-                return np.array([(1, 0, self.level * size), (0, 1, 0)])
-            case "rotation":
-                return cv2.getRotationMatrix2D((centre, centre), self.level, 1.0)
-            case "scale":
-                return cv2.getRotationMatrix2D((centre, centre), 0.0, self.level)
-        return None
-
     def moved(self, sharp: ndarray, points: ndarray | None) -> tuple[ndarray, ndarray | None]:
         """Sharp face (S,S,3) uint8 and its landmarks (N,2) after the move; what comes in at the border is mirrored."""
-        move = self.move(len(sharp))
-        if move is None:
-            return sharp, points
-        return crop_face(sharp, move, len(sharp)), points if points is None else transform_points(move, points)
+        size, centre = len(sharp), ((len(sharp) - 1) / 2,) * 2
+        match self.sweep:
+            case "shift":
+                move = np.array([(1, 0, self.level * size), (0, 1, 0)])
+            case "rotation":
+                move = cv2.getRotationMatrix2D(centre, self.level, 1.0)
+            case "scale":
+                move = cv2.getRotationMatrix2D(centre, 0.0, self.level)
+            case _:
+                return sharp, points
+        return crop_face(sharp, move, size), points if points is None else transform_points(move, points)
 
     def spoilt(self, degraded: ndarray, name: str, seed: int) -> ndarray:
         """Degraded face (S,S,3) uint8, with the noise drawn from the picture's name and the seed."""
@@ -117,12 +112,7 @@ PROTOCOLS = {
             published=_PAPER,
             published_on="the paper's own cut of Helen, identity on UMD-Face; threshold of the landmark AUC unknown",
         ),
-        Protocol(
-            "celeba-16to128",
-            "CelebA test faces of 16x16 restored to 128x128",
-            degradation="bicubic8",
-            size=128,
-        ),
+        Protocol("celeba-16to128", "CelebA test faces of 16x16 restored to 128x128", degradation="bicubic8", size=128),
         Protocol(
             "hd-blind",
             "512x512 faces after SPARNetHD's blind degradation, one draw for each picture's name",

@@ -9,7 +9,6 @@ import resource
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
 from importlib.metadata import version
 from itertools import groupby
 from pathlib import Path, PurePosixPath
@@ -43,11 +42,9 @@ def evaluate(
     processes but for the part "run".
     """
     state, started = process_state(), time.monotonic()
-    with ExitStack() as scratch:
+    with TemporaryDirectory() as scratch:
         record = agreed(lambda: record_of(trial, data, data_name))
-        place = json_file
-        if place is None:  # the rows have to be somewhere
-            place = agreed(lambda: Path(scratch.enter_context(TemporaryDirectory()), "scores.json"))
+        place = json_file or agreed(lambda: Path(scratch, "scores.json"))  # the rows have to be somewhere
         ledger = Ledger(place, record, (len(trial.protocol.conditions), len(trial.items)), resume, state.process_index)
         state.wait_for_everyone()  # before the first row is written, all have read what there was
         ledger.begin()
