@@ -209,16 +209,15 @@ def of_the_face(sanity: Mapping) -> Claim:
     )
 
 
-def places(arrays: Mapping[str, ndarray]) -> Claim:
+def places(ablation: Mapping) -> Claim:
     """Does it matter for the result where a unit looks? By flattening one unit's map to its mean."""
-    mode = list(arrays["modes"]).index("mean")
-    units = list(arrays["units"])
-    top = units[int(arrays["rms"][:, mode].argmax())]
-    change = between(cell(arrays, "rms", top, "mean"), 1)
+    units = replaced_by(ablation, "mean")
+    top = next(iter(units))
+    change = between(units[top]["rms"], 1)
     first = f"Flattening the map of `{top}` changes the restored face most, by {change} of 255 levels (RMS)"
-    if "psnr_change" not in arrays:
+    if "psnr_change" not in units[top]:
         return Claim(f"**Some places matter.** {first}.", True)
-    changes = {unit: cell(arrays, "psnr_change", unit, "mean") for unit in units}
+    changes = {unit: effects["psnr_change"] for unit, effects in units.items()}
     worse = [unit for unit, change in changes.items() if side(change, at=-COSTS) < 0]
     better = [unit for unit, change in changes.items() if side(change, at=COSTS) > 0]
     text = (
@@ -277,11 +276,9 @@ def cell_of(regions: Mapping, unit: str, part: str) -> dict[str, float]:
     return regions["ratios"][unit][part]
 
 
-def cell(arrays: Mapping[str, ndarray], measure: str, unit: str, mode: str) -> dict[str, float]:
-    """One cell of the table of ablations."""
-    at = list(arrays["units"]).index(unit), list(arrays["modes"]).index(mode)
-    names = {"mean": measure, "low": f"{measure}_low", "high": f"{measure}_high"}
-    return {end: float(arrays[name][at]) for end, name in names.items()}
+def replaced_by(ablation: Mapping, mode: str) -> dict[str, Mapping]:
+    """What replacing each unit's attention in this way does, the largest RMS change first."""
+    return {row["unit"]: row for row in ablation["ranking"] if row["mode"] == mode}
 
 
 def summary(claims: Iterable[Claim]) -> tuple[Sequence[str], Sequence[str]]:
@@ -290,7 +287,12 @@ def summary(claims: Iterable[Claim]) -> tuple[Sequence[str], Sequence[str]]:
     return [claim.text for claim in claims if claim.shows], [claim.text for claim in claims if not claim.shows]
 
 
-OF = {"faithfulness": (faithful, leads), "effect": (helps,), "sanity": (learned, of_the_face)}  # of these numbers each
+OF = {  # the claims of each instrument's numbers
+    "ablation": (places,),
+    "faithfulness": (faithful, leads),
+    "effect": (helps,),
+    "sanity": (learned, of_the_face),
+}
 
 
 def _badge(badge: Mapping, titles: tuple[str, str, str], when: str, null: Mapping) -> Claim:
