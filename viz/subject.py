@@ -49,6 +49,11 @@ class Subject:
         """(S,S,3) uint8."""
         return to_image(self.trace.restored)
 
+    @property
+    def faces(self) -> dict[str, np.ndarray]:
+        """What the network is given, and what it makes of it: (S,S,3) uint8 each."""
+        return {"degraded": to_image(self.degraded), "restored": self.restored}
+
     @classmethod
     def of(cls, model: SPARNet, name: str, face: RestoredFace, detector: str | None = None) -> "Subject":
         """A face as `Restorer` gave it; the sharp one is known only where it was reduced first.

@@ -13,16 +13,14 @@ from typing import Annotated
 import cv2
 import numpy as np
 import scipy
-import torch
 
 from sparnet.errors import UserError
-from sparnet.images import to_image
 from sparnet.metrics import estimates, labelled
 from sparnet.restorer import Progress
 from viz.finding import Finding, silent
 from viz.instrument import OTHER, REAL, Instrument, Option, Seed
 from viz.subject import Subject, over_faces, spatial_maps
-from viz.views import DIVERGING, Bars, Panel, View
+from viz.views import DIVERGING, Bars, Panel, View, numerals
 
 MEANING = (
     "Each unit's map beside its partner's and their signed difference: high correlation and overlap say that both look "
@@ -137,7 +135,6 @@ def pair_units(first: list[str], other: list[str]) -> list[Pair]:
     return sorted(pairs, key=lambda pair: (first.index(pair.first), other.index(pair.other)))
 
 
-@torch.no_grad()
 def study(
     subject: Subject, other: Annotated[Subject, OTHER], share: Share = SHARE, progress: Progress = silent
 ) -> Finding:
@@ -150,10 +147,7 @@ def study(
     for i, (side, looked) in enumerate(zip(_SIDES, (subject, other), strict=True)):
         progress(i, 2, f"Looking at {names[i]}")
         maps.append(spatial_maps(looked))
-        arrays |= {
-            f"degraded/{side}": to_image(looked.degraded),
-            f"restored/{side}": to_image(looked.model(looked.degraded)),
-        }
+        arrays |= {f"{name}/{side}": face for name, face in looked.faces.items()}
     progress(2, 2, "Done")
     aligned = _aligned(*maps)
     found = {pair: MapAgreement.of(*two, share) for pair, two in aligned.items()}
@@ -176,10 +170,10 @@ def study(
         "IoU of the top": [measured.iou for measured in found.values()],
     }
     view = View(faces, groups, {"How alike the two maps of each pair are:": Bars(groups, series, "1 is the same")})
-    headed = {
-        f"{pair.name}   r {_shown(both.pearson)}   rank {_shown(both.spearman)}   IoU {both.iou:.2f}": groups[pair.name]
-        for pair, both in found.items()
-    }
+    headed = {}
+    for pair, both in found.items():
+        r, rank, overlap = numerals(np.array([both.pearson, both.spearman, both.iou], float))
+        headed[f"{pair.name}   r {r}   rank {rank}   IoU {overlap}"] = groups[pair.name]
     return Finding(
         "agreement",
         MEANING,
@@ -267,10 +261,6 @@ def same_depth(name: str, own: Sequence[str], others: Sequence[str]) -> str:
     if not other_part:
         own_part, other_part = own, others
     return other_part[int((own_part.index(name) + 0.5) / len(own_part) * len(other_part))]
-
-
-def _shown(value: float | None) -> str:
-    return "none" if value is None else f"{value:.2f}"
 
 
 INSTRUMENT = Instrument(

@@ -131,8 +131,6 @@ class Stability:
 
     scores: dict[str, dict[str, list[Drift]]]  # row -> kind -> one for each perturbation of that kind
     variance: dict[str, np.ndarray]  # row -> `inner` part: mean over KINDS of the mean squared change, colours averaged
-    degraded: np.ndarray  # (S,S,3) uint8
-    restored: np.ndarray  # (S,S,3) uint8
 
     @classmethod
     def of(cls, subject: Subject, seeds: Iterable[int], progress: Progress = silent) -> "Stability":
@@ -153,8 +151,7 @@ class Stability:
             row: np.mean([squares[row][kind] / len(kinds[kind]) for kind in KINDS], axis=0)
             for row, kinds in scores.items()
         }
-        restored = to_image(torch.from_numpy(before[OUTPUT]))
-        return cls(scores, variance, to_image(subject.degraded), restored)
+        return cls(scores, variance)
 
     def table(self, measure: str) -> np.ndarray:
         """(rows, KINDS) float64: the mean of a `Drift`'s field over the perturbations of a kind; NaN: not defined."""
@@ -173,10 +170,9 @@ def study(subject: Subject, noises: Noises = 4, seed: Seed = 0, progress: Progre
     spatial_maps(subject)
     found = Stability.of(subject, seeds, progress)
     tables = {measure: found.table(measure) for measure in MEASURES}
-    faces = {"degraded": found.degraded, "restored": found.restored}
     title = f"{subject.name}: what small changes of the input do"
     numbers = {"model": subject.name, **_settings(seeds), "rows": _rows(found.scores, tables)}
-    return _finding(numbers, tables, tables, found.variance, title, faces)
+    return _finding(numbers, tables, tables, found.variance, title, subject.faces)
 
 
 def study_many(subjects: Iterable[Subject], noises: Noises = 4, seed: Seed = 0, progress: Progress = silent) -> Finding:
