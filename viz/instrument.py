@@ -148,18 +148,16 @@ class Instrument:
 
 
 def settings_of(study: Callable) -> dict[str, Setting]:
-    parameters, hints = signature(study).parameters, get_type_hints(study, include_extras=True)
-    return {
-        name: Setting.of(parameters[name], hint, option)
-        for name, (hint, option) in _annotated(hints).items()
-        if isinstance(option, Option)
-    }
+    parameters = signature(study).parameters
+    return {name: Setting.of(parameters[name], *annotation) for name, annotation in _annotated(study, Option).items()}
 
 
 def sources_of(study: Callable) -> dict[str, Source]:
+    return {name: source for name, (_, source) in _annotated(study, Source).items()}
+
+
+def _annotated(study: Callable, kind: type) -> dict[str, tuple[Any, Any]]:
+    """Type and annotation of each parameter that is annotated by one of this kind."""
     hints = get_type_hints(study, include_extras=True)
-    return {name: source for name, (_, source) in _annotated(hints).items() if isinstance(source, Source)}
-
-
-def _annotated(hints: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
-    return {name: get_args(hint)[:2] for name, hint in hints.items() if get_origin(hint) is Annotated}
+    annotated = {name: get_args(hint)[:2] for name, hint in hints.items() if get_origin(hint) is Annotated}
+    return {name: annotation for name, annotation in annotated.items() if isinstance(annotation[1], kind)}

@@ -164,22 +164,20 @@ def study_many(
 
     PSNR and SSIM change only if every face was sharp once. `UserError` without a face or for several networks.
     """
-    modes, names = list(modes or MODES), []
+    modes = list(modes or MODES)
 
     def measure(_: int, subject: Subject) -> dict[str, ndarray]:
-        nonlocal names
-        names = attending(subject, units)
         before = subject.model(subject.degraded)
-        changed = replaced(subject.model, subject.degraded, names, modes, seed)
+        changed = replaced(subject.model, subject.degraded, attending(subject, units), modes, seed)
         return _table([_effects(subject, before, restored) for _, restored in changed])
 
-    model, faces = over_faces(subjects, measure, progress, "Replacing attention in", least=1)
-    table, means = {}, {name: estimates(values, seed) for name, values in faces.items()}
+    last, faces = over_faces(subjects, measure, progress, "Replacing attention in", least=1)
+    names, table, means = attending(last, units), {}, {name: estimates(values, seed) for name, values in faces.items()}
     for name, found in means.items():
         table |= zip((name, f"{name}_low", f"{name}_high"), ends(found), strict=True)
     count = len(faces["rms"])
     numbers = {
-        "model": model,
+        "model": last.name,
         "seed": seed,
         "unit_of_rms": "8-bit levels",
         "faces": count,

@@ -301,7 +301,7 @@ def study_many(
             "curves": np.array([[curve.most, curve.least] for curve in pooled.values()]),
         }
 
-    model, arrays = over_faces(subjects, measure, progress, "Damaging")
+    last, arrays = over_faces(subjects, measure, progress, "Damaging")
     scores, faces = arrays["scores"], len(arrays["scores"])
     found = estimates(scores, seed)  # (maps, SCORES)
     baselines, controlled = (GRADIENT, SOBEL, RANDOM), scores[..., SCORES.index(PER_DAMAGE)]
@@ -309,7 +309,7 @@ def study_many(
     lead = np.stack([own - controlled[:, names.index(name)] for name in baselines], axis=1)
     arrays["mean_ranks"] = ranks / faces
     numbers = {
-        "model": model,
+        "model": last.name,
         "faces": faces,
         **_settings(cells, levels, draws, seed),
         "scores": labelled(found, names, SCORES),
@@ -322,7 +322,7 @@ def study_many(
         dict(zip(SCORES, found.T, strict=True)),
         "; lines: 95 % interval over the faces",
     )
-    title = f"Does the rest of the face depend on what {model} attends to? Mean of {faces} faces"
+    title = f"Does the rest of the face depend on what {last.name} attends to? Mean of {faces} faces"
     return Finding("faithfulness", MEANING, numbers, arrays, view, title, _NOTE)
 
 

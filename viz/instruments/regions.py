@@ -184,11 +184,10 @@ def study_many(subjects: Iterable[Subject], seed: Seed = 0, progress: Progress =
     """
     coverage = np.zeros(())
     sources: dict[str, int] = {}
-    maps: dict[str, ndarray] = {}
     before: deque[Mapping[str, ndarray]] = deque(maxlen=_NEIGHBOURS)
 
     def measure(_: int, subject: Subject) -> dict[str, ndarray]:
-        nonlocal coverage, maps
+        nonlocal coverage
         maps = spatial_maps(subject)
         masks, source = face_regions(subject)
         own = np.array([_row(alpha, masks) for alpha in maps.values()])
@@ -200,8 +199,8 @@ def study_many(subjects: Iterable[Subject], seed: Seed = 0, progress: Progress =
         sources[source] = sources.get(source, 0) + 1
         return {"ratios": own, "distances": distances}
 
-    model, arrays = over_faces(subjects, measure, progress, "Measuring the regions of")
-    tables = arrays["ratios"]
+    last, arrays = over_faces(subjects, measure, progress, "Measuring the regions of")
+    tables, maps, model = arrays["ratios"], spatial_maps(last), last.name
     faces, units, regions = len(tables), list(maps), list(COLORS)
     ratios = estimates(tables, seed)
     mean, low, high = ends(ratios)

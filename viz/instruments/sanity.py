@@ -186,12 +186,10 @@ def study_many(subjects: Iterable[Subject], draws: Draws = 1, seed: Seed = 0, pr
     null the same of maps that are unrelated and as smooth.
     """
     before: deque[Mapping[str, ndarray]] = deque(maxlen=_NEIGHBOURS)
-    units, rows, generator = [], [], np.random.default_rng(seed)
+    generator = np.random.default_rng(seed)
 
     def measure(i: int, subject: Subject) -> dict[str, ndarray]:
-        nonlocal units, rows
         own, seeds = spatial_maps(subject), range(seed + i * draws, seed + (i + 1) * draws)
-        units, rows = list(own), list(parts(subject.model))[::-1]
         tables = np.array([cascade(subject, drawn)[0] for drawn in seeds])
         found = {
             "cascade": _mean(tables),
@@ -203,7 +201,8 @@ def study_many(subjects: Iterable[Subject], draws: Draws = 1, seed: Seed = 0, pr
         before.append(own)
         return found
 
-    model, arrays = over_faces(subjects, measure, progress, "Checking", least=3)
+    last, arrays = over_faces(subjects, measure, progress, "Checking", least=3)
+    model, units, rows = last.name, list(spatial_maps(last)), list(parts(last.model))[::-1]
     arrays["face"] = arrays["face"][1:]  # the first has none before it
     learning, face = (estimates(arrays[name], seed) for name in ("learning", "face"))
     medians = {name: np.array([[_median(values)] for values in arrays[name]]) for name in ("learning", "face", "null")}

@@ -191,12 +191,12 @@ def study_many(subjects: Iterable[Subject], noises: Noises = 4, seed: Seed = 0, 
             variance[row] = variance.get(row, 0) + values
         return {measure: found.table(measure) for measure in MEASURES}
 
-    model, measures = over_faces(subjects, measure, progress, "Changing", least=1)
+    last, measures = over_faces(subjects, measure, progress, "Changing", least=1)
     count = len(measures["rms"])
     found = {name: estimates(values, seed) for name, values in measures.items()}
-    numbers = {"model": model, "faces": count, "seed": seed, **_settings(seeds), "rows": _rows(variance, found)}
+    numbers = {"model": last.name, "faces": count, "seed": seed, **_settings(seeds), "rows": _rows(variance, found)}
     tables = {name: ends(values)[0] for name, values in found.items()}
-    title = f"{model}: what small changes of the input do, mean of {count} faces"
+    title = f"{last.name}: what small changes of the input do, mean of {count} faces"
     return _finding(numbers, measures, tables, {row: values / count for row, values in variance.items()}, title, {})
 
 
