@@ -13,14 +13,13 @@ import cv2
 import numpy as np
 import torch
 from numpy import ndarray
-from torch import Tensor
 
 from sparnet.errors import UserError
 from sparnet.restorer import Progress
 from viz.finding import Finding, silent
 from viz.instrument import WHERE, Instrument, Option, Seed
 from viz.instruments.ablation import levels, rms
-from viz.subject import Subject
+from viz.subject import Subject, attending
 from viz.views import Bars, Lines, Panel, View
 
 MEANING = (
@@ -115,21 +114,18 @@ def mean_effect(subject: Subject, progress: Progress = silent) -> dict[str, floa
 
     Later units react to the change, so it is the total effect.
     """
-    model, face = subject.model, subject.degraded
-
-    def averaged(alpha: Tensor) -> Tensor:
-        return alpha.mean(1, keepdim=True)
-
+    model, face, effects = subject.model, subject.degraded, {}
     with torch.no_grad():
         trace = model.trace(face)
-        before, units, effects = levels(trace.restored), list(trace.alphas), {}
-        for i, unit in enumerate(units):
-            progress(i, len(units) + 1, f"{unit} with one map for all channels")
-            edit = model.trace(face, lambda name, alpha, unit=unit: averaged(alpha) if name == unit else alpha)
-            effects[unit] = float(rms(levels(edit.restored) - before)[0])
-        progress(len(units), len(units) + 1, "All units with one map for all channels")
-        everywhere = model.trace(face, lambda _, alpha: averaged(alpha))
-    return effects | {"all": float(rms(levels(everywhere.restored) - before)[0])}
+        before = levels(trace.restored)
+        averaged = {unit: [unit] for unit in trace.alphas} | {"all": list(trace.alphas)}
+        for i, (name, units) in enumerate(averaged.items()):
+            progress(i, len(averaged), f"One map for all channels: {name}")
+            edited = model.trace(
+                face, lambda unit, alpha, units=units: alpha.mean(1, keepdim=True) if unit in units else alpha
+            )
+            effects[name] = float(rms(levels(edited.restored) - before)[0])
+    return effects
 
 
 def study(
@@ -142,8 +138,7 @@ def study(
 
     Arrays "UNIT/mean", "/max", "/spread", "/in_use", "/cluster" and "/representatives"; of channel attention "/gates".
     """
-    if subject.model.config.attention == "none":
-        raise UserError(f"{subject.name} has no attention, so it has no maps. Choose a model with 3D attention.")
+    attending(subject)
     if subject.model.config.attention == "2d":
         raise UserError(
             f"{subject.name} has one attention map a unit for all its channels, so there are no channels to compare. "

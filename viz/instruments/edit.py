@@ -114,7 +114,15 @@ def from_json(text: str | bytes, subject: Subject) -> list[Edit]:
         raise UserError(
             f"The edits were painted for other weights than those of {subject.name}: for {name}. Load those."
         )
-    return [_edit(edit, f"edit {i + 1}", subject) for i, edit in enumerate(saved.edits)]
+    sizes, edits = _map_sizes(subject, [edit.unit for edit in saved.edits]), []
+    for i, edit in enumerate(saved.edits, 1):
+        here = [sizes[edit.unit]] * 2
+        if edit.map != here:
+            raise UserError(
+                f"edit {i} was painted on a map of {edit.map}; that of {edit.unit} is {here}. Load its model."
+            )
+        edits.append(Edit(edit.unit, _decode(edit.mask, f"edit {i}"), edit.strength))
+    return edits
 
 
 def load(path: str | Path, subject: Subject) -> list[Edit]:
@@ -218,30 +226,18 @@ def _encode(mask: np.ndarray) -> str:
 
 
 def _decode(text: str, where: str) -> np.ndarray:
-    unusable = (
-        f"The mask of {where} is not an 8-bit grey PNG of at most {_MAX_SIDE} x {_MAX_SIDE}. Save the edits again."
-    )
     try:
         with Image.open(BytesIO(b64decode(text, validate=True)), formats=("PNG",)) as image:
             if image.mode != "L" or max(image.size) > _MAX_SIDE:
-                raise UserError(unusable)
+                raise ValueError(f"it is {image.mode}, {image.size}")
             values = np.array(image, np.float32)
-    except UserError:
-        raise
     except Exception as error:  # Pillow's parsers raise nearly anything on damaged files, bombs included
-        raise UserError(unusable) from error
+        raise UserError(
+            f"The mask of {where} is not an 8-bit grey PNG of at most {_MAX_SIDE} x {_MAX_SIDE}. Save the edits again."
+        ) from error
     if not values.all():
         raise UserError(f"The mask of {where} has a value below -1. Save the edits again.")
     return (values - 128) / _STEPS
-
-
-def _edit(saved: _SavedEdit, where: str, subject: Subject) -> Edit:
-    side = _map_sizes(subject, [saved.unit])[saved.unit]
-    if saved.map != [side, side]:
-        raise UserError(
-            f"{where} was painted on a map of {saved.map}; that of {saved.unit} is {[side, side]}. Load its model."
-        )
-    return Edit(saved.unit, _decode(saved.mask, where), saved.strength)
 
 
 INSTRUMENT = Instrument(

@@ -46,7 +46,6 @@ COLORS = {
     "skin": "#F0D5C0",
     "rest": "#D9D9D9",
 }
-SCALE = (1 / 4, 4)  # of the colours, logarithmic: half and double are equally far from 1
 ALIGNED = "the template, as if aligned"
 MOVE = 8  # the face is moved by 1/8 of the picture's side: 16 of 128 pixels, two cells of a map of 16x16
 STRENGTH, OTHER, LEFT, ALONG = "strength", "another face", "masks left", "masks moved along"
@@ -242,7 +241,7 @@ def _table(maps: Mapping[str, ndarray], ratios: ndarray, shares: Mapping[str, fl
     """Ratios (units, regions) on a logarithmic scale, so that half and double are equally far from 1."""
     rows = ["{}  {}x{}".format(unit, *alpha.shape) for unit, alpha in maps.items()]
     columns = [f"{region} {share:.1%}" for region, share in shares.items()]
-    ends = (float(np.log2(SCALE[0])), float(np.log2(SCALE[1])))
+    ends = (-2.0, 2.0)  # from a quarter to four times
     return Matrix(np.log2(np.maximum(ratios, _LEAST)), rows, columns, DIVERGING, ends, text, list(COLORS.values()))
 
 
