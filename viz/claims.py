@@ -61,10 +61,10 @@ def parts(regions: Mapping, attention: Mapping) -> Claim:
         return Claim(
             f"**No part of the face.** No unit is {more} at brows, eyes, nose or mouth than over the picture.", False
         )
-    unit, part = max(cells, key=lambda cell: cell_of(regions, *cell)["mean"])
+    unit, part = max(cells, key=lambda cell: regions["ratios"][cell[0]][cell[1]]["mean"])
     numbers = ", ".join(f"{part} {len(units)}" for part, (units, _, _) in counts.items())
     return Claim(
-        f"**Parts of the face.** `{unit}` is {between(cell_of(regions, unit, part))} times as open at the {part} as "
+        f"**Parts of the face.** `{unit}` is {between(regions['ratios'][unit][part])} times as open at the {part} as "
         f"over the whole picture, the strongest preference for such a part: {between(attention[unit][part])} of 1 "
         f"where it averages {between(attention[unit]['picture'], 3)}. Units of {len(regions['ratios'])} that are "
         f"{more} than their mean: {numbers}.",
@@ -264,27 +264,15 @@ def stable(numbers: Mapping) -> str:
 def preferring(regions: Mapping, part: str) -> tuple[list[str], list[str], list[str]]:
     """Units that are more open in the part than `PREFERS` times their mean, less than its inverse, and neither."""
     groups: dict[int, list[str]] = {1: [], -1: [], 0: []}
-    for unit in regions["ratios"]:
-        ratio = cell_of(regions, unit, part)
-        above, below = side(ratio, PREFERS), side(ratio, 1 / PREFERS)
+    for unit, ratios in regions["ratios"].items():
+        above, below = side(ratios[part], PREFERS), side(ratios[part], 1 / PREFERS)
         groups[1 if above > 0 else -1 if below < 0 else 0].append(unit)
     return groups[1], groups[-1], groups[0]
-
-
-def cell_of(regions: Mapping, unit: str, part: str) -> dict[str, float]:
-    """One cell of the table of regions."""
-    return regions["ratios"][unit][part]
 
 
 def replaced_by(ablation: Mapping, mode: str) -> dict[str, Mapping]:
     """What replacing each unit's attention in this way does, the largest RMS change first."""
     return {row["unit"]: row for row in ablation["ranking"] if row["mode"] == mode}
-
-
-def summary(claims: Iterable[Claim]) -> tuple[Sequence[str], Sequence[str]]:
-    """What the maps show, and what they do not."""
-    claims = list(claims)
-    return [claim.text for claim in claims if claim.shows], [claim.text for claim in claims if not claim.shows]
 
 
 OF = {  # the claims of each instrument's numbers

@@ -133,10 +133,8 @@ class Survey:
             claims.layout(numbers["population"]),
         ]
         chosen += [claim(numbers[name]) for name, made in claims.OF.items() if name in numbers for claim in made]
-        shows, not_shown = claims.summary(chosen)
         return environment.get_template(TEMPLATE).render(
-            shows=shows,
-            not_shown=not_shown,
+            found=chosen,
             attention=attention,
             stable=claims.stable(numbers["stability"]) if "stability" in numbers else "",
             figures=figures,
