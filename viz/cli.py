@@ -179,7 +179,7 @@ def _other(bench: Bench, subject: Subject | FolderOfFaces, _, other_model: str =
         return subject.by(other_model)
     if other_face:
         return bench.look(other_face, whole=bench.options.whole)
-    return bench.look(bench.photo(), bench.options.face, bench.options.whole, bench.load(other_model))
+    return bench.subject(bench.load(other_model))
 
 
 def _patch(bench: Bench, subject: Subject, _, patch: str) -> tuple[int, int, int, int]:
@@ -195,8 +195,7 @@ def _training(bench: Bench, _, progress: Progress, run: Path | None = None, chec
         raise UserError("Give --run, the folder of a training run, or --checkpoint, models of one, not both.")
     if run:
         return training.of_run(run, progress)
-    look = partial(bench.look, bench.photo(), bench.options.face, bench.options.whole)
-    return training.of_checkpoints((look(bench.load(source)) for source in checkpoint), progress)
+    return training.of_checkpoints((bench.subject(bench.load(source)) for source in checkpoint), progress)
 
 
 def _asked(kind: type, metavar: str, about: str) -> Any:
