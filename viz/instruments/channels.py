@@ -19,7 +19,7 @@ from sparnet.restorer import Progress
 from viz.finding import Finding, silent
 from viz.instrument import WHERE, Instrument, Option, Seed
 from viz.instruments.ablation import levels, rms
-from viz.subject import Subject, attending
+from viz.subject import Subject
 from viz.views import Bars, Lines, Panel, View
 
 MEANING = (
@@ -138,7 +138,8 @@ def study(
 
     Arrays "UNIT/mean", "/max", "/spread", "/in_use", "/cluster" and "/representatives"; of channel attention "/gates".
     """
-    attending(subject)
+    if subject.model.config.attention == "none":
+        raise UserError(f"{subject.name} has no attention, so it has no maps. Choose a model with 3D attention.")
     if subject.model.config.attention == "2d":
         raise UserError(
             f"{subject.name} has one attention map a unit for all its channels, so there are no channels to compare. "
