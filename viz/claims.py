@@ -191,22 +191,14 @@ def helps(effect: Mapping) -> Claim:
 
 def learned(sanity: Mapping) -> Claim:
     """Would the maps be there without learning?"""
-    return _badge(
-        sanity["badge"]["learning"],
-        ("Made by learning", "Partly there without learning", "There without learning"),
-        "with random weights in place of the trained ones",
-        sanity["null"],
-    )
+    titles = ("Made by learning", "Partly there without learning", "There without learning")
+    return _badge(sanity, "learning", titles, "with random weights in place of the trained ones")
 
 
 def of_the_face(sanity: Mapping) -> Claim:
     """Would the maps be the same for another face?"""
-    return _badge(
-        sanity["badge"]["face"],
-        ("Different from face to face", "Much alike from face to face", "The same for every face"),
-        "for another face",
-        sanity["null"],
-    )
+    titles = ("Different from face to face", "Much alike from face to face", "The same for every face")
+    return _badge(sanity, "face", titles, "for another face")
 
 
 def places(ablation: Mapping) -> Claim:
@@ -283,9 +275,9 @@ OF = {  # the claims of each instrument's numbers
 }
 
 
-def _badge(badge: Mapping, titles: tuple[str, str, str], when: str, null: Mapping) -> Claim:
-    """By the verdict at both ends of the interval; where they differ, by the weaker one. null: of unrelated maps."""
-    correlation = badge["correlation"]
+def _badge(sanity: Mapping, name: str, titles: tuple[str, str, str], when: str) -> Claim:
+    """By the verdict at both ends of the interval; where they differ, by the weaker one."""
+    correlation = sanity["badge"][name]["correlation"]
     if correlation["mean"] is None:
         return Claim(f"**Flat maps.** Most are constant, so there is nothing to compare {when}.", False)
     order = ("yes", "weak", "no")
@@ -293,7 +285,7 @@ def _badge(badge: Mapping, titles: tuple[str, str, str], when: str, null: Mappin
     return Claim(
         f"**{titles[order.index(found)]}.** {when[0].upper()}{when[1:]}, a map's |rank correlation| with itself is "
         f"{between(correlation)} in the median unit (below {YES_BELOW}: another map; from {NO_FROM}: the same; "
-        f"unrelated maps as smooth have {between(null)}).",
+        f"unrelated maps as smooth have {between(sanity['null'])}).",
         found == "yes",
     )
 
