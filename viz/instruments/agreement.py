@@ -32,6 +32,7 @@ Share = Annotated[float, Option("What part of a map's places, the highest, count
 _ROUNDING = 1e-6  # of a map's largest value: a spread below this is float32's, not the map's
 _DIFFERENCE = 0.5  # end of the difference's colours, in units of alpha
 _SIDES = ("first", "other")
+_TITLE = "Where they look: {} (first) and {} (other)"
 
 
 @dataclass(frozen=True)
@@ -180,7 +181,7 @@ def study(
         _settings(names, share) | {"pairs": rows},
         arrays,
         view,
-        _title(names),
+        _TITLE.format(*names),
         f"IoU: of the top {share:.0%} of the places.",
         printed=replace(view, groups=headed),
     )
@@ -229,12 +230,8 @@ def study_many(
         _settings(names, share) | {"couples": couples, "seed": seed, "pairs": rows},
         {"pairs": np.array([pair.name for pair in pairs]), **columns},
         View(diagrams={f"Mean of {couples} faces with its 95 % interval:": chart}),
-        _title(names),
+        _TITLE.format(*names),
     )
-
-
-def _title(names: tuple[str, str]) -> str:
-    return f"Where they look: {names[0]} (first) and {names[1]} (other)"
 
 
 def _settings(names: tuple[str, str], share: float) -> dict:

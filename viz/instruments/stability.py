@@ -8,6 +8,7 @@ many faces -> Drift of each -> mean and 95 % interval over the faces
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Annotated
 
 import cv2
@@ -55,19 +56,11 @@ class Perturbation:
 
 def perturbations(seeds: Iterable[int]) -> list[Perturbation]:
     """Noise of each seed, at least one; JPEG; shifts to the four sides; a horizontal flip."""
-    changes = [
-        Perturbation("noise", f"noise, seed {seed}", lambda face, seed=seed: add_noise(face, seed)) for seed in seeds
-    ]
+    changes = [Perturbation("noise", f"noise, seed {seed}", partial(add_noise, seed=seed)) for seed in seeds]
     changes.append(Perturbation("jpeg", f"JPEG, quality {QUALITY}", jpeg))
     for name, x, y in (("right", SHIFT, 0), ("left", -SHIFT, 0), ("down", 0, SHIFT), ("up", 0, -SHIFT)):
-        changes.append(
-            Perturbation(
-                "shift",
-                f"{SHIFT} px {name}",
-                lambda face, x=x, y=y: shift(face, x, y),
-                lambda maps, x=x, y=y: np.roll(maps, (-y, -x), (1, 2)),  # what goes round lies in the border
-            )
-        )
+        undo = partial(np.roll, shift=(-y, -x), axis=(1, 2))  # what goes round lies in the border
+        changes.append(Perturbation("shift", f"{SHIFT} px {name}", partial(shift, x=x, y=y), undo))
     changes.append(Perturbation("flip", "flip", lambda face: face.flip(3), lambda maps: maps[:, :, ::-1]))
     return changes
 
