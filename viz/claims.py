@@ -26,9 +26,7 @@ MOST = 0.5  # of a map's variance
 
 @dataclass(frozen=True)
 class Claim:
-    """One finding in one or two sentences of Markdown."""
-
-    text: str
+    text: str  # one or two sentences of Markdown
     shows: bool  # the maps show it; else it is what they do not show
 
 

@@ -60,7 +60,6 @@ KINDS = ("json", "npz", "png", "pdf")  # of files that a finding may have
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the command line and exit."""
     run_app(commands(), arguments)
 
 

@@ -126,12 +126,10 @@ class Instrument:
 
     @cached_property
     def settings(self) -> dict[str, Setting]:
-        """The study's options by name."""
         return settings_of(self.study)
 
     @cached_property
     def sources(self) -> dict[str, Source]:
-        """The study's sources by its parameters' names."""
         return sources_of(self.study)
 
     @cached_property

@@ -79,8 +79,6 @@ class Found:
 
 @dataclass(frozen=True, eq=False)
 class Survey:
-    """All that the page is written from."""
-
     found: dict[str, Found]  # by the names of `studies`
     astronaut: dict[str, Found]
     settings: Settings
@@ -136,7 +134,6 @@ class Survey:
         return environment.get_template(TEMPLATE).render(
             found=chosen,
             attention=attention,
-            stable=claims.stable(numbers["stability"]) if "stability" in numbers else "",
             figures=figures,
             numbers=numbers,
             astronaut={name: finding.numbers for name, finding in self.astronaut.items()},

@@ -59,8 +59,6 @@ class MapAgreement:
 
 @dataclass(frozen=True)
 class Pair:
-    """Two units that are compared."""
-
     first: str
     other: str
 

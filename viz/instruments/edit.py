@@ -199,8 +199,6 @@ class _SavedModel(BaseModel, strict=True):
 
 
 class _File(BaseModel, strict=True):
-    """A file of edits."""
-
     format: Literal["sparnet-attention-edits"]
     version: Literal[1]
     model: _SavedModel

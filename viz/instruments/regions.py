@@ -103,9 +103,7 @@ def preference(alpha: ndarray, masks: Mapping[str, ndarray]) -> dict[str, float]
 
 def shift(face: Tensor, x: int, y: int) -> Tensor:
     """Moved x pixels right and y down; the border's pixels are repeated where nothing came from."""
-    height, width = face.shape[2:]
-    padded = F.pad(face, (abs(x), abs(x), abs(y), abs(y)), mode="replicate")
-    return padded[:, :, abs(y) - y : abs(y) - y + height, abs(x) - x : abs(x) - x + width]
+    return F.pad(face, (x, -x, y, -y), mode="replicate")  # below 0 it cuts off
 
 
 def profile_distance(first: ndarray, other: ndarray | float = 1.0) -> ndarray:
@@ -115,8 +113,7 @@ def profile_distance(first: ndarray, other: ndarray | float = 1.0) -> ndarray:
     A region that either has not is left out.
     """
     doublings = np.log2(np.maximum(first, _LEAST)) - np.log2(np.maximum(other, _LEAST))
-    known = ~np.isnan(doublings)
-    return np.sqrt(np.square(np.where(known, doublings, 0)).sum(-1) / known.sum(-1))
+    return np.sqrt(np.nanmean(np.square(doublings), axis=-1))
 
 
 def moved_profiles(subject: Subject, maps: Mapping[str, ndarray], masks: Mapping[str, ndarray]) -> ndarray:
