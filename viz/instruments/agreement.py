@@ -148,31 +148,22 @@ def study(
         maps.append(spatial_maps(looked))
         arrays |= {f"{name}/{side}": face for name, face in looked.faces.items()}
     progress(2, 2, "Done")
-    aligned = _aligned(*maps)
-    found = {pair: MapAgreement.of(*two, share) for pair, two in aligned.items()}
-    arrays |= {f"{pair.name}/{side}": two[i] for i, side in enumerate(_SIDES) for pair, two in aligned.items()}
-    rows = [{**_row(pair), "side": len(aligned[pair][0]), **asdict(measured)} for pair, measured in found.items()]
     faces = [
         Panel(f"{shown}: {name}", arrays[f"{what}/{side}"])
         for what, shown in (("degraded", "input"), ("restored", "restored"))
         for side, name in zip(_SIDES, names, strict=True)
     ]
-    groups = {
-        pair.name: [
-            *(Panel(f"alpha: {name}", values) for name, values in zip(names, two, strict=True)),
-            Panel("first - other", two[0] - two[1], (-_DIFFERENCE, _DIFFERENCE), DIVERGING),
-        ]
-        for pair, two in aligned.items()
-    }
-    series = {
-        "correlation": [measured.pearson for measured in found.values()],
-        "IoU of the top": [measured.iou for measured in found.values()],
-    }
-    view = View(faces, groups, {"How alike the two maps of each pair are:": Bars(groups, series, "1 is the same")})
-    headed = {}
-    for pair, both in found.items():
+    rows, groups, headed = [], {}, {}
+    for pair, two in _aligned(*maps).items():
+        both = MapAgreement.of(*two, share)
+        rows.append({**_row(pair), "side": len(two[0]), **asdict(both)})
+        arrays |= {f"{pair.name}/{side}": values for side, values in zip(_SIDES, two, strict=True)}
+        panels = [Panel(f"alpha: {name}", values) for name, values in zip(names, two, strict=True)]
+        panels.append(Panel("first - other", two[0] - two[1], (-_DIFFERENCE, _DIFFERENCE), DIVERGING))
         r, rank, overlap = numerals(np.array([both.pearson, both.spearman, both.iou], float))
-        headed[f"{pair.name}   r {r}   rank {rank}   IoU {overlap}"] = groups[pair.name]
+        groups[pair.name] = headed[f"{pair.name}   r {r}   rank {rank}   IoU {overlap}"] = panels
+    series = {"correlation": [row["pearson"] for row in rows], "IoU of the top": [row["iou"] for row in rows]}
+    view = View(faces, groups, {"How alike the two maps of each pair are:": Bars(groups, series, "1 is the same")})
     return Finding(
         "agreement",
         MEANING,

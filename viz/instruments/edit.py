@@ -146,14 +146,17 @@ def study(subject: Subject, edits: Annotated[Sequence[Edit], EDITS], progress: P
     before, after = apply(subject, edits)
     progress(1, 1, "Done")
     change = (levels(after.restored) - levels(before.restored))[0]
-    units = list(dict.fromkeys(edit.unit for edit in edits))
     arrays = {
         "before": to_image(before.restored),
         "after": to_image(after.restored),
         "difference": np.sqrt(np.square(change).mean(-1)),
     }
-    for unit in units:
-        arrays |= {f"{unit}/before": mean_map(before.alphas[unit]), f"{unit}/after": mean_map(after.alphas[unit])}
+    maps = {}
+    for unit in dict.fromkeys(edit.unit for edit in edits):
+        was, now = (mean_map(trace.alphas[unit]) for trace in (before, after))
+        arrays |= {f"{unit}/before": was, f"{unit}/after": now}
+        maps[unit] = [Panel("alpha before", was), Panel("alpha after", now)]
+        maps[unit].append(Panel("suppressed or boosted", now - was, (-1, 1), DIVERGING))
     moved = {name: (after.alphas[name] - alpha).square().mean().sqrt().item() for name, alpha in before.alphas.items()}
     numbers = {
         "model": subject.name,
@@ -164,13 +167,6 @@ def study(subject: Subject, edits: Annotated[Sequence[Edit], EDITS], progress: P
     }
     face = [Panel(f"restored {when}", arrays[when]) for when in ("before", "after")]
     face.append(Panel("change, RMS", arrays["difference"], (0, max(arrays["difference"].max(), 1)), "inferno"))
-    maps = {
-        unit: [
-            *(Panel(f"alpha {when}", arrays[f"{unit}/{when}"]) for when in ("before", "after")),
-            Panel("suppressed or boosted", arrays[f"{unit}/after"] - arrays[f"{unit}/before"], (-1, 1), DIVERGING),
-        ]
-        for unit in units
-    }
     chart = Bars(moved, {"RMS change of alpha": list(moved.values())}, "alpha")
     view = View(face, maps, {"How far every unit's alpha moved:": chart})
     title = f"The face with attention as painted: RMS change {numbers['rms']:.1f} of 255 levels"
