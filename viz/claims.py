@@ -265,7 +265,9 @@ def replaced_by(ablation: Mapping, mode: str) -> dict[str, Mapping]:
     return {row["unit"]: row for row in ablation["ranking"] if row["mode"] == mode}
 
 
-OF = {  # the claims of each instrument's numbers
+OF = {  # the claims that each instrument's numbers allow alone
+    "regions": (moved,),
+    "population": (layout,),
     "ablation": (places,),
     "faithfulness": (faithful, leads),
     "effect": (helps,),

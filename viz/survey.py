@@ -125,12 +125,8 @@ class Survey:
             list(numbers["population"]["units"]),
             self.settings.seed,
         )
-        chosen = [
-            claims.parts(numbers["regions"], attention),
-            claims.moved(numbers["regions"]),
-            claims.layout(numbers["population"]),
-        ]
-        chosen += [claim(numbers[name]) for name, made in claims.OF.items() if name in numbers for claim in made]
+        chosen = [claims.parts(numbers["regions"], attention)]
+        chosen += [claim(numbers[name]) for name, those in claims.OF.items() if name in numbers for claim in those]
         return environment.get_template(TEMPLATE).render(
             found=chosen,
             attention=attention,
