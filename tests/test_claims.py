@@ -68,15 +68,16 @@ def population(kinds, faces=40, seed=0):
 
 
 def ablation(changes, psnr=True):
-    """Arrays of units whose flattening changes PSNR by these intervals, the first the most in RMS."""
-    rms = np.arange(len(changes), 0, -1.0)[:, None] * (1, 2)
-    arrays = {"units": np.array([f"body.{i}" for i in range(len(changes))]), "modes": np.array(["zero", "mean"])}
-    arrays |= {"rms": rms, "rms_low": rms - 0.5, "rms_high": rms + 0.5}
-    if psnr:
-        for name, numbers in (("_low", [low for low, _ in changes]), ("", [sum(c) / 2 for c in changes]),
-                              ("_high", [high for _, high in changes])):  # fmt: skip
-            arrays[f"psnr_change{name}"] = np.array(numbers)[:, None] * (0, 1)
-    return arrays
+    """Units whose flattening changes PSNR by these intervals, the first the most in RMS; closing changes nothing."""
+    rows = []
+    for i, (low, high) in enumerate(changes):
+        rms = 2 * (len(changes) - i)
+        flattened = {"unit": f"body.{i}", "mode": "mean", "rms": value(rms - 0.5, rms + 0.5)}
+        closed = {"unit": f"body.{i}", "mode": "zero", "rms": value(0, 0)}
+        if psnr:
+            flattened["psnr_change"], closed["psnr_change"] = value(low, high), value(0, 0)
+        rows += [flattened, closed]
+    return {"ranking": rows}
 
 
 @pytest.mark.parametrize(

@@ -68,15 +68,11 @@ class Bench:
         self.models.append(record)
         return model, record["id"]
 
-    def subject(self) -> Subject:
-        """FACE of the command line in front of the model."""
-        return self.look(self.photo(), self.options.face, self.options.whole)
-
-    def photo(self) -> Path:
-        """FACE; `UserError` if it was not given."""
+    def subject(self, network: tuple[SPARNet, str] | None = None) -> Subject:
+        """FACE of the command line in front of the model, or of this one; `UserError` if it was not given."""
         if self.options.photo is None:
             raise UserError("There is no face to look at: give a photo as FACE.")
-        return self.options.photo
+        return self.look(self.options.photo, self.options.face, self.options.whole, network)
 
     def faces_in(self, folder: Path) -> "FolderOfFaces":
         """The aligned faces of a folder; those that are none are left out. `UserError` if no face is left."""

@@ -26,9 +26,7 @@ MOST = 0.5  # of a map's variance
 
 @dataclass(frozen=True)
 class Claim:
-    """One finding in one or two sentences of Markdown."""
-
-    text: str
+    text: str  # one or two sentences of Markdown
     shows: bool  # the maps show it; else it is what they do not show
 
 
@@ -61,10 +59,10 @@ def parts(regions: Mapping, attention: Mapping) -> Claim:
         return Claim(
             f"**No part of the face.** No unit is {more} at brows, eyes, nose or mouth than over the picture.", False
         )
-    unit, part = max(cells, key=lambda cell: cell_of(regions, *cell)["mean"])
+    unit, part = max(cells, key=lambda cell: regions["ratios"][cell[0]][cell[1]]["mean"])
     numbers = ", ".join(f"{part} {len(units)}" for part, (units, _, _) in counts.items())
     return Claim(
-        f"**Parts of the face.** `{unit}` is {between(cell_of(regions, unit, part))} times as open at the {part} as "
+        f"**Parts of the face.** `{unit}` is {between(regions['ratios'][unit][part])} times as open at the {part} as "
         f"over the whole picture, the strongest preference for such a part: {between(attention[unit][part])} of 1 "
         f"where it averages {between(attention[unit]['picture'], 3)}. Units of {len(regions['ratios'])} that are "
         f"{more} than their mean: {numbers}.",
@@ -191,34 +189,25 @@ def helps(effect: Mapping) -> Claim:
 
 def learned(sanity: Mapping) -> Claim:
     """Would the maps be there without learning?"""
-    return _badge(
-        sanity["badge"]["learning"],
-        ("Made by learning", "Partly there without learning", "There without learning"),
-        "with random weights in place of the trained ones",
-        sanity["null"],
-    )
+    titles = ("Made by learning", "Partly there without learning", "There without learning")
+    return _badge(sanity, "learning", titles, "with random weights in place of the trained ones")
 
 
 def of_the_face(sanity: Mapping) -> Claim:
     """Would the maps be the same for another face?"""
-    return _badge(
-        sanity["badge"]["face"],
-        ("Different from face to face", "Much alike from face to face", "The same for every face"),
-        "for another face",
-        sanity["null"],
-    )
+    titles = ("Different from face to face", "Much alike from face to face", "The same for every face")
+    return _badge(sanity, "face", titles, "for another face")
 
 
-def places(arrays: Mapping[str, ndarray]) -> Claim:
+def places(ablation: Mapping) -> Claim:
     """Does it matter for the result where a unit looks? By flattening one unit's map to its mean."""
-    mode = list(arrays["modes"]).index("mean")
-    units = list(arrays["units"])
-    top = units[int(arrays["rms"][:, mode].argmax())]
-    change = between(cell(arrays, "rms", top, "mean"), 1)
+    units = replaced_by(ablation, "mean")
+    top = next(iter(units))
+    change = between(units[top]["rms"], 1)
     first = f"Flattening the map of `{top}` changes the restored face most, by {change} of 255 levels (RMS)"
-    if "psnr_change" not in arrays:
+    if "psnr_change" not in units[top]:
         return Claim(f"**Some places matter.** {first}.", True)
-    changes = {unit: cell(arrays, "psnr_change", unit, "mean") for unit in units}
+    changes = {unit: effects["psnr_change"] for unit, effects in units.items()}
     worse = [unit for unit, change in changes.items() if side(change, at=-COSTS) < 0]
     better = [unit for unit, change in changes.items() if side(change, at=COSTS) > 0]
     text = (
@@ -265,37 +254,30 @@ def stable(numbers: Mapping) -> str:
 def preferring(regions: Mapping, part: str) -> tuple[list[str], list[str], list[str]]:
     """Units that are more open in the part than `PREFERS` times their mean, less than its inverse, and neither."""
     groups: dict[int, list[str]] = {1: [], -1: [], 0: []}
-    for unit in regions["ratios"]:
-        ratio = cell_of(regions, unit, part)
-        above, below = side(ratio, PREFERS), side(ratio, 1 / PREFERS)
+    for unit, ratios in regions["ratios"].items():
+        above, below = side(ratios[part], PREFERS), side(ratios[part], 1 / PREFERS)
         groups[1 if above > 0 else -1 if below < 0 else 0].append(unit)
     return groups[1], groups[-1], groups[0]
 
 
-def cell_of(regions: Mapping, unit: str, part: str) -> dict[str, float]:
-    """One cell of the table of regions."""
-    return regions["ratios"][unit][part]
+def replaced_by(ablation: Mapping, mode: str) -> dict[str, Mapping]:
+    """What replacing each unit's attention in this way does, the largest RMS change first."""
+    return {row["unit"]: row for row in ablation["ranking"] if row["mode"] == mode}
 
 
-def cell(arrays: Mapping[str, ndarray], measure: str, unit: str, mode: str) -> dict[str, float]:
-    """One cell of the table of ablations."""
-    at = list(arrays["units"]).index(unit), list(arrays["modes"]).index(mode)
-    names = {"mean": measure, "low": f"{measure}_low", "high": f"{measure}_high"}
-    return {end: float(arrays[name][at]) for end, name in names.items()}
+OF = {  # the claims that each instrument's numbers allow alone
+    "regions": (moved,),
+    "population": (layout,),
+    "ablation": (places,),
+    "faithfulness": (faithful, leads),
+    "effect": (helps,),
+    "sanity": (learned, of_the_face),
+}
 
 
-def summary(claims: Iterable[Claim]) -> tuple[Sequence[str], Sequence[str]]:
-    """What the maps show, and what they do not."""
-    claims = list(claims)
-    return [claim.text for claim in claims if claim.shows], [claim.text for claim in claims if not claim.shows]
-
-
-OF = {"faithfulness": (faithful, leads), "effect": (helps,), "sanity": (learned, of_the_face)}  # of these numbers each
-
-
-def _badge(badge: Mapping, titles: tuple[str, str, str], when: str, null: Mapping) -> Claim:
-    """By the verdict at both ends of the interval; where they differ, by the weaker one. null: of unrelated maps."""
-    correlation = badge["correlation"]
+def _badge(sanity: Mapping, name: str, titles: tuple[str, str, str], when: str) -> Claim:
+    """By the verdict at both ends of the interval; where they differ, by the weaker one."""
+    correlation = sanity["badge"][name]["correlation"]
     if correlation["mean"] is None:
         return Claim(f"**Flat maps.** Most are constant, so there is nothing to compare {when}.", False)
     order = ("yes", "weak", "no")
@@ -303,7 +285,7 @@ def _badge(badge: Mapping, titles: tuple[str, str, str], when: str, null: Mappin
     return Claim(
         f"**{titles[order.index(found)]}.** {when[0].upper()}{when[1:]}, a map's |rank correlation| with itself is "
         f"{between(correlation)} in the median unit (below {YES_BELOW}: another map; from {NO_FROM}: the same; "
-        f"unrelated maps as smooth have {between(null)}).",
+        f"unrelated maps as smooth have {between(sanity['null'])}).",
         found == "yes",
     )
 

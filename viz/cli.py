@@ -60,7 +60,6 @@ KINDS = ("json", "npz", "png", "pdf")  # of files that a finding may have
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the command line and exit."""
     run_app(commands(), arguments)
 
 
@@ -167,7 +166,6 @@ class Opening:
 
     options: dict[str, Any]  # their annotations by name
     open: Callable[..., Any]  # (bench, subject or subjects, progress, the options that were given)
-    takes_faces: bool = False  # whether the option is --faces, beside FACE
 
 
 def _other(bench: Bench, subject: Subject | FolderOfFaces, _, other_model: str = "", other_face: Path | None = None):
@@ -180,7 +178,7 @@ def _other(bench: Bench, subject: Subject | FolderOfFaces, _, other_model: str =
         return subject.by(other_model)
     if other_face:
         return bench.look(other_face, whole=bench.options.whole)
-    return bench.look(bench.photo(), bench.options.face, bench.options.whole, bench.load(other_model))
+    return bench.subject(bench.load(other_model))
 
 
 def _patch(bench: Bench, subject: Subject, _, patch: str) -> tuple[int, int, int, int]:
@@ -196,8 +194,7 @@ def _training(bench: Bench, _, progress: Progress, run: Path | None = None, chec
         raise UserError("Give --run, the folder of a training run, or --checkpoint, models of one, not both.")
     if run:
         return training.of_run(run, progress)
-    look = partial(bench.look, bench.photo(), bench.options.face, bench.options.whole)
-    return training.of_checkpoints((look(bench.load(source)) for source in checkpoint), progress)
+    return training.of_checkpoints((bench.subject(bench.load(source)) for source in checkpoint), progress)
 
 
 def _asked(kind: type, metavar: str, about: str) -> Any:
@@ -220,13 +217,10 @@ SOURCES: dict[Source, Opening] = {
     PATCH: Opening(
         {"patch": _asked(str, "X1,Y1,X2,Y2", "In pixels of the restored face; without it, its middle.")}, _patch
     ),
-    OTHER_FACES: Opening(
-        {"faces": Faces}, lambda bench, subject, _, faces: list(bench.faces_in(faces)), takes_faces=True
-    ),
+    OTHER_FACES: Opening({"faces": Faces}, lambda bench, subject, _, faces: list(bench.faces_in(faces))),
     POPULATION: Opening(
         {"faces": Faces},
         lambda bench, subject, progress, faces: population.gather(bench.faces_in(faces), progress),
-        takes_faces=True,
     ),
     TRAINING: Opening(
         {
@@ -244,8 +238,15 @@ SOURCES: dict[Source, Opening] = {
 }
 
 
+def openers(bench: Bench, subject: Subject | FolderOfFaces | None, given: Mapping[str, Any]) -> dict[Source, Callable]:
+    """How to open each Source of which an option was given, called with a Progress."""
+    options = {
+        source: {name: given[name] for name in opening.options if name in given} for source, opening in SOURCES.items()
+    }
+    return {source: partial(SOURCES[source].open, bench, subject, **own) for source, own in options.items() if own}
+
+
 def add_instrument(app: typer.Typer, instrument: Instrument) -> None:
-    """The command of an instrument."""
     studies = [study for study in (instrument.study, instrument.over_faces) if study is not None]
     sources = dict.fromkeys(source for study in studies for source in sources_of(study).values())
     options = {name: hint for source in sources for name, hint in SOURCES[source].options.items()}
@@ -269,20 +270,16 @@ def _study(instrument: Instrument, bench: Bench, progress: Progress, given: dict
         study, subject = instrument.over_faces, bench.faces_in(given["faces"])
     elif instrument.needs_face:
         subject = bench.subject()
-    parameters, settings = signature(study).parameters, settings_of(study)
-    options = {
-        name: {key: given[key] for key in SOURCES[source].options if key in given}
-        for name, source in sources_of(study).items()
-    }
-    used = {"faces"} if isinstance(subject, FolderOfFaces) else set()
-    used = used.union(settings, *options.values())
+    settings, sources, over_faces = settings_of(study), sources_of(study), isinstance(subject, FolderOfFaces)
+    used = {"faces"} if over_faces else set()
+    used = used.union(settings, *(SOURCES[source].options for source in sources.values()))
     if unused := [name for name in given if name not in used]:
-        raise UserError(_unused(unused, isinstance(subject, FolderOfFaces)))
-    opened = {}
-    for name, source in sources_of(study).items():
-        if options[name]:
-            opened[name] = SOURCES[source].open(bench, subject, progress, **options[name])
-        elif parameters[name].default is Parameter.empty:
+        raise UserError(_unused(unused, over_faces))
+    ways, opened = openers(bench, subject, given), {}
+    for name, source in sources.items():
+        if source in ways:
+            opened[name] = ways[source](progress)
+        elif signature(study).parameters[name].default is Parameter.empty:
             raise UserError(source.missing)
     values = {name: given.get(name, setting.default) for name, setting in settings.items()}
     arguments = opened | values | {"progress": progress}
@@ -331,11 +328,9 @@ def _files_of_report(out: Path, given: Mapping) -> list[Path]:
 def _report(bench: Bench, progress: Progress, given: dict) -> tuple[reports.Report, dict]:
     """Every instrument on one face, as one HTML file that needs no network, with all their files."""
     subject, opened = bench.subject(), {}
-    for source, opening in SOURCES.items():
-        options = {key: given[key] for key in opening.options if key in given}
-        if options and not opening.takes_faces:
-            value = opening.open(bench, subject, progress, **options)
-            opened[source] = lambda _, value=value: value
+    for source, way in openers(bench, subject, {name: given[name] for name in given if name != "faces"}).items():
+        value = way(progress)
+        opened[source] = lambda _, value=value: value
     if "faces" in given:
         faces = bench.faces_in(given["faces"])
         opened[OTHER_FACES] = lambda _: list(islice(faces, reports.OTHERS))

@@ -43,23 +43,19 @@ class Option:
 class Source:
     """What a study is given that is no plain value, such as a second face."""
 
-    name: str
     missing: str  # what to do where it is not given, in a sentence
 
 
 Seed = Annotated[int, Option("Where chance begins; the same number gives the same result.", 0, 2**32 - 1)]
 Units = Annotated[list[str] | None, Option("Only these units, such as body.0.", units=True)]
 
-OTHER = Source("other", "There is nothing to compare with: give --other-model or --other-face.")
-OTHER_FACES = Source("others", "There are no other faces: give a folder of aligned ones with --faces.")
-POPULATION = Source(
-    "population",
-    "There are no other faces to compare this one with: give a folder of aligned ones with --faces.",
-)
-EDITS = Source("edits", "Nobody has painted on a map: give a file of edits with --edits.")
-PATCH = Source("patch", "There is no part to ask about: give --patch.")
-TRAINING = Source("training", "There is no training to look at: give the folder of a run with --run.")
-KEEP = Source("keep", "Nobody said which faces they are: give --keep.")
+OTHER = Source("There is nothing to compare with: give --other-model or --other-face.")
+OTHER_FACES = Source("There are no other faces: give a folder of aligned ones with --faces.")
+POPULATION = Source("There are no other faces to compare this one with: give a folder of aligned ones with --faces.")
+EDITS = Source("Nobody has painted on a map: give a file of edits with --edits.")
+PATCH = Source("There is no part to ask about: give --patch.")
+TRAINING = Source("There is no training to look at: give the folder of a run with --run.")
+KEEP = Source("Nobody said which faces they are: give --keep.")
 
 
 @dataclass(frozen=True)
@@ -90,15 +86,13 @@ class Setting:
         """
         if value is None or value in ("", []):
             return self.default
-        if self.many and not isinstance(value, list):
-            raise UserError(f"{self.name} is {reprlib.repr(value)}. It is a list.")
         kind: Any = Literal[self.choices] if self.choices else self.kind
         if self.kind in (int, float):
             limits = [limit for limit in (most, self.option.most) if limit is not None]
             kind = Annotated[kind, Field(ge=self.option.least, le=min(limits, default=None))]
+        kind = list[kind] if self.many else kind
         try:
-            for part in value if self.many else [value]:
-                TypeAdapter(kind, config=ConfigDict(strict=True, allow_inf_nan=False)).validate_python(part)
+            TypeAdapter(kind, config=ConfigDict(strict=True, allow_inf_nan=False)).validate_python(value)
         except ValidationError as error:
             problem = error.errors(include_url=False, include_input=False)[0]["msg"]
             raise UserError(f"{self.name} is {reprlib.repr(value)}. {problem}.") from error
@@ -132,12 +126,10 @@ class Instrument:
 
     @cached_property
     def settings(self) -> dict[str, Setting]:
-        """The study's options by name."""
         return settings_of(self.study)
 
     @cached_property
     def sources(self) -> dict[str, Source]:
-        """The study's sources by its parameters' names."""
         return sources_of(self.study)
 
     @cached_property
@@ -148,18 +140,16 @@ class Instrument:
 
 
 def settings_of(study: Callable) -> dict[str, Setting]:
-    parameters, hints = signature(study).parameters, get_type_hints(study, include_extras=True)
-    return {
-        name: Setting.of(parameters[name], hint, option)
-        for name, (hint, option) in _annotated(hints).items()
-        if isinstance(option, Option)
-    }
+    parameters = signature(study).parameters
+    return {name: Setting.of(parameters[name], *annotation) for name, annotation in _annotated(study, Option).items()}
 
 
 def sources_of(study: Callable) -> dict[str, Source]:
+    return {name: source for name, (_, source) in _annotated(study, Source).items()}
+
+
+def _annotated(study: Callable, kind: type) -> dict[str, tuple[Any, Any]]:
+    """Type and annotation of each parameter that is annotated by one of this kind."""
     hints = get_type_hints(study, include_extras=True)
-    return {name: source for name, (_, source) in _annotated(hints).items() if isinstance(source, Source)}
-
-
-def _annotated(hints: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
-    return {name: get_args(hint)[:2] for name, hint in hints.items() if get_origin(hint) is Annotated}
+    annotated = {name: get_args(hint)[:2] for name, hint in hints.items() if get_origin(hint) is Annotated}
+    return {name: annotation for name, annotation in annotated.items() if isinstance(annotation[1], kind)}

@@ -61,39 +61,34 @@ class Report:
 
     def page(self, provenance: dict, files: dict[str, list[Path]]) -> str:
         """The HTML file; `files` of each instrument are linked by their names."""
-        sections = [
-            {
+        sections, views = [], {}
+        for name, finding in self.findings.items():
+            charts = finding.view.charts
+            section = {
                 "name": name,
                 "title": INSTRUMENTS[name].title,
                 "meaning": finding.meaning,
                 "groups": list(finding.view.groups),
-                "charts": list(finding.view.charts),
+                "charts": list(charts),
                 "figure": data_url(figure_png(finding.figure, _DPI)),
                 "files": [path.name for path in files.get(name, [])],
             }
-            for name, finding in self.findings.items()
-        ]
-        return (
-            html_templates(Path(__file__).parent)
-            .get_template(PAGE)
-            .render(
-                meaning=self.meaning,
-                models=provenance["models"],
-                face=provenance["faces"][0],
-                versions=provenance["versions"],
-                film=None if self.film is None else data_url(self.film, "gif"),
-                sections=sections,
-                left_out={INSTRUMENTS[name].title: why for name, why in self.left_out.items()},
-                views={
-                    name: finding.view.payload()
-                    | {"charts": [chart.to_plotly_json() for chart in finding.view.charts.values()]}
-                    for name, finding in self.findings.items()
-                },
-                tables=all_tables(),
-                maps_js=(STATIC / "maps.js").read_text(encoding="utf-8"),
-                maps_css=(STATIC / "maps.css").read_text(encoding="utf-8"),
-                plotly=get_plotlyjs(),
-            )
+            sections.append(section)
+            views[name] = finding.view.payload() | {"charts": [chart.to_plotly_json() for chart in charts.values()]}
+        template = html_templates(Path(__file__).parent).get_template(PAGE)
+        return template.render(
+            meaning=self.meaning,
+            models=provenance["models"],
+            face=provenance["faces"][0],
+            versions=provenance["versions"],
+            film=None if self.film is None else data_url(self.film, "gif"),
+            sections=sections,
+            left_out={INSTRUMENTS[name].title: why for name, why in self.left_out.items()},
+            views=views,
+            tables=all_tables(),
+            maps_js=(STATIC / "maps.js").read_text(encoding="utf-8"),
+            maps_css=(STATIC / "maps.css").read_text(encoding="utf-8"),
+            plotly=get_plotlyjs(),
         )
 
 

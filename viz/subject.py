@@ -49,6 +49,11 @@ class Subject:
         """(S,S,3) uint8."""
         return to_image(self.trace.restored)
 
+    @property
+    def faces(self) -> dict[str, np.ndarray]:
+        """What the network is given, and what it makes of it: (S,S,3) uint8 each."""
+        return {"degraded": to_image(self.degraded), "restored": self.restored}
+
     @classmethod
     def of(cls, model: SPARNet, name: str, face: RestoredFace, detector: str | None = None) -> "Subject":
         """A face as `Restorer` gave it; the sharp one is known only where it was reduced first.
@@ -102,22 +107,22 @@ def over_faces(
     progress: Progress,
     doing: str,
     least: int = 2,
-) -> tuple[str, dict[str, ndarray]]:
-    """The model's name, and what `measure(i, subject)` gives of every face of a folder, stacked: (faces, ...) each.
+) -> tuple[Subject, dict[str, ndarray]]:
+    """The last subject, and what `measure(i, subject)` gives of every face of a folder, stacked: (faces, ...) each.
 
     One face is in memory at a time; what not every face has is left out. `UserError` for faces of several models, or
     fewer than `least`.
     """
-    total, model, found = length_hint(subjects), "", []
+    total, last, found = length_hint(subjects), None, []
     for i, subject in enumerate(subjects):
         progress(i, total, f"{doing} face {i + 1}")
-        if model not in ("", subject.name):
-            raise UserError(f"The faces are of two models, {model} and {subject.name}. Study one model at a time.")
-        model = subject.name
+        if last is not None and last.name != subject.name:
+            raise UserError(f"The faces are of two models, {last.name} and {subject.name}. Study one model at a time.")
+        last = subject
         found.append(measure(i, subject))
-    if len(found) < least:
+    if last is None or len(found) < least:
         wanted = ("no face", "one face", "two faces", "three faces")[least]
         raise UserError(f"Over a folder this needs at least {wanted}. Give a folder with more of them.")
     progress(len(found), len(found), "Done")
     common = [name for name in found[0] if all(name in face for face in found)]
-    return model, {name: np.array([face[name] for face in found]) for name in common}
+    return last, {name: np.array([face[name] for face in found]) for name in common}

@@ -79,8 +79,6 @@ class Found:
 
 @dataclass(frozen=True, eq=False)
 class Survey:
-    """All that the page is written from."""
-
     found: dict[str, Found]  # by the names of `studies`
     astronaut: dict[str, Found]
     settings: Settings
@@ -120,34 +118,22 @@ class Survey:
             "word": lambda text: shlex.quote(plain(text)),
         }
         numbers = {name: finding.numbers for name, finding in self.found.items()}
-        arrays = {name: finding.arrays for name, finding in self.found.items()}
         made = numbers["population"]["provenance"]
         attention = claims.attention_at(
-            arrays["regions"],
-            arrays["population"]["levels"],
+            self.found["regions"].arrays,
+            self.found["population"].arrays["levels"],
             list(numbers["population"]["units"]),
             self.settings.seed,
         )
-        chosen = [
-            claims.parts(numbers["regions"], attention),
-            claims.moved(numbers["regions"]),
-            claims.layout(numbers["population"]),
-        ]
-        if "ablation" in arrays:
-            chosen.append(claims.places(arrays["ablation"]))
-        chosen += [claim(numbers[name]) for name, made in claims.OF.items() if name in numbers for claim in made]
-        shows, not_shown = claims.summary(chosen)
+        chosen = [claims.parts(numbers["regions"], attention)]
+        chosen += [claim(numbers[name]) for name, those in claims.OF.items() if name in numbers for claim in those]
         return environment.get_template(TEMPLATE).render(
-            shows=shows,
-            not_shown=not_shown,
+            found=chosen,
             attention=attention,
-            stable=claims.stable(numbers["stability"]) if "stability" in numbers else "",
             figures=figures,
             numbers=numbers,
-            arrays=arrays,
             astronaut={name: finding.numbers for name, finding in self.astronaut.items()},
             parts=OUTLINES,
-            ranked=ranked(arrays["ablation"]) if "ablation" in arrays else [],
             only=[name for name in self.found if name not in ALWAYS] if len(self.found) < len(studies()) else [],
             claims=claims,
             kinds=stability.KINDS,
@@ -252,9 +238,3 @@ def for_the_page(figure: Path) -> bytes:
 def digest(faces: Sequence[Mapping]) -> str:
     """SHA-256 of the pictures' own, in their order: which faces it was, and of nobody a name."""
     return sha256("".join(face["sha256"] for face in faces).encode()).hexdigest()
-
-
-def ranked(arrays: Mapping[str, ndarray]) -> list[str]:
-    """The units by how much flattening their maps changes the restored face, most first."""
-    order = np.argsort(-arrays["rms"][:, list(arrays["modes"]).index("mean")])
-    return [str(arrays["units"][i]) for i in order]

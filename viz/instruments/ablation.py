@@ -7,7 +7,6 @@ study: units x modes    study_many: their means over faces    study_pairs: two u
 """
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import Annotated, Literal, get_args
 
 import numpy as np
@@ -30,7 +29,6 @@ Mode = Literal["zero", "one", "mean", "shuffle"]
 MODES: tuple[Mode, ...] = get_args(Mode)
 Modes = Annotated[list[Mode] | None, Option("What replaces a unit's attention; none chosen: each in turn.")]
 PAIRS = "ablation-pairs"  # what the findings of two units at once are called
-MEASURES = ("rms", "psnr_change", "ssim_change")  # the last two where the sharp face is known
 MEANING = (
     "How much the restored face changes when one unit's attention is replaced and all later units react to it: 'zero' "
     "and 'one' tell what closing or opening the whole unit does, 'mean' and 'shuffle' what its places matter; a small "
@@ -51,21 +49,6 @@ _CAPTIONS = {
     "psnr_change": ("How much nearer to the sharp face, or, below 0, farther from it:", "PSNR change, dB"),
 }
 _BYTES = 10**9  # memory at most, for a batch
-
-
-@dataclass(frozen=True, eq=False)
-class Example:
-    """The face with one unit's alpha replaced, beside what it was before."""
-
-    unit: str
-    rms: float  # of the change, in 8-bit levels
-    picture: ndarray  # (S,S,3) uint8
-    difference: ndarray  # (S,S) float32, RMS over the colours, in 8-bit levels
-
-    @classmethod
-    def of(cls, unit: str, before: Tensor, after: Tensor) -> "Example":
-        change = (levels(after) - levels(before))[0]
-        return cls(unit, rms(change).item(), to_image(after), np.sqrt(np.square(change).mean(-1)))
 
 
 def replacement(alpha: Tensor, mode: Mode, seed: int = 0) -> Tensor:
@@ -97,7 +80,9 @@ def replaced(
     The same as `trace` with an edit of that unit, which computes all units again: here those before it run once for
     all units and modes. Later units attend to what they are then given: the total effect, not the direct one.
     """
-    rows = _rows(model)
+    # a unit holds about four tensors of the size of its largest at a time
+    largest = max(max(plan.c_in, plan.c_out) * plan.map_size**2 for plan in model.config.units())
+    rows = max(1, _BYTES // (4 * 4 * largest))
     for step in steps(model, face):
         if step.name in units:
             alphas = torch.cat([replacement(step.alpha, mode, seed) for mode in modes])
@@ -137,33 +122,33 @@ def study(
         return study_pairs(subject, units, modes[0] if modes else "mean", seed, progress)
     modes, units = list(modes or MODES), attending(subject, units)
     before = subject.model(subject.degraded)
-    table = {name: np.zeros((len(units), len(modes))) for name in _measures(subject)}
-    strongest: dict[Mode, Example] = {}
+    rows: list[dict[str, ndarray]] = []
+    strongest: dict[Mode, tuple[str, float, Tensor]] = {}  # unit, RMS change, restored
     for i, (unit, restored) in enumerate(replaced(subject.model, subject.degraded, units, modes, seed)):
-        for name, values in _effects(subject, before, restored).items():
-            table[name][i] = values
-        for j, mode in enumerate(modes):
-            if mode not in strongest or table["rms"][i, j] > strongest[mode].rms:
-                strongest[mode] = Example.of(unit, before, restored[j : j + 1])
+        rows.append(_effects(subject, before, restored))
+        for mode, change, face in zip(modes, rows[-1]["rms"], restored, strict=True):
+            if mode not in strongest or change > strongest[mode][1]:
+                strongest[mode] = unit, change, face[None]
         progress(i + 1, len(units), f"{unit} replaced in {len(modes)} ways")
 
-    arrays = {"units": np.array(units), "modes": np.array(modes), **table, "restored": to_image(before)}
-    for mode, example in strongest.items():
-        arrays |= {f"{mode}/picture": example.picture, f"{mode}/difference": example.difference}
+    restored_face, table = to_image(before), _table(rows)
+    arrays = {"units": np.array(units), "modes": np.array(modes), **table, "restored": restored_face}
+    for mode, (_, _, face) in strongest.items():
+        difference = np.sqrt(np.square(levels(face) - levels(before))[0].mean(-1))
+        arrays |= {f"{mode}/picture": to_image(face), f"{mode}/difference": difference}
     numbers = {"model": subject.name, "seed": seed, "unit_of_rms": "8-bit levels"}
     if subject.sharp is not None:
-        restored_face = to_image(before)
         numbers |= {"psnr": psnr(restored_face, subject.sharp), "ssim": ssim(restored_face, subject.sharp)}
-    numbers["ranking"] = _ranking(units, modes, table["rms"], table)
-    top = max(float(example.difference.max()) for example in strongest.values())
+    numbers["ranking"] = _ranking(units, modes, table)
+    top = max(float(arrays[f"{mode}/difference"].max()) for mode in strongest)
     groups = {
         f"strongest of {mode}": [
-            Panel(f"{example.unit}, alpha = {_SAYS[mode]}", example.picture),
-            Panel(f"change, RMS {example.rms:.1f}", example.difference, (0, top), "inferno"),
+            Panel(f"{unit}, alpha = {_SAYS[mode]}", arrays[f"{mode}/picture"]),
+            Panel(f"change, RMS {change:.1f}", arrays[f"{mode}/difference"], (0, top), "inferno"),
         ]
-        for mode, example in strongest.items()
+        for mode, (unit, change, _) in strongest.items()
     }
-    view = View(pictures(arrays), groups, _diagrams(units, modes, table["rms"], table))
+    view = View(pictures(arrays), groups, _diagrams(units, modes, table))
     return Finding("ablation", MEANING, numbers, arrays, view, "What replacing one unit's attention does to this face")
 
 
@@ -179,34 +164,29 @@ def study_many(
 
     PSNR and SSIM change only if every face was sharp once. `UserError` without a face or for several networks.
     """
-    modes, names = list(modes or MODES), []
+    modes = list(modes or MODES)
 
     def measure(_: int, subject: Subject) -> dict[str, ndarray]:
-        nonlocal names
-        names = attending(subject, units)
         before = subject.model(subject.degraded)
-        rows = [
-            _effects(subject, before, restored)
-            for _, restored in replaced(subject.model, subject.degraded, names, modes, seed)
-        ]
-        return {name: np.array([row[name] for row in rows]) for name in _measures(subject)}
+        changed = replaced(subject.model, subject.degraded, attending(subject, units), modes, seed)
+        return _table([_effects(subject, before, restored) for _, restored in changed])
 
-    model, faces = over_faces(subjects, measure, progress, "Replacing attention in", least=1)
-    table, means = {}, {name: estimates(values, seed) for name, values in faces.items()}
+    last, faces = over_faces(subjects, measure, progress, "Replacing attention in", least=1)
+    names, table, means = attending(last, units), {}, {name: estimates(values, seed) for name, values in faces.items()}
     for name, found in means.items():
         table |= zip((name, f"{name}_low", f"{name}_high"), ends(found), strict=True)
     count = len(faces["rms"])
     numbers = {
-        "model": model,
+        "model": last.name,
         "seed": seed,
         "unit_of_rms": "8-bit levels",
         "faces": count,
         "interval": f"95 %, percentile bootstrap over the faces, {RESAMPLES} samples",
-        "ranking": _ranking(names, modes, table["rms"], means),
+        "ranking": _ranking(names, modes, means),
     }
     arrays = {f"{name}_of_faces": values for name, values in faces.items()}
     arrays |= {"units": np.array(names), "modes": np.array(modes), **table}
-    view = View(diagrams=_diagrams(names, modes, table["rms"], means))
+    view = View(diagrams=_diagrams(names, modes, means))
     title = f"What replacing one unit's attention does: mean of {count} faces"
     return Finding("ablation", MEANING, numbers, arrays, view, title)
 
@@ -258,26 +238,25 @@ def study_pairs(
     numbers = {"model": subject.name, "mode": mode, "seed": seed, "unit_of_rms": "8-bit levels", "ranking": ranking}
     arrays = {"units": np.array(units), "effect": effect, "interaction": interaction, "rest": rest}
     top, widest = float(effect.max()), max(float(np.abs(interaction).max()), 1e-6)
-    diagrams = {
+    seen = ("cividis_r", (0, top))
+    tables = {
         "How much the face changes when both units are replaced (on the diagonal: the one alone), levels:": (
-            Matrix(effect, units, units, "cividis_r", (0, top), numerals(effect, 1))
+            (effect, *seen)
         ),
-        "How far that is from the sum of the two changes: 0 if they simply add, levels:": (
-            Matrix(rest, units, units, "cividis_r", (0, top), numerals(rest, 1))
-        ),
-        "Effect minus both alone, levels:": (
-            Matrix(interaction, units, units, DIVERGING, (-widest, widest), numerals(interaction, 1))
-        ),
+        "How far that is from the sum of the two changes: 0 if they simply add, levels:": (rest, *seen),
+        "Effect minus both alone, levels:": (interaction, DIVERGING, (-widest, widest)),
+    }
+    diagrams = {
+        caption: Matrix(values, units, units, colors, scale, numerals(values, 1))
+        for caption, (values, colors, scale) in tables.items()
     }
     title = f"Two units replaced at once, alpha = {_SAYS[mode]}; RMS in 8-bit levels"
     return Finding(PAIRS, PAIRS_MEANING, numbers, arrays, View(diagrams=diagrams), title)
 
 
-def _diagrams(
-    units: Sequence[str], modes: Sequence[Mode], rms_change: ndarray, table: dict[str, ndarray]
-) -> dict[str, Bars]:
+def _diagrams(units: Sequence[str], modes: Sequence[Mode], table: dict[str, ndarray]) -> dict[str, Bars]:
     """Bars of a table's rms and, if known, psnr_change (units,modes), numbers or Estimates; the strongest first."""
-    order = np.argsort(-rms_change.max(axis=1), kind="stable")
+    order = np.argsort(-ends(table["rms"])[0].max(axis=1), kind="stable")
     return {
         caption: Bars(
             [units[int(i)] for i in order],
@@ -289,8 +268,9 @@ def _diagrams(
     }
 
 
-def _measures(subject: Subject) -> tuple[str, ...]:
-    return MEASURES if subject.sharp is not None else MEASURES[:1]
+def _table(rows: Sequence[dict[str, ndarray]]) -> dict[str, ndarray]:
+    """The effects of every unit, stacked: (units,modes) each."""
+    return {name: np.array([row[name] for row in rows]) for name in rows[0]}
 
 
 def _effects(subject: Subject, before: Tensor, after: Tensor) -> dict[str, ndarray]:
@@ -304,20 +284,14 @@ def _effects(subject: Subject, before: Tensor, after: Tensor) -> dict[str, ndarr
     return effects
 
 
-def _ranking(units: Sequence[str], modes: Sequence[Mode], rms_change: ndarray, table: dict[str, ndarray]) -> list[dict]:
+def _ranking(units: Sequence[str], modes: Sequence[Mode], table: dict[str, ndarray]) -> list[dict]:
     """Rows of a table (units,modes) of numbers or Estimates, the largest RMS change first, for JSON."""
-    order = np.argsort(-rms_change, axis=None, kind="stable")
-    places = zip(*np.unravel_index(order, rms_change.shape), strict=True)
+    change = ends(table["rms"])[0]
+    places = np.unravel_index(np.argsort(-change, axis=None, kind="stable"), change.shape)
     return [
         {"unit": units[i], "mode": modes[j]} | {name: labelled(values[i, j]) for name, values in table.items()}
-        for i, j in places
+        for i, j in zip(*places, strict=True)
     ]
-
-
-def _rows(model: SPARNet) -> int:
-    """How many faces to run at once: a unit holds about four tensors of the size of its largest at a time."""
-    largest = max(max(plan.c_in, plan.c_out) * plan.map_size**2 for plan in model.config.units())
-    return max(1, _BYTES // (4 * 4 * largest))
 
 
 INSTRUMENT = Instrument(

@@ -13,16 +13,14 @@ from typing import Annotated
 import cv2
 import numpy as np
 import scipy
-import torch
 
 from sparnet.errors import UserError
-from sparnet.images import to_image
 from sparnet.metrics import estimates, labelled
 from sparnet.restorer import Progress
 from viz.finding import Finding, silent
 from viz.instrument import OTHER, REAL, Instrument, Option, Seed
 from viz.subject import Subject, over_faces, spatial_maps
-from viz.views import DIVERGING, Bars, Panel, View
+from viz.views import DIVERGING, Bars, Panel, View, numerals
 
 MEANING = (
     "Each unit's map beside its partner's and their signed difference: high correlation and overlap say that both look "
@@ -34,6 +32,7 @@ Share = Annotated[float, Option("What part of a map's places, the highest, count
 _ROUNDING = 1e-6  # of a map's largest value: a spread below this is float32's, not the map's
 _DIFFERENCE = 0.5  # end of the difference's colours, in units of alpha
 _SIDES = ("first", "other")
+_TITLE = "Where they look: {} (first) and {} (other)"
 
 
 @dataclass(frozen=True)
@@ -60,8 +59,6 @@ class MapAgreement:
 
 @dataclass(frozen=True)
 class Pair:
-    """Two units that are compared."""
-
     first: str
     other: str
 
@@ -137,7 +134,6 @@ def pair_units(first: list[str], other: list[str]) -> list[Pair]:
     return sorted(pairs, key=lambda pair: (first.index(pair.first), other.index(pair.other)))
 
 
-@torch.no_grad()
 def study(
     subject: Subject, other: Annotated[Subject, OTHER], share: Share = SHARE, progress: Progress = silent
 ) -> Finding:
@@ -150,43 +146,31 @@ def study(
     for i, (side, looked) in enumerate(zip(_SIDES, (subject, other), strict=True)):
         progress(i, 2, f"Looking at {names[i]}")
         maps.append(spatial_maps(looked))
-        arrays |= {
-            f"degraded/{side}": to_image(looked.degraded),
-            f"restored/{side}": to_image(looked.model(looked.degraded)),
-        }
+        arrays |= {f"{name}/{side}": face for name, face in looked.faces.items()}
     progress(2, 2, "Done")
-    aligned = _aligned(*maps)
-    found = {pair: MapAgreement.of(*two, share) for pair, two in aligned.items()}
-    arrays |= {f"{pair.name}/{side}": two[i] for i, side in enumerate(_SIDES) for pair, two in aligned.items()}
-    rows = [{**_row(pair), "side": len(aligned[pair][0]), **asdict(measured)} for pair, measured in found.items()]
     faces = [
         Panel(f"{shown}: {name}", arrays[f"{what}/{side}"])
         for what, shown in (("degraded", "input"), ("restored", "restored"))
         for side, name in zip(_SIDES, names, strict=True)
     ]
-    groups = {
-        pair.name: [
-            *(Panel(f"alpha: {name}", values) for name, values in zip(names, two, strict=True)),
-            Panel("first - other", two[0] - two[1], (-_DIFFERENCE, _DIFFERENCE), DIVERGING),
-        ]
-        for pair, two in aligned.items()
-    }
-    series = {
-        "correlation": [measured.pearson for measured in found.values()],
-        "IoU of the top": [measured.iou for measured in found.values()],
-    }
+    rows, groups, headed = [], {}, {}
+    for pair, two in _aligned(*maps).items():
+        both = MapAgreement.of(*two, share)
+        rows.append({**_row(pair), "side": len(two[0]), **asdict(both)})
+        arrays |= {f"{pair.name}/{side}": values for side, values in zip(_SIDES, two, strict=True)}
+        panels = [Panel(f"alpha: {name}", values) for name, values in zip(names, two, strict=True)]
+        panels.append(Panel("first - other", two[0] - two[1], (-_DIFFERENCE, _DIFFERENCE), DIVERGING))
+        r, rank, overlap = numerals(np.array([both.pearson, both.spearman, both.iou], float))
+        groups[pair.name] = headed[f"{pair.name}   r {r}   rank {rank}   IoU {overlap}"] = panels
+    series = {"correlation": [row["pearson"] for row in rows], "IoU of the top": [row["iou"] for row in rows]}
     view = View(faces, groups, {"How alike the two maps of each pair are:": Bars(groups, series, "1 is the same")})
-    headed = {
-        f"{pair.name}   r {_shown(both.pearson)}   rank {_shown(both.spearman)}   IoU {both.iou:.2f}": groups[pair.name]
-        for pair, both in found.items()
-    }
     return Finding(
         "agreement",
         MEANING,
         _settings(names, share) | {"pairs": rows},
         arrays,
         view,
-        _title(names),
+        _TITLE.format(*names),
         f"IoU: of the top {share:.0%} of the places.",
         printed=replace(view, groups=headed),
     )
@@ -235,12 +219,8 @@ def study_many(
         _settings(names, share) | {"couples": couples, "seed": seed, "pairs": rows},
         {"pairs": np.array([pair.name for pair in pairs]), **columns},
         View(diagrams={f"Mean of {couples} faces with its 95 % interval:": chart}),
-        _title(names),
+        _TITLE.format(*names),
     )
-
-
-def _title(names: tuple[str, str]) -> str:
-    return f"Where they look: {names[0]} (first) and {names[1]} (other)"
 
 
 def _settings(names: tuple[str, str], share: float) -> dict:
@@ -267,10 +247,6 @@ def same_depth(name: str, own: Sequence[str], others: Sequence[str]) -> str:
     if not other_part:
         own_part, other_part = own, others
     return other_part[int((own_part.index(name) + 0.5) / len(own_part) * len(other_part))]
-
-
-def _shown(value: float | None) -> str:
-    return "none" if value is None else f"{value:.2f}"
 
 
 INSTRUMENT = Instrument(

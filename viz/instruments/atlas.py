@@ -9,7 +9,6 @@ from functools import partial
 from typing import Annotated
 
 from sparnet.attention import Colormap, MapNumbers, atlas_figure, group_units, mean_map
-from sparnet.images import to_image
 from sparnet.restorer import Progress
 from viz.finding import Finding, silent
 from viz.instrument import ATTENTION, WHERE, Instrument, Option
@@ -31,7 +30,7 @@ def study(
     """Every map raw, arrays "UNIT" (C,h,w), with its `MapNumbers`; `UserError` for a network without attention."""
     progress(0, 1, "Restoring the face")
     attending(subject)
-    faces = {"degraded": to_image(subject.degraded), "restored": subject.restored}
+    faces = subject.faces
     if subject.sharp is not None:
         faces["sharp"] = subject.sharp
     units = {

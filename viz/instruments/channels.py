@@ -13,7 +13,6 @@ import cv2
 import numpy as np
 import torch
 from numpy import ndarray
-from torch import Tensor
 
 from sparnet.errors import UserError
 from sparnet.restorer import Progress
@@ -115,21 +114,18 @@ def mean_effect(subject: Subject, progress: Progress = silent) -> dict[str, floa
 
     Later units react to the change, so it is the total effect.
     """
-    model, face = subject.model, subject.degraded
-
-    def averaged(alpha: Tensor) -> Tensor:
-        return alpha.mean(1, keepdim=True)
-
+    model, face, effects = subject.model, subject.degraded, {}
     with torch.no_grad():
         trace = model.trace(face)
-        before, units, effects = levels(trace.restored), list(trace.alphas), {}
-        for i, unit in enumerate(units):
-            progress(i, len(units) + 1, f"{unit} with one map for all channels")
-            edit = model.trace(face, lambda name, alpha, unit=unit: averaged(alpha) if name == unit else alpha)
-            effects[unit] = float(rms(levels(edit.restored) - before)[0])
-        progress(len(units), len(units) + 1, "All units with one map for all channels")
-        everywhere = model.trace(face, lambda _, alpha: averaged(alpha))
-    return effects | {"all": float(rms(levels(everywhere.restored) - before)[0])}
+        before = levels(trace.restored)
+        averaged = {unit: [unit] for unit in trace.alphas} | {"all": list(trace.alphas)}
+        for i, (name, units) in enumerate(averaged.items()):
+            progress(i, len(averaged), f"One map for all channels: {name}")
+            edited = model.trace(
+                face, lambda unit, alpha, units=units: alpha.mean(1, keepdim=True) if unit in units else alpha
+            )
+            effects[name] = float(rms(levels(edited.restored) - before)[0])
+    return effects
 
 
 def study(
@@ -154,26 +150,25 @@ def study(
     alphas = {unit: alpha[0].float().cpu().numpy() for unit, alpha in traced.items()}
     places = any(alpha[0].size > 1 for alpha in alphas.values())
     effects = mean_effect(subject, progress)
-    numbers = {unit: ChannelNumbers.of(alpha) for unit, alpha in alphas.items()}
-    arrays, kinds = {}, {}
+    units, arrays, groups = {}, {}, {}
     for unit, alpha in alphas.items():
+        units[unit] = asdict(ChannelNumbers.of(alpha)) | {"rms_change": effects[unit]}
         if not places:
             arrays[f"{unit}/gates"] = alpha.ravel()
             continue
-        labels, kinds[unit] = clusters(alpha, count, seed)
-        arrays |= {f"{unit}/{name}": map_ for name, map_ in channel_maps(alpha).items()}
-        arrays[f"{unit}/cluster"] = labels
-        arrays[f"{unit}/representatives"] = alpha[[channel for channel, _, _ in kinds[unit]]]
-    units = {unit: asdict(shares) | {"rms_change": effects[unit]} for unit, shares in numbers.items()}
-    for unit, groups in kinds.items():
+        (labels, kinds), maps = clusters(alpha, count, seed), channel_maps(alpha)
         units[unit]["clusters"] = [
-            {"channel": channel, "members": members, "mean_r": r} for channel, members, r in groups
+            {"channel": channel, "members": members, "mean_r": r} for channel, members, r in kinds
         ]
+        arrays |= {f"{unit}/{name}": values for name, values in maps.items()}
+        arrays |= {f"{unit}/cluster": labels, f"{unit}/representatives": alpha[[channel for channel, _, _ in kinds]]}
+        groups[unit] = [Panel(name.replace("_", " "), maps[name], (0, end)) for name, end in MAPS.items()]
+        groups[unit] += [Panel(f"{members} channels, r {r:.2f}", alpha[channel]) for channel, members, r in kinds]
     found = {"model": subject.name, "unit_of_rms": "8-bit levels", "rms_change_of_all": effects["all"], "units": units}
     if places:
         found |= {"seed": seed, "clusters_asked_for": count}
     progress(len(units) + 1, len(units) + 1, "Done")
-    series = {label: [getattr(shares, name) for shares in numbers.values()] for name, label in SHARES.items()}
+    series = {label: [shares[name] for shares in units.values()] for name, label in SHARES.items()}
     change = Bars(effects, {"RMS change": list(effects.values())}, "8-bit levels")
     diagrams: dict[str, Bars | Lines] = {
         "Whose variance it is:": Bars(units, series, "share", ends=(0, 1), stacked=True),
@@ -187,16 +182,6 @@ def study(
         }
         caption = "The gates of all channels, from the most open to the most closed:"
         diagrams = {caption: Lines(range(1, most + 1), gates, "channel", "alpha")} | diagrams
-    groups = {
-        unit: [
-            *(Panel(name.replace("_", " "), arrays[f"{unit}/{name}"], (0, end)) for name, end in MAPS.items()),
-            *(
-                Panel(f"{members} channels, r {r:.2f}", alphas[unit][channel])
-                for channel, members, r in representatives
-            ),
-        ]
-        for unit, representatives in kinds.items()
-    }
     note = (
         "After the maps over the channels, of each group that looks alike one: its size, its mean correlation with it."
     )

@@ -114,7 +114,15 @@ def from_json(text: str | bytes, subject: Subject) -> list[Edit]:
         raise UserError(
             f"The edits were painted for other weights than those of {subject.name}: for {name}. Load those."
         )
-    return [_edit(edit, f"edit {i + 1}", subject) for i, edit in enumerate(saved.edits)]
+    sizes, edits = _map_sizes(subject, [edit.unit for edit in saved.edits]), []
+    for i, edit in enumerate(saved.edits, 1):
+        here = [sizes[edit.unit]] * 2
+        if edit.map != here:
+            raise UserError(
+                f"edit {i} was painted on a map of {edit.map}; that of {edit.unit} is {here}. Load its model."
+            )
+        edits.append(Edit(edit.unit, _decode(edit.mask, f"edit {i}"), edit.strength))
+    return edits
 
 
 def load(path: str | Path, subject: Subject) -> list[Edit]:
@@ -138,14 +146,17 @@ def study(subject: Subject, edits: Annotated[Sequence[Edit], EDITS], progress: P
     before, after = apply(subject, edits)
     progress(1, 1, "Done")
     change = (levels(after.restored) - levels(before.restored))[0]
-    units = list(dict.fromkeys(edit.unit for edit in edits))
     arrays = {
         "before": to_image(before.restored),
         "after": to_image(after.restored),
         "difference": np.sqrt(np.square(change).mean(-1)),
     }
-    for unit in units:
-        arrays |= {f"{unit}/before": mean_map(before.alphas[unit]), f"{unit}/after": mean_map(after.alphas[unit])}
+    maps = {}
+    for unit in dict.fromkeys(edit.unit for edit in edits):
+        was, now = (mean_map(trace.alphas[unit]) for trace in (before, after))
+        arrays |= {f"{unit}/before": was, f"{unit}/after": now}
+        maps[unit] = [Panel("alpha before", was), Panel("alpha after", now)]
+        maps[unit].append(Panel("suppressed or boosted", now - was, (-1, 1), DIVERGING))
     moved = {name: (after.alphas[name] - alpha).square().mean().sqrt().item() for name, alpha in before.alphas.items()}
     numbers = {
         "model": subject.name,
@@ -156,13 +167,6 @@ def study(subject: Subject, edits: Annotated[Sequence[Edit], EDITS], progress: P
     }
     face = [Panel(f"restored {when}", arrays[when]) for when in ("before", "after")]
     face.append(Panel("change, RMS", arrays["difference"], (0, max(arrays["difference"].max(), 1)), "inferno"))
-    maps = {
-        unit: [
-            *(Panel(f"alpha {when}", arrays[f"{unit}/{when}"]) for when in ("before", "after")),
-            Panel("suppressed or boosted", arrays[f"{unit}/after"] - arrays[f"{unit}/before"], (-1, 1), DIVERGING),
-        ]
-        for unit in units
-    }
     chart = Bars(moved, {"RMS change of alpha": list(moved.values())}, "alpha")
     view = View(face, maps, {"How far every unit's alpha moved:": chart})
     title = f"The face with attention as painted: RMS change {numbers['rms']:.1f} of 255 levels"
@@ -191,8 +195,6 @@ class _SavedModel(BaseModel, strict=True):
 
 
 class _File(BaseModel, strict=True):
-    """A file of edits."""
-
     format: Literal["sparnet-attention-edits"]
     version: Literal[1]
     model: _SavedModel
@@ -218,30 +220,18 @@ def _encode(mask: np.ndarray) -> str:
 
 
 def _decode(text: str, where: str) -> np.ndarray:
-    unusable = (
-        f"The mask of {where} is not an 8-bit grey PNG of at most {_MAX_SIDE} x {_MAX_SIDE}. Save the edits again."
-    )
     try:
         with Image.open(BytesIO(b64decode(text, validate=True)), formats=("PNG",)) as image:
             if image.mode != "L" or max(image.size) > _MAX_SIDE:
-                raise UserError(unusable)
+                raise ValueError(f"it is {image.mode}, {image.size}")
             values = np.array(image, np.float32)
-    except UserError:
-        raise
     except Exception as error:  # Pillow's parsers raise nearly anything on damaged files, bombs included
-        raise UserError(unusable) from error
+        raise UserError(
+            f"The mask of {where} is not an 8-bit grey PNG of at most {_MAX_SIDE} x {_MAX_SIDE}. Save the edits again."
+        ) from error
     if not values.all():
         raise UserError(f"The mask of {where} has a value below -1. Save the edits again.")
     return (values - 128) / _STEPS
-
-
-def _edit(saved: _SavedEdit, where: str, subject: Subject) -> Edit:
-    side = _map_sizes(subject, [saved.unit])[saved.unit]
-    if saved.map != [side, side]:
-        raise UserError(
-            f"{where} was painted on a map of {saved.map}; that of {saved.unit} is {[side, side]}. Load its model."
-        )
-    return Edit(saved.unit, _decode(saved.mask, where), saved.strength)
 
 
 INSTRUMENT = Instrument(

@@ -144,17 +144,14 @@ def study_many(
     progress: Progress = silent,
 ) -> Finding:
     """The same over faces that are aligned alike: means with 95 % bootstrap intervals over them, cell by cell."""
-    names: list[str] = []
 
     def measure(i: int, subject: Subject) -> dict[str, ndarray]:
-        nonlocal names
         maps = attention_maps(subject)
-        names = list(maps)
         found = effects(subject, cells, draws, seed + i)
         return found | {"correlations": correlations(maps, found)}
 
-    model, arrays = over_faces(subjects, measure, progress, "Replacing patches of")
-    faces = len(arrays[WHOLE])
+    last, arrays = over_faces(subjects, measure, progress, "Replacing patches of")
+    faces, names, model = len(arrays[WHOLE]), list(attention_maps(last)), last.name
     cell_by_cell = {name: estimates(arrays[name], seed) for name in (WHOLE, ELSEWHERE)}
     sides = {name: [value.side() for value in found.flat] for name, found in cell_by_cell.items()}
     related = estimates(arrays["correlations"], seed)

@@ -32,7 +32,7 @@ from viz.finding import Finding, silent
 from viz.instrument import MATTERS, Instrument, Option, Seed
 from viz.instruments.regions import area_weights
 from viz.subject import Subject, attending, over_faces, spatial_maps
-from viz.views import Bars, Lines, Panel, View
+from viz.views import Bars, Lines, Panel, Values, View
 
 MEANING = (
     "How much the rest of the restored face changes when the most salient cells of the input are damaged, against the "
@@ -82,10 +82,9 @@ class Curves:
 
         The last is what a damage of the same size does: a map that only finds what damages easily has 0 there.
         """
-        pairs: dict[str, tuple] = dict(zip(MEASURES, zip(self.most, self.least, strict=True), strict=True))
         with np.errstate(invalid="ignore"):  # nothing was done to the input
-            pairs[PER_DAMAGE] = tuple(curves[0] / curves[2] for curves in (self.most, self.least))
-        return {name: area_between(*pair) for name, pair in pairs.items()}
+            most, least = (np.vstack((curves, curves[0] / curves[2])) for curves in (self.most, self.least))
+        return dict(zip(SCORES, map(area_between, most, least), strict=True))
 
 
 def area_between(most: ndarray, least: ndarray) -> float | None:
@@ -260,13 +259,12 @@ def study(
     arrays = {f"{name}.{end}": getattr(curve, end) for name, curve in curves.items() for end in ("most", "least")}
     known = [score for score in chance if score is not None]
     drawn = Estimate(scores[RANDOM]["elsewhere"], min(known, default=None), max(known, default=None), len(known))
+    shown = scores | {RANDOM: scores[RANDOM] | {"elsewhere": drawn}}
     view = _view(
         [Panel("input", to_image(subject.degraded))],
         ranks,
         {name: np.stack((curve.most[0], curve.least[0])) for name, curve in pooled.items()},
-        [drawn if name == RANDOM else score["elsewhere"] for name, score in scores.items()],
-        [score["input"] for score in scores.values()],
-        [score[PER_DAMAGE] for score in scores.values()],
+        {measure: [score[measure] for score in shown.values()] for measure in SCORES},
         "; the line is from the lowest to the highest random map",
     )
     title = f"Does the rest of the face depend on what {subject.name} attends to? One face"
@@ -303,7 +301,7 @@ def study_many(
             "curves": np.array([[curve.most, curve.least] for curve in pooled.values()]),
         }
 
-    model, arrays = over_faces(subjects, measure, progress, "Damaging")
+    last, arrays = over_faces(subjects, measure, progress, "Damaging")
     scores, faces = arrays["scores"], len(arrays["scores"])
     found = estimates(scores, seed)  # (maps, SCORES)
     baselines, controlled = (GRADIENT, SOBEL, RANDOM), scores[..., SCORES.index(PER_DAMAGE)]
@@ -311,7 +309,7 @@ def study_many(
     lead = np.stack([own - controlled[:, names.index(name)] for name in baselines], axis=1)
     arrays["mean_ranks"] = ranks / faces
     numbers = {
-        "model": model,
+        "model": last.name,
         "faces": faces,
         **_settings(cells, levels, draws, seed),
         "scores": labelled(found, names, SCORES),
@@ -321,12 +319,10 @@ def study_many(
         [],
         dict(zip(names, arrays["mean_ranks"], strict=True)),
         dict(zip(names, arrays["curves"].mean(0)[:, :, 0], strict=True)),
-        list(found[:, 0]),
-        list(found[:, 2]),
-        list(found[:, 3]),
+        dict(zip(SCORES, found.T, strict=True)),
         "; lines: 95 % interval over the faces",
     )
-    title = f"Does the rest of the face depend on what {model} attends to? Mean of {faces} faces"
+    title = f"Does the rest of the face depend on what {last.name} attends to? Mean of {faces} faces"
     return Finding("faithfulness", MEANING, numbers, arrays, view, title, _NOTE)
 
 
@@ -334,16 +330,14 @@ def _view(
     pictures: list[Panel],
     ranks: Mapping[str, ndarray],
     curves: Mapping[str, ndarray],
-    elsewhere: Sequence[float | Estimate | None],
-    of_input: Sequence[float | Estimate | None],
-    per_damage: Sequence[float | Estimate | None],
+    scores: Mapping[str, Values],
     spread: str,
 ) -> View:
-    """Ranks (cells,cells) 0..1 of each map; the scores by name of map; the curves (most and least, levels)."""
-    scores = {
-        "restored face elsewhere": elsewhere,
-        "the input's own change": of_input,
-        "elsewhere, for as much change of the input": per_damage,
+    """Of each map the ranks (cells,cells) 0..1, the curves (most and least, levels), and by `SCORES` its scores."""
+    series = {
+        "restored face elsewhere": scores["elsewhere"],
+        "the input's own change": scores["input"],
+        "elsewhere, for as much change of the input": scores[PER_DAMAGE],
     }
     damaged = _percents(next(iter(curves.values())).shape[1])
     ends = enumerate(("most", "least"))
@@ -353,7 +347,7 @@ def _view(
         {"rank of each cell, 1 the most salient": [Panel(name, values) for name, values in ranks.items()]},
         {
             f"The share of the change that the most salient cells bring before the least do; 0 is chance{spread}:": (
-                Bars(curves, scores, "score, -1 to 1", ends=(-1, 1))
+                Bars(curves, series, "score, -1 to 1", ends=(-1, 1))
             ),
             "How much the rest of the restored face changes when so many cells are damaged:": (
                 Lines(damaged, lines, "cells damaged, %", "RMS, 8-bit levels", colors=len(curves))

@@ -15,7 +15,6 @@ import torch
 from torch import Tensor
 
 from sparnet.attention import feature_strength, mean_map
-from sparnet.images import to_image
 from sparnet.model import FaceAttentionUnit, SPARNet, check_face
 from sparnet.restorer import Progress
 from viz.finding import Finding, silent
@@ -117,16 +116,12 @@ def study(
     names = attending(subject)
     if unit is not None:
         attending(subject, [unit])
-    numbers, maps, x_out = {}, {}, subject.degraded
+    numbers, maps, faces = {}, {}, subject.faces
     for i, step in enumerate(steps(subject.model, subject.degraded)):
         progress(i, len(names), f"Looking into {step.name}")
-        numbers[step.name], maps[step.name], x_out = GateNumbers.of(step), gate_maps(step), step.x_out
+        numbers[step.name], maps[step.name] = GateNumbers.of(step), gate_maps(step)
     progress(len(names), len(names), "Done")
     unit = unit or max(maps, key=lambda name: maps[name]["alpha"].std())
-    faces = {
-        "degraded": to_image(subject.degraded),
-        "restored": to_image(resume(subject.model, names[-1], x_out)),
-    }
     groups = {name: _equation(shown) for name, shown in maps.items()}
     series = {
         "alpha f beside the shortcut, by norm": [gate.norm_share for gate in numbers.values()],

@@ -134,10 +134,10 @@ def gather(subjects: Iterable[Subject], progress: Progress = silent, shares: Sha
             found["shares"] = shares.add(maps | edges, spatial_maps(moved) | moved_edges)
         return found
 
-    model, found = over_faces(subjects, measure, progress, "Tracing")
+    last, found = over_faces(subjects, measure, progress, "Tracing")
     levels = found["levels"]
     mean, std = ({unit: getattr(moment, name) for unit, moment in moments.items()} for name in ("mean", "std"))
-    return Population(model, len(levels), mean, std, levels, shares=found.get("shares"))
+    return Population(last.name, len(levels), mean, std, levels, shares=found.get("shares"))
 
 
 def z_scores(maps: Mapping[str, ndarray], population: Population) -> dict[str, ndarray]:

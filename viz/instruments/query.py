@@ -21,7 +21,6 @@ from torch.nn import functional as F
 
 from sparnet.attention import overlay
 from sparnet.errors import UserError
-from sparnet.images import to_image
 from sparnet.model import SPARNet
 from sparnet.restorer import Progress
 from viz.finding import Finding, silent
@@ -229,8 +228,6 @@ def study(
     small = subject.model.config.degraded_size or _BLIND_SMALL
     sigma = sigma or _SIGMA * size / small
     found = attribute(subject.model, subject.degraded, patch, sigma, detector, path, steps, progress)
-    with torch.no_grad():
-        restored = subject.model(subject.degraded)
     overlaps = {name: Overlap.of(found.pixels, alpha) for name, alpha in alphas.items()}
     strength, tiny = np.abs(found.pixels), np.finfo(float).tiny
     numbers = {
@@ -252,7 +249,7 @@ def study(
         "inside_patch": float(strength[top:bottom, left:right].sum() / max(strength.sum(), tiny)),
         "units": {name: asdict(overlap) for name, overlap in overlaps.items()},
     }
-    faces = {"degraded": to_image(subject.degraded), "restored": to_image(restored)}
+    faces = subject.faces
     framed = [Panel(name, _framed(face, patch)) for name, face in faces.items()]
     signed, end = cells(found.pixels, small), max(float(strength.max()), tiny)
     limit = max(float(np.abs(signed).max()), tiny)

@@ -46,7 +46,6 @@ COLORS = {
     "skin": "#F0D5C0",
     "rest": "#D9D9D9",
 }
-SCALE = (1 / 4, 4)  # of the colours, logarithmic: half and double are equally far from 1
 ALIGNED = "the template, as if aligned"
 MOVE = 8  # the face is moved by 1/8 of the picture's side: 16 of 128 pixels, two cells of a map of 16x16
 STRENGTH, OTHER, LEFT, ALONG = "strength", "another face", "masks left", "masks moved along"
@@ -104,9 +103,7 @@ def preference(alpha: ndarray, masks: Mapping[str, ndarray]) -> dict[str, float]
 
 def shift(face: Tensor, x: int, y: int) -> Tensor:
     """Moved x pixels right and y down; the border's pixels are repeated where nothing came from."""
-    height, width = face.shape[2:]
-    padded = F.pad(face, (abs(x), abs(x), abs(y), abs(y)), mode="replicate")
-    return padded[:, :, abs(y) - y : abs(y) - y + height, abs(x) - x : abs(x) - x + width]
+    return F.pad(face, (x, -x, y, -y), mode="replicate")  # below 0 it cuts off
 
 
 def profile_distance(first: ndarray, other: ndarray | float = 1.0) -> ndarray:
@@ -116,8 +113,7 @@ def profile_distance(first: ndarray, other: ndarray | float = 1.0) -> ndarray:
     A region that either has not is left out.
     """
     doublings = np.log2(np.maximum(first, _LEAST)) - np.log2(np.maximum(other, _LEAST))
-    known = ~np.isnan(doublings)
-    return np.sqrt(np.square(np.where(known, doublings, 0)).sum(-1) / known.sum(-1))
+    return np.sqrt(np.nanmean(np.square(doublings), axis=-1))
 
 
 def moved_profiles(subject: Subject, maps: Mapping[str, ndarray], masks: Mapping[str, ndarray]) -> ndarray:
@@ -184,11 +180,10 @@ def study_many(subjects: Iterable[Subject], seed: Seed = 0, progress: Progress =
     """
     coverage = np.zeros(())
     sources: dict[str, int] = {}
-    maps: dict[str, ndarray] = {}
     before: deque[Mapping[str, ndarray]] = deque(maxlen=_NEIGHBOURS)
 
     def measure(_: int, subject: Subject) -> dict[str, ndarray]:
-        nonlocal coverage, maps
+        nonlocal coverage
         maps = spatial_maps(subject)
         masks, source = face_regions(subject)
         own = np.array([_row(alpha, masks) for alpha in maps.values()])
@@ -200,8 +195,8 @@ def study_many(subjects: Iterable[Subject], seed: Seed = 0, progress: Progress =
         sources[source] = sources.get(source, 0) + 1
         return {"ratios": own, "distances": distances}
 
-    model, arrays = over_faces(subjects, measure, progress, "Measuring the regions of")
-    tables = arrays["ratios"]
+    last, arrays = over_faces(subjects, measure, progress, "Measuring the regions of")
+    tables, maps, model = arrays["ratios"], spatial_maps(last), last.name
     faces, units, regions = len(tables), list(maps), list(COLORS)
     ratios = estimates(tables, seed)
     mean, low, high = ends(ratios)
@@ -243,7 +238,7 @@ def _table(maps: Mapping[str, ndarray], ratios: ndarray, shares: Mapping[str, fl
     """Ratios (units, regions) on a logarithmic scale, so that half and double are equally far from 1."""
     rows = ["{}  {}x{}".format(unit, *alpha.shape) for unit, alpha in maps.items()]
     columns = [f"{region} {share:.1%}" for region, share in shares.items()]
-    ends = (float(np.log2(SCALE[0])), float(np.log2(SCALE[1])))
+    ends = (-2.0, 2.0)  # from a quarter to four times
     return Matrix(np.log2(np.maximum(ratios, _LEAST)), rows, columns, DIVERGING, ends, text, list(COLORS.values()))
 
 

@@ -22,7 +22,7 @@ import torch
 from numpy import ndarray
 from torch import nn
 
-from sparnet.metrics import Estimate, estimates, labelled
+from sparnet.metrics import Estimate, ends, estimates, labelled
 from sparnet.model import SPARNet
 from sparnet.restorer import Progress
 from viz.finding import Finding, silent
@@ -102,7 +102,7 @@ def independent(subject: Subject, seed: int) -> tuple[ndarray, ndarray]:
     return _against(subject, [[name] for name in list(parts(subject.model))[::-1]], seed)
 
 
-def flips(subject: Subject) -> dict[str, list[float]]:
+def flips(subject: Subject) -> dict[str, ndarray]:
     """Rank correlation of every unit's map with that of the face mirrored or upside down; NaN is a constant map.
 
     At the same place, 1 is a map that ignores the face and knows only positions. Turned back with the face, 1 is a map
@@ -156,7 +156,7 @@ def study(
     units = list(own)
     if others:
         faces = np.array([_correlations(own, spatial_maps(other)) for other in others])
-        turned = {OTHERS: list(_mean(faces)), **turned}
+        turned = {OTHERS: _mean(faces), **turned}
         face, probe = _mean(np.abs(faces)), OTHERS
     else:
         face, probe = np.abs(turned[f"{TURNED}, {HERE}"]), f"{TURNED}, {HERE}"
@@ -173,7 +173,7 @@ def study(
     progress(draws + 1, draws + 1, "Done")
     names = ("cascade", "cascade_ssim", "independent", "independent_ssim")
     arrays = {name: tables[:, i] for i, name in enumerate(names)}
-    arrays |= {name: np.array(values) for name, values in turned.items()}
+    arrays |= turned
     view = _view(badge, units, rows, learning, face, _mean(tables[:, 0]), _mean(tables[:, 2]))
     title = f"Do the maps of {subject.name} depend on learning, and on the face? One face, {draws} random networks"
     return Finding("sanity", MEANING, numbers, arrays, view, title, _note(badge))
@@ -186,12 +186,10 @@ def study_many(subjects: Iterable[Subject], draws: Draws = 1, seed: Seed = 0, pr
     null the same of maps that are unrelated and as smooth.
     """
     before: deque[Mapping[str, ndarray]] = deque(maxlen=_NEIGHBOURS)
-    units, rows, generator = [], [], np.random.default_rng(seed)
+    generator = np.random.default_rng(seed)
 
     def measure(i: int, subject: Subject) -> dict[str, ndarray]:
-        nonlocal units, rows
         own, seeds = spatial_maps(subject), range(seed + i * draws, seed + (i + 1) * draws)
-        units, rows = list(own), list(parts(subject.model))[::-1]
         tables = np.array([cascade(subject, drawn)[0] for drawn in seeds])
         found = {
             "cascade": _mean(tables),
@@ -203,7 +201,8 @@ def study_many(subjects: Iterable[Subject], draws: Draws = 1, seed: Seed = 0, pr
         before.append(own)
         return found
 
-    model, arrays = over_faces(subjects, measure, progress, "Checking", least=3)
+    last, arrays = over_faces(subjects, measure, progress, "Checking", least=3)
+    model, units, rows = last.name, list(spatial_maps(last)), list(parts(last.model))[::-1]
     arrays["face"] = arrays["face"][1:]  # the first has none before it
     learning, face = (estimates(arrays[name], seed) for name in ("learning", "face"))
     medians = {name: np.array([[_median(values)] for values in arrays[name]]) for name in ("learning", "face", "null")}
@@ -258,12 +257,12 @@ def _against(subject: Subject, sets: Sequence[Collection[str]], seed: int) -> tu
         randomise(copy, subject.model, names, fresh)
         maps = spatial_maps(replace(subject, model=copy))
         ranks.append(_correlations(own, maps))
-        ssim.append([_number(similarity(own[unit], maps[unit])) for unit in own])
-    return np.array(ranks), np.array(ssim)
+        ssim.append([similarity(own[unit], maps[unit]) for unit in own])
+    return np.array(ranks), np.array(ssim, float)
 
 
-def _correlations(own: Mapping[str, ndarray], other: Mapping[str, ndarray]) -> list[float]:
-    return [_number(rank_correlation(own[unit], other[unit])) for unit in own]
+def _correlations(own: Mapping[str, ndarray], other: Mapping[str, ndarray]) -> ndarray:
+    return np.array([rank_correlation(own[unit], other[unit]) for unit in own], float)
 
 
 def _mean(values: ndarray) -> ndarray:
@@ -279,8 +278,7 @@ def _median(values: ndarray) -> float:
 
 
 def _badge(correlation: float | Estimate) -> dict[str, Any]:
-    mean = correlation.mean if isinstance(correlation, Estimate) else correlation
-    return {"verdict": verdict(_number(mean)), "correlation": labelled(correlation)}
+    return {"verdict": verdict(float(ends(correlation)[0])), "correlation": labelled(correlation)}
 
 
 def _units(units: Sequence[str], learning: ndarray, face: ndarray) -> dict[str, dict]:
@@ -289,10 +287,6 @@ def _units(units: Sequence[str], learning: ndarray, face: ndarray) -> dict[str, 
 
 def _settings(draws: int, seed: int) -> dict:
     return {"random_networks": draws, "seed": seed, "yes_below": YES_BELOW, "no_from": NO_FROM}
-
-
-def _number(value: float | None) -> float:
-    return np.nan if value is None else value
 
 
 INSTRUMENT = Instrument(

@@ -8,6 +8,7 @@ many faces -> Drift of each -> mean and 95 % interval over the faces
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Annotated
 
 import cv2
@@ -55,19 +56,11 @@ class Perturbation:
 
 def perturbations(seeds: Iterable[int]) -> list[Perturbation]:
     """Noise of each seed, at least one; JPEG; shifts to the four sides; a horizontal flip."""
-    changes = [
-        Perturbation("noise", f"noise, seed {seed}", lambda face, seed=seed: add_noise(face, seed)) for seed in seeds
-    ]
+    changes = [Perturbation("noise", f"noise, seed {seed}", partial(add_noise, seed=seed)) for seed in seeds]
     changes.append(Perturbation("jpeg", f"JPEG, quality {QUALITY}", jpeg))
     for name, x, y in (("right", SHIFT, 0), ("left", -SHIFT, 0), ("down", 0, SHIFT), ("up", 0, -SHIFT)):
-        changes.append(
-            Perturbation(
-                "shift",
-                f"{SHIFT} px {name}",
-                lambda face, x=x, y=y: shift(face, x, y),
-                lambda maps, x=x, y=y: np.roll(maps, (-y, -x), (1, 2)),  # what goes round lies in the border
-            )
-        )
+        undo = partial(np.roll, shift=(-y, -x), axis=(1, 2))  # what goes round lies in the border
+        changes.append(Perturbation("shift", f"{SHIFT} px {name}", partial(shift, x=x, y=y), undo))
     changes.append(Perturbation("flip", "flip", lambda face: face.flip(3), lambda maps: maps[:, :, ::-1]))
     return changes
 
@@ -131,8 +124,6 @@ class Stability:
 
     scores: dict[str, dict[str, list[Drift]]]  # row -> kind -> one for each perturbation of that kind
     variance: dict[str, np.ndarray]  # row -> `inner` part: mean over KINDS of the mean squared change, colours averaged
-    degraded: np.ndarray  # (S,S,3) uint8
-    restored: np.ndarray  # (S,S,3) uint8
 
     @classmethod
     def of(cls, subject: Subject, seeds: Iterable[int], progress: Progress = silent) -> "Stability":
@@ -153,8 +144,7 @@ class Stability:
             row: np.mean([squares[row][kind] / len(kinds[kind]) for kind in KINDS], axis=0)
             for row, kinds in scores.items()
         }
-        restored = to_image(torch.from_numpy(before[OUTPUT]))
-        return cls(scores, variance, to_image(subject.degraded), restored)
+        return cls(scores, variance)
 
     def table(self, measure: str) -> np.ndarray:
         """(rows, KINDS) float64: the mean of a `Drift`'s field over the perturbations of a kind; NaN: not defined."""
@@ -173,10 +163,9 @@ def study(subject: Subject, noises: Noises = 4, seed: Seed = 0, progress: Progre
     spatial_maps(subject)
     found = Stability.of(subject, seeds, progress)
     tables = {measure: found.table(measure) for measure in MEASURES}
-    faces = {"degraded": found.degraded, "restored": found.restored}
     title = f"{subject.name}: what small changes of the input do"
     numbers = {"model": subject.name, **_settings(seeds), "rows": _rows(found.scores, tables)}
-    return _finding(numbers, tables, tables, found.variance, title, faces)
+    return _finding(numbers, tables, tables, found.variance, title, subject.faces)
 
 
 def study_many(subjects: Iterable[Subject], noises: Noises = 4, seed: Seed = 0, progress: Progress = silent) -> Finding:
@@ -195,12 +184,12 @@ def study_many(subjects: Iterable[Subject], noises: Noises = 4, seed: Seed = 0, 
             variance[row] = variance.get(row, 0) + values
         return {measure: found.table(measure) for measure in MEASURES}
 
-    model, measures = over_faces(subjects, measure, progress, "Changing", least=1)
+    last, measures = over_faces(subjects, measure, progress, "Changing", least=1)
     count = len(measures["rms"])
     found = {name: estimates(values, seed) for name, values in measures.items()}
-    numbers = {"model": model, "faces": count, "seed": seed, **_settings(seeds), "rows": _rows(variance, found)}
+    numbers = {"model": last.name, "faces": count, "seed": seed, **_settings(seeds), "rows": _rows(variance, found)}
     tables = {name: ends(values)[0] for name, values in found.items()}
-    title = f"{model}: what small changes of the input do, mean of {count} faces"
+    title = f"{last.name}: what small changes of the input do, mean of {count} faces"
     return _finding(numbers, measures, tables, {row: values / count for row, values in variance.items()}, title, {})
 
 

@@ -105,16 +105,9 @@ def study(training: Annotated[Training, TRAINING], progress: Progress = silent) 
         }
         for unit, stack in maps.items()
     }
-    arrays = {f"{unit}/over_time": stack for unit, stack in maps.items()}
-    if training.restored is not None:
-        arrays["restored/over_time"] = training.restored
-    groups = {
-        label: [
-            *([Panel("restored", training.restored[i])] if training.restored is not None else []),
-            *(Panel(unit, stack[i]) for unit, stack in maps.items()),
-        ]
-        for i, label in enumerate(labels)
-    }
+    stacks = maps if training.restored is None else {"restored": training.restored, **maps}
+    arrays = {f"{name}/over_time": stack for name, stack in stacks.items()}
+    groups = {label: [Panel(name, stack[i]) for name, stack in stacks.items()] for i, label in enumerate(labels)}
     series = {unit: measured["r_with_last"] for unit, measured in units.items()}
     caption = "Correlation of each unit's map with its last; at 1 it has settled:"
     view = View([], groups, {caption: Lines(labels, series, "", "correlation")}, shown=labels[-1], ordered=True)
