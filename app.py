@@ -18,7 +18,7 @@ if find_spec("spaces"):
 import gradio as gr
 
 from sparnet.errors import UserError
-from viz.tabs import compare, hosting, inside, live, many, models, programs, restore, serving, tools, zero
+from viz.tabs import compare, inside, live, many, models, programs, restore, serving, tools, zero
 from viz.tabs.door import Page
 from viz.tabs.serving import explained
 from viz.tabs.theme import CSS, theme
@@ -98,7 +98,7 @@ def main() -> None:
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
-    hosting.fetch_models()
+    models.fetch_named_by_host()
     models.allow_hub(options.allow_hub or ["*"] * (options.host in models.LOCAL_HOSTS))
     zero.prepare()
     signal.signal(signal.SIGTERM, stop)

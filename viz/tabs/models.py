@@ -1,6 +1,7 @@
 """The models that a visitor may name, and their loading, for which nobody else waits.
 
 name -> the host's own | the table's | a Hub id that the host allows -> loaded once, by a thread of its own -> kept
+SPARNET_FETCH="sparnet-hd owner/name" -> fetched when the page starts, as in a Space, which has no command line
 
 Never a path: visitors have no files here.
 """
@@ -25,6 +26,7 @@ from huggingface_hub.utils import validate_repo_id
 
 from sparnet.checkpoints import DEFAULT_MODEL, MODELS, load_model, weights_file
 from sparnet.errors import UserError
+from sparnet.fetch import fetch, terms
 from sparnet.hub import WEIGHTS
 from sparnet.model import SPARNet
 from viz.provenance import model_record
@@ -38,6 +40,7 @@ LOADING: dict[str, Any] = {
     "concurrency_limit": None,
     "api_visibility": "private",
 }  # for events that do nothing but `arrival`
+FETCH = "SPARNET_FETCH"  # names, as `sparnet fetch` takes them; whoever sets it accepts their licences
 KEPT_MODELS = 3  # in memory; a SPARNetHD takes 350 MB
 FETCHES = 2  # models that visitors named, on their way from the Hub at once
 PATIENCE = 3  # seconds that a restoration waits for one of them, which holds those up who come after
@@ -77,6 +80,18 @@ def offer(source: str) -> None:
     names = ("/".join(parts[-count:]) for count in range(1, len(parts) + 1))
     name = next(name for name in names if name not in (*_offered, *MODELS))
     _offered[name] = Offer(source, None)
+
+
+def fetch_named_by_host() -> None:
+    """Fetch what the environment names; what cannot be had goes to the log, and the page starts without it."""
+    for name in os.environ.get(FETCH, "").replace(",", " ").split():
+        try:
+            log.warning("%s names %s, licence: %s", FETCH, name, terms(name)["licence"])
+            fetch(name)
+            if name not in MODELS:
+                offer(name)
+        except UserError as error:
+            log.error("%s: %s", FETCH, error)
 
 
 def allow_hub(patterns: list[str]) -> None:
