@@ -59,8 +59,7 @@ def page(server, browser, tmp_path_factory):
 def seat(model, monkeypatch):
     """A seat whose detector finds `FACE` always, and whose network is `model`."""
     monkeypatch.setattr(live, "model_for", lambda mode: "small")
-    monkeypatch.setattr(live, "settled_mode", lambda name, mode: (mode, []))
-    monkeypatch.setattr(live, "restorer", lambda name: (Restorer(model), []))
+    monkeypatch.setattr(serving, "restorer", lambda name: (Restorer(model), []))
     monkeypatch.setattr(live, "find", lambda photo, whole: ([FACE], "stand-in", []))
     return live.Seat()
 

@@ -26,11 +26,9 @@ from viz.tabs.serving import (
     LIVE_IDLE,
     LIVE_PIXELS,
     LIVE_SECONDS,
-    check_settings,
     find,
-    restorer,
+    restorer_for,
     sentence,
-    settled_mode,
 )
 
 UNDER_WAY = 2  # frames, as static/live.js sends them; more are refused, so that nobody holds the server's threads
@@ -86,10 +84,8 @@ class Seat:
         self.seen = now
 
     def restored(self, photo: np.ndarray, mode: object, unit: object) -> dict:
-        check_settings(None, mode)
         model = model_for(str(mode))
-        mode, _ = settled_mode(model, str(mode))
-        restore, _ = restorer(model)
+        restore, mode, _ = restorer_for(model, mode)
         face = self.located(photo)
         if face is None:
             return {"model": model, "face": None}

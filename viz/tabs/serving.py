@@ -245,18 +245,19 @@ def check_flag(name: str, value: object) -> None:
         raise UserError(f"{name} is {reprlib.repr(value)}. It can be true or false.")
 
 
-def settled_mode(model: str, mode: str) -> tuple[Mode, list[str]]:
-    """The mode, but "as_is" for a model that knows no one size to reduce faces to; what fell back, and a note of that.
+def restorer_for(model: str, mode: object) -> tuple[Restorer, Mode, list[str]]:
+    """As `restorer`, and the mode: "as_is" for a model that knows no one size to reduce faces to, which a note says.
 
     `UserError` for another mode, or a model that cannot be had.
     """
     check_settings(model, mode)
     restore, notes = restorer(model)
     if mode == "as_is":
-        return "as_is", notes
+        return restore, "as_is", notes
     if restore.model.config.degraded_size is None:
-        return "as_is", [*notes, f"{model} takes faces however damaged, so they were restored as they are."]
-    return "simulate", notes
+        notes.append(f"{model} takes faces however damaged, so they were restored as they are.")
+        return restore, "as_is", notes
+    return restore, "simulate", notes
 
 
 def find(photo: np.ndarray, whole: bool) -> tuple[list[Face], str, list[str]]:
