@@ -29,10 +29,12 @@ from viz.compare import (
 )
 from viz.explorer import color_tables
 from viz.tabs.bench import Opened, current
-from viz.tabs.models import LOADING, arrival, hub_hint, models_here
+from viz.tabs.models import arrival, hub_hint, models_here
 from viz.tabs.pieces import NOT_YET, script
 from viz.tabs.restore import Tab as Bench
 from viz.tabs.serving import (
+    HIDDEN,
+    LOADING,
     QUICK,
     UNOPENED,
     check_settings,
@@ -84,13 +86,12 @@ class Tab:
         _endpoint(bench)
         inputs = [bench.now, bench.token, self.models, self.done]
         outputs = [self.view, self.done, self.strip]
-        hidden: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
-        settings = {"trigger_mode": "always_last", **hidden, **QUICK}
+        settings: dict[str, Any] = {"trigger_mode": "always_last", **HIDDEN, **QUICK}
         self.view.submit(self.compare, inputs, outputs, **settings)
         self.models.input(arrival, self.models, None, **LOADING).then(self.compare, inputs, outputs, **settings)
         # in the browser: an answer of the server could come after the new face's first columns
-        bench.token.change(None, None, [self.view, self.strip], js=EMPTY, **hidden)
-        bench.token.change(self.forget, [bench.token, self.done], self.done, **hidden)
+        bench.token.change(None, None, [self.view, self.strip], js=EMPTY, **HIDDEN)
+        bench.token.change(self.forget, [bench.token, self.done], self.done, **HIDDEN)
 
     def forget(self, token, done: Compared | None):
         """What was kept of another face goes."""

@@ -8,7 +8,6 @@ Opened (bench.py) -> a strip with the face, the unit and the scale -> a rail of 
 from collections.abc import Sequence
 from html import escape
 from secrets import token_hex
-from typing import Any
 
 import gradio as gr
 from gradio.components import Component
@@ -24,7 +23,7 @@ from viz.tabs.controls import on_page, reported, written_report
 from viz.tabs.painting import Painting
 from viz.tabs.panel import Panel, chosen_unit
 from viz.tabs.pieces import NOT_YET, Widget, notice, script
-from viz.tabs.serving import QUICK, SLOW, explained, sentence
+from viz.tabs.serving import HIDDEN, PRIVATE, QUICK, SLOW, explained
 
 REPORT = "report"  # beside the instruments
 SCALES = ("most", "one", "own")  # of colours, as look.js has them
@@ -74,37 +73,36 @@ class Tab:
         return [self.bench.now, self.bench.token]
 
     def _wire(self, tab: gr.Tab) -> None:
-        # queued, or Gradio tells no State.change
-        settings: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
         opened = [*self._state, self.rail]
         asked, done = ([getattr(panel, state) for panel in self.panels.values()] for state in ("asked", "done"))
         renewable = [widget for panel in self.panels.values() for widget in panel.renewable]
+        # all are queued, or Gradio tells no State.change
         renewed = self.bench.token.change(
-            self.renew, [*opened, self.look],
+            explained(self.renew, self.failed), [*opened, self.look],
             [self.rail, self.look, *renewable, self.face, self.body, self.film, self.file],
-            trigger_mode="always_last", **settings,
+            trigger_mode="always_last", **HIDDEN,
         )  # fmt: skip
         # after that, for the tab may be opened meanwhile
-        renewed.then(self.measure_seen, [*opened, *done, self.seen], asked, js=ON_SCREEN, **settings)
+        renewed.then(self.measure_seen, [*opened, *done, self.seen], asked, js=ON_SCREEN, **HIDDEN)
         for event in (tab.select, self.rail.select):
             event(explained(self.open), [*opened, *done], [*self._columns.values(), *asked],
-                  trigger_mode="always_last", **settings)  # fmt: skip
-        self.to_report.click(explained(self.open_report), self._state, self.opening, **settings)
+                  trigger_mode="always_last", **HIDDEN)  # fmt: skip
+        self.to_report.click(explained(self.open_report), self._state, self.opening, **HIDDEN)
         for panel in self.panels.values():
             panel.wire(self._state, self.look)
 
     def renew(self, now, token, rail, look) -> dict:
         """Another face: nothing of the last one stays."""
-        try:
-            now = current(now, token)
-            now.face  # noqa: B018
-        except Exception as error:  # told on the page; `sentence` logs what is not the visitor's mistake
-            return {self.face: notice(sentence(error)), self.body: gr.update(visible=False)}
+        now = current(now, token)
         made = {self.face: _face(now), self.body: gr.update(visible=True), self.film: "", self.file: NOT_YET}
         made |= {self.look: _look(now, look), self.rail: _rail(now, _open(rail))}
         for panel in self.panels.values():
             made |= panel.renewed(now)
         return made
+
+    def failed(self, message: str) -> dict:
+        """There is no face to look at."""
+        return {self.face: notice(message), self.body: gr.update(visible=False)}
 
     def measure_seen(self, now, token, rail, *given) -> dict:
         """What is open and quick is measured of another face if the tab is seen; given: as `open`, and that."""
@@ -146,7 +144,7 @@ class Tab:
         film = gr.HTML(elem_id="film")
         run.click(
             explained(lambda now, token: _film_of(current(now, token))), self._state, film, show_progress_on=film,
-            api_visibility="private", **QUICK,
+            **PRIVATE, **QUICK,
         )  # fmt: skip
         return film
 
@@ -172,9 +170,7 @@ class Tab:
                 raise UserError("Choose one instrument at least.")
             return gr.update(value=written_report(now, names, progress), interactive=True)
 
-        run.click(
-            explained(write), [*self._state, chosen], file, show_progress_on=chosen, api_visibility="private", **SLOW
-        )
+        run.click(explained(write), [*self._state, chosen], file, show_progress_on=chosen, **PRIVATE, **SLOW)
         return file
 
 

@@ -16,7 +16,6 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
 import gradio as gr
 
@@ -29,6 +28,7 @@ from viz.tabs.pieces import NOT_YET, notice
 from viz.tabs.restore import MODES, PRIVACY, preference
 from viz.tabs.restore import Tab as Bench
 from viz.tabs.serving import (
+    HIDDEN,
     MANY_BYTES,
     MANY_PHOTOS,
     MANY_PIXELS,
@@ -36,6 +36,7 @@ from viz.tabs.serving import (
     NOT_SENT,
     SLOW,
     UNOPENED,
+    UNQUEUED,
     UPLOAD_BYTES,
     ZIP_ENTRIES,
     ZIP_START,
@@ -75,12 +76,11 @@ class Tab:
             with gr.Column(scale=8, min_width=300):
                 self.told = gr.HTML(_told("The restored faces appear here, one photo after the other."))
                 self.gallery = gr.HTML(elem_id="many-gallery")
-        hidden: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
         outputs = [self.told, self.gallery, self.run, self.result, self.how]
         chosen = [bench.mode, bench.model]
         inputs = [self.files, self.whole, bench.badge, *chosen]
-        self.run.click(self.restore, inputs, outputs, **UNOPENED, **hidden, **SLOW)
-        gr.on([bench.mode.change, bench.model.change], _how, chosen, self.how, queue=False, **hidden)
+        self.run.click(self.restore, inputs, outputs, **UNOPENED, **HIDDEN, **SLOW)
+        gr.on([bench.mode.change, bench.model.change], _how, chosen, self.how, **UNQUEUED)
 
     def restore(self, uploads, whole, badge, mode, model) -> Iterator[dict]:
         """Photo after photo; at the end, whatever happened, there is a ZIP of what was restored."""

@@ -18,7 +18,6 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
 from reprlib import repr as brief
-from typing import Any
 
 import torch
 from huggingface_hub.errors import HFValidationError
@@ -36,10 +35,6 @@ log = logging.getLogger(__name__)
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"  # that models are loaded onto
 LOCAL_HOSTS = ("127.0.0.1", "localhost", "::1")  # where visitor and host are one
-LOADING: dict[str, Any] = {
-    "concurrency_limit": None,
-    "api_visibility": "private",
-}  # for events that do nothing but `arrival`
 FETCH = "SPARNET_FETCH"  # names, as `sparnet fetch` takes them; whoever sets it accepts their licences
 KEPT_MODELS = 3  # in memory; a SPARNetHD takes 350 MB
 FETCHES = 2  # models that visitors named, on their way from the Hub at once

@@ -22,7 +22,7 @@ from viz.instruments import query
 from viz.tabs.bench import Opened, current
 from viz.tabs.controls import lane, option_control, saved, source_controls, study, telling
 from viz.tabs.pieces import Widget, notice, script
-from viz.tabs.serving import UNOPENED, event_value, sentence
+from viz.tabs.serving import HIDDEN, PRIVATE, UNOPENED, UNQUEUED, event_value, sentence, shares
 from viz.views import View, all_tables, pictures
 
 CHARTS = 3  # at most, of any instrument
@@ -107,8 +107,8 @@ class Panel:
     def wire(self, state: list[Component], look: Component) -> None:
         """Measure when asked. state: now and token of the bench; look: the unit that is chosen."""
         inputs = [*state, look, *self.controls.values()]
-        settings: dict[str, Any] = {"show_progress_on": self.told, "api_visibility": "private", **UNOPENED}
-        settings |= lane(self.instrument)
+        work = {**UNOPENED, **lane(self.instrument)}
+        settings: dict[str, Any] = {"show_progress_on": self.told, **PRIVATE, **work}
         if self.run is None:
             events = [self.asked.change(self.measure_once, [self.asked, self.done, *inputs], self.outputs,
                                         trigger_mode="always_last", **settings)]  # fmt: skip
@@ -123,10 +123,9 @@ class Panel:
         if self.patch:
             events.append(self.view.select(self.mark, inputs, [*self.outputs, *self.patch], **settings))
         for event in events:
-            event.then(self.drop_if_old, [state[1], self.done], self.outputs, show_progress="hidden", queue=False,
-                       api_visibility="private")  # fmt: skip
+            event.then(self.drop_if_old, [state[1], self.done], self.outputs, **UNQUEUED)
         self.files.download(self.write, [self.saved, *inputs], [self.files, self.saved], trigger_mode="multiple",
-                            show_progress="hidden", **settings)  # fmt: skip
+                            **HIDDEN, **work)  # fmt: skip
 
     def renewed(self, now: Opened) -> dict:
         """Nothing measured of this face yet."""
@@ -242,21 +241,16 @@ def chosen_unit(look: object, now: Opened) -> str | None:
     return max(alphas, key=lambda name: float(mean_map(alphas[name]).std()), default=None)
 
 
-def pixels_of(shares: object, size: int) -> list[int]:
+def pixels_of(mark: object, size: int) -> list[int]:
     """left, top, right, bottom in shares of the face -> in pixels; a point becomes an eighth of the face about it.
 
     `UserError` unless the browser's mark is four numbers of 0 to 1.
     """
-    if not isinstance(shares, list) or len(shares) != 4 or not all(_is_share(share) for share in shares):
-        raise UserError("The mark is not on the face. Drag over a part of it.")
-    left, top, right, bottom = (round(share * size) for share in shares)
+    refusal = "The mark is not on the face. Drag over a part of it."
+    left, top, right, bottom = (round(share * size) for share in shares(mark, refusal))
     if right - left < 2 or bottom - top < 2:
         return list(query.patch_around((left + right) / 2, (top + bottom) / 2, size // 8, size))
     return [left, top, right, bottom]
-
-
-def _is_share(value: object) -> bool:
-    return isinstance(value, int | float) and 0 <= value <= 1
 
 
 def _styled(chart: go.Figure) -> go.Figure:

@@ -29,21 +29,25 @@ from viz.tabs.bench import (
     model_for,
     opened,
 )
-from viz.tabs.models import LOADING, arrival, hub_hint, models_here
+from viz.tabs.models import arrival, hub_hint, models_here
 from viz.tabs.pieces import GUESS, notice, script
 from viz.tabs.serving import (
+    HIDDEN,
+    LOADING,
+    PRIVATE,
     QUICK,
     UNOPENED,
+    UNQUEUED,
     check_settings,
     chosen_index,
     device_name,
     download,
     event_value,
     explained,
-    face_index,
     read_photo,
     restorer,
     sentence,
+    shares,
 )
 
 MODES = [
@@ -128,31 +132,31 @@ class Tab:
         return [*own, self.mode, self.model, self.whole, *self.files.values()]
 
     def _wire(self) -> None:
-        private: dict[str, Any] = {"api_visibility": "private", **QUICK}
         latest = {"trigger_mode": "always_last"}  # what is asked for while something is restored comes next
-        shown: dict[str, Any] = {"show_progress_on": self.stage, **UNOPENED, **latest, **private}
+        shown: dict[str, Any] = {"show_progress_on": self.stage, **UNOPENED, **latest, **PRIVATE, **QUICK}
         settings = [self.now, self.token, self.mode, self.model, self.whole]
         self.photo.change(_sent, self.photo, [self.sent, self.photo], show_progress="hidden", **UNOPENED, **LOADING)
-        self.sent.change(self.give, [self.sent, self.mode, self.model], self.outputs, **shown)
-        self.examples.select(self.example, None, self.outputs, **shown)
+        self.sent.change(explained(self.give, self.failed), [self.sent, self.mode, self.model], self.outputs, **shown)
+        self.examples.select(explained(self.example, self.failed), None, self.outputs, **shown)
         arrived = self.model.input(arrival, self.model, None, show_progress_on=self.stage, **latest, **LOADING)
-        self.mode.input(partial(self.again, intention=True), [*settings, self.remembered], self.outputs, **shown)
+        again = explained(self.again, self.failed)
+        self.mode.input(partial(again, intention=True), [*settings, self.remembered], self.outputs, **shown)
         for event in (arrived.then, self.whole.input):
-            event(self.again, [*settings, self.remembered], self.outputs, **shown)
+            event(again, [*settings, self.remembered], self.outputs, **shown)
         for component in (self.faces, self.stage):
-            component.select(self.touch, [self.now, self.token], self.outputs, **shown)
+            component.select(explained(self.touch, self.failed), [self.now, self.token], self.outputs, **shown)
         for event, chosen in ((self.mode.input, [self.mode]), (arrived.then, [self.mode, self.model])):
-            event(_remember, [self.remembered, *chosen], self.remembered, show_progress="hidden", queue=False,
-                  api_visibility="private")  # fmt: skip
-        self.maps.select(self.measure_features, [self.now, self.token], self.maps, show_progress="hidden", **private)
-        self.stage.release(_strength, None, self.strength, show_progress="hidden", **private)
+            event(_remember, [self.remembered, *chosen], self.remembered, **UNQUEUED)
+        self.maps.select(self.measure_features, [self.now, self.token], self.maps, **HIDDEN, **QUICK)
+        self.stage.release(_strength, None, self.strength, **HIDDEN, **QUICK)
         given = [self.now, self.token, self.strength, self.badge]
-        told: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
         for kind, button in self.files.items():
-            waits = button.click(partial(_labelled, "Preparing…", False), None, button, queue=False, **told)
-            made = waits.then(explained(partial(self.write_file, kind)), given, self.file, **told, **QUICK)
-            made.success(None, None, None, js=_PRESS, **told)
-            made.then(partial(_labelled, FILES[kind], True), None, button, queue=False, **told)
+            waiting = partial(gr.update, value="Preparing…", interactive=False)
+            ready = partial(gr.update, value=FILES[kind], interactive=True)
+            waits = button.click(waiting, None, button, **UNQUEUED)
+            made = waits.then(explained(partial(self.write_file, kind)), given, self.file, **HIDDEN, **QUICK)
+            made.success(None, None, None, js=_PRESS, **HIDDEN)
+            made.then(ready, None, button, **UNQUEUED)
 
     def view(self, now: Opened) -> dict:
         """Every output at once, so that nothing of an earlier photo stays beside a later one."""
@@ -173,67 +177,53 @@ class Tab:
             },
         }
 
-    def failed(self, error: Exception) -> dict:
-        """What was there stays; the mistake is told. `sentence` logs what is not the visitor's."""
-        return {self.status: notice(sentence(error))}
+    def failed(self, message: str) -> dict:
+        """What was there stays; the mistake is told."""
+        return {self.status: notice(message)}
 
     def give(self, upload, mode, model, progress=gr.Progress()):  # noqa: B008  Gradio looks for this default
         """A new photo: nothing of the last one stays, neither its faces nor that it was one."""
-        try:
-            return self.view(opened(read_photo(upload), model, mode, False, progress))
-        except Exception as error:  # told on the page
-            return self.failed(error)
+        return self.view(opened(read_photo(upload), model, mode, False, progress))
 
     def example(self, event: gr.EventData, progress=gr.Progress()):  # noqa: B008
         return self.example_named(event_value(event, "example"), progress)
 
     def example_named(self, name: object, progress: gr.Progress) -> dict:
-        try:
-            example = examples().get(str(name))
-            if example is None:
-                raise UserError("There is no such example. Choose one of those that are shown.")
-            if example is next(iter(examples().values())):
-                now = first()
-            else:
-                now = opened(example.photo, model_for(example.mode), example.mode, example.whole, progress)
-            return self.view(now) | {self.mode: gr.skip(), self.model: gr.skip()}  # they are for the visitor's photo
-        except Exception as error:  # told on the page
-            return self.failed(error)
+        example = examples().get(str(name))
+        if example is None:
+            raise UserError("There is no such example. Choose one of those that are shown.")
+        if example is next(iter(examples().values())):
+            now = first()
+        else:
+            now = opened(example.photo, model_for(example.mode), example.mode, example.whole, progress)
+        return self.view(now) | {self.mode: gr.skip(), self.model: gr.skip()}  # they are for the visitor's photo
 
     def again(self, now, token, mode, model, whole, remembered, intention=False, progress=gr.Progress()):  # noqa: B008
         """The same photo with other settings; another intention chooses its model."""
-        try:
-            if now is None or now.token == token:
-                now = current(now, token)
-            else:
-                whole = now.whole  # asked of the photo before
-            check_settings(model, mode, whole)
-            if intention:
-                model = _preferred_model(remembered, mode)
-            return self.view(opened(now.photo, model, mode, whole, progress))
-        except Exception as error:  # told on the page
-            return self.failed(error)
+        if now is None or now.token == token:
+            now = current(now, token)
+        else:
+            whole = now.whole  # asked of the photo before
+        check_settings(model, mode, whole)
+        if intention:
+            model = _preferred_model(remembered, mode)
+        return self.view(opened(now.photo, model, mode, whole, progress))
 
     def touch(self, now, token, event: gr.EventData, progress=gr.Progress()):  # noqa: B008
         """What was done to a frame on the photo, or another face chosen."""
-        try:
-            now = current(now, token)
-            index, toggle = event_value(event, "index"), event_value(event, "toggle")
-            box, turn = event_value(event, "box"), event_value(event, "turn")
-            if index is not None:
-                now = now.at(chosen_index(event, len(now.faces)))
-            elif toggle is not None:
-                now = now.toggled(face_index(toggle + 1 if isinstance(toggle, int) else toggle, len(now.faces), []))
-            elif box is not None:
-                now = now.with_box(_pixels(box, now))
-            elif turn in (1, 2, 3):
-                turned = replace(now.photo, turns=(now.photo.turns + turn) % 4)
-                now = opened(turned, now.model, now.mode, False, progress)
-            else:
-                raise UserError("There is no such face. Choose one on the photo.")
-            return self.view(now)
-        except Exception as error:  # told on the page
-            return self.failed(error)
+        now = current(now, token)
+        index, toggle = event_value(event, "index"), event_value(event, "toggle")
+        box, turn = event_value(event, "box"), event_value(event, "turn")
+        if toggle is not None:
+            now = now.toggled(chosen_index(toggle, len(now.faces)))
+        elif box is not None:
+            now = now.with_box(_pixels(box, now))
+        elif turn in (1, 2, 3):
+            turned = replace(now.photo, turns=(now.photo.turns + turn) % 4)
+            now = opened(turned, now.model, now.mode, False, progress)
+        else:
+            now = now.at(chosen_index(index, len(now.faces)))
+        return self.view(now)
 
     def measure_features(self, now, token):
         """How strong the features are that the maps gate, for which the network runs once more."""
@@ -264,10 +254,6 @@ class Tab:
 def _sent(upload):
     """The photo goes on, and the place where it was dropped is free for the next."""
     return gr.skip() if upload is None else (upload, None)
-
-
-def _labelled(label: str, interactive: bool) -> dict:
-    return gr.update(value=label, interactive=interactive)
 
 
 def _component(script_name: str, value: dict | None, elem_id: str) -> gr.HTML:
@@ -328,11 +314,8 @@ def _strength(event: gr.EventData) -> float:
 
 def _pixels(box: object, now: Opened) -> tuple[float, float, float, float]:
     """left, top, right, bottom in shares of the photo, as the browser says, -> in its pixels."""
-    shares = box if isinstance(box, list) and len(box) == 4 else []
-    if not shares or not all(isinstance(share, int | float) and 0 <= share <= 1 for share in shares):
-        raise UserError("The frame is not one. Drag over a face on the photo.")
+    left, top, right, bottom = shares(box, "The frame is not one. Drag over a face on the photo.")
     height, width = now.photo.pixels().shape[:2]
-    left, top, right, bottom = shares
     if (right - left) * width < 8 or (bottom - top) * height < 8:
         raise UserError("The frame is too small. Drag over the whole face, from brow to chin.")
     return left * width, top * height, right * width, bottom * height
@@ -341,10 +324,10 @@ def _pixels(box: object, now: Opened) -> tuple[float, float, float, float]:
 def _photo(now: Opened, pixels: np.ndarray) -> dict:
     """What photo.js shows."""
     height, width = pixels.shape[:2]
-    shares = [np.clip(face.box / [width, height, width, height], 0, 1).round(5).tolist() for face in now.faces]
+    boxes = [np.clip(face.box / [width, height, width, height], 0, 1).round(5).tolist() for face in now.faces]
     frames = [
-        {"box": share, "on": face is not None and i not in now.left_out, "failed": face is None}
-        for i, (share, face) in enumerate(zip(shares, now.restored, strict=True))
+        {"box": box, "on": face is not None and i not in now.left_out, "failed": face is None}
+        for i, (box, face) in enumerate(zip(boxes, now.restored, strict=True))
     ]
     if (times := 200 // height) > 1:  # or a tiny one is hardly seen
         pixels = pixels.repeat(times, 0).repeat(times, 1)
