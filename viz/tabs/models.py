@@ -52,15 +52,7 @@ class Loaded:
     record: dict  # for provenance
 
 
-@dataclass(frozen=True)
-class Offer:
-    """What whoever runs the server offers by name: a folder, a .pth file, or a Hub repo at one commit."""
-
-    source: str
-    revision: str | None
-
-
-_offered: dict[str, Offer] = {}
+_offered: dict[str, tuple[str, str | None]] = {}  # by whoever runs the server: a folder, .pth or Hub repo; its commit
 _allowed: list[str] = []  # patterns of Hub ids
 
 
@@ -69,12 +61,12 @@ def offer(source: str) -> None:
     load_model(source)
     path = Path(source)
     if source in MODELS or not path.exists():
-        _offered[source] = Offer(source, None if source in MODELS else weights_file(source).parent.name)
+        _offered[source] = source, None if source in MODELS else weights_file(source).parent.name
         return
     parts = path.resolve().with_suffix("").parts if path.is_file() else path.resolve().parts
     names = ("/".join(parts[-count:]) for count in range(1, len(parts) + 1))
     name = next(name for name in names if name not in (*_offered, *MODELS))
-    _offered[name] = Offer(source, None)
+    _offered[name] = source, None
 
 
 def fetch_named_by_host() -> None:
@@ -175,9 +167,7 @@ def _load_here(name: str) -> Loaded:
             f"{name} is the authors' model and is not bundled (licence: {entry.licence}). Whoever runs this app can "
             f"add its weights by `python -m sparnet fetch {name}`. Choose another model."
         )
-    source, revision = name, None
-    if name in _offered:
-        source, revision = _offered[name].source, _offered[name].revision
+    source, revision = _offered.get(name, (name, None))
     try:
         model = load_model(source, DEVICE, revision)
     except UserError as error:  # which names files of the server
@@ -223,8 +213,10 @@ class Shelf:
 
     def name_of(self, model: SPARNet) -> str | None:
         with self._lock:
-            there = {name: load.result() for name, load in self._loads.items() if load.done() and load.failed is None}
-        return next((name for name, loaded in there.items() if loaded.model is model), None)
+            return next((name for name in self._there() if self._loads[name].result().model is model), None)
+
+    def _there(self) -> list[str]:
+        return [name for name, load in self._loads.items() if load.done() and load.failed is None]
 
     def begin(self, name: str, load: Callable[[str], Loaded], fetched: bool) -> Load:
         """`load(name)` in a thread of its own, unless it is there already; `UserError` if too many are being fetched.
@@ -253,7 +245,7 @@ class Shelf:
             future.set_exception(error)
             return
         with self._lock:
-            kept = [name for name, other in self._loads.items() if other.done() and other.failed is None]
+            kept = self._there()
             for name in kept[: len(kept) + 1 - KEPT_MODELS]:
                 del self._loads[name]
         future.set_result(loaded)
