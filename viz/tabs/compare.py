@@ -30,7 +30,7 @@ from viz.compare import (
 from viz.explorer import color_tables
 from viz.tabs.bench import Opened, current
 from viz.tabs.models import arrival, hub_hint, models_here
-from viz.tabs.pieces import NOT_YET, script
+from viz.tabs.pieces import NOT_YET, drawn
 from viz.tabs.restore import Tab as Bench
 from viz.tabs.serving import (
     HIDDEN,
@@ -80,9 +80,7 @@ class Tab:
                 elem_id="compare-models",
             )
             self.strip = gr.DownloadButton("Side by side (PNG)", size="sm", interactive=False, elem_id="download-strip")
-        self.view = gr.HTML(
-            None, html_template="", js_on_load=script("maps.js") + script("compare.js"), elem_id="compare-view"
-        )
+        self.view = drawn(None, "maps.js", "compare.js", elem_id="compare-view")
         _endpoint(bench)
         inputs = [bench.now, bench.token, self.models, self.done]
         outputs = [self.view, self.done, self.strip]

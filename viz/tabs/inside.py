@@ -22,7 +22,7 @@ from viz.tabs.bench import NO_FACE, Opened, current, first
 from viz.tabs.controls import on_page, reported, written_report
 from viz.tabs.painting import Painting
 from viz.tabs.panel import Panel, chosen_unit
-from viz.tabs.pieces import NOT_YET, Widget, notice, script
+from viz.tabs.pieces import NOT_YET, Widget, drawn, notice
 from viz.tabs.serving import HIDDEN, PRIVATE, QUICK, SLOW, explained
 
 REPORT = "report"  # beside the instruments
@@ -43,11 +43,10 @@ class Tab:
         with gr.Row(elem_classes="strip"):
             self.face = gr.HTML(face, elem_id="inside-face")
             self.change = gr.Button("Change", size="sm", scale=0, min_width=90, elem_id="inside-change")
-            scripts = script("kept.js") + script("look.js")
-            self.look = gr.HTML(look, html_template="", js_on_load=scripts, elem_id="look")
+            self.look = drawn(look, "kept.js", "look.js", elem_id="look")
             self.to_report = gr.Button("Report", size="sm", scale=0, min_width=90, elem_id="to-report")
         with gr.Row(visible=seen, elem_classes="inside") as self.body:
-            self.rail = gr.HTML(rail, html_template="", js_on_load=script("rail.js"), elem_id="rail")
+            self.rail = drawn(rail, "rail.js", elem_id="rail")
             with gr.Column(elem_id="answer"):
                 self.panels: dict[str, Panel] = {
                     name: (Painting if name == "edit" else Panel)(instrument, now if seen else None, name == "atlas")

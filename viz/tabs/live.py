@@ -20,7 +20,7 @@ from sparnet.faces import Face, crop_face, crop_transform, track
 from sparnet.images import decode, preview
 from viz.explorer import color_tables
 from viz.tabs.bench import model_for
-from viz.tabs.pieces import GUESS, script
+from viz.tabs.pieces import GUESS, drawn
 from viz.tabs.serving import (
     LIVE_BYTES,
     LIVE_IDLE,
@@ -135,10 +135,7 @@ def build() -> gr.HTML:
     def frame(data):
         return seat.frame(data)
 
-    scripts = script("maps.js") + script("live.js")
-    live = gr.HTML(
-        {"tables": color_tables()}, html_template="", js_on_load=scripts, server_functions=[frame], elem_id="live"
-    )
+    live = drawn({"tables": color_tables()}, "maps.js", "live.js", server_functions=[frame], elem_id="live")
     stored = f"For {LIVE_SECONDS} seconds at a time. Nothing of the camera's pictures is stored."
     gr.HTML(f"<p class='guess'>{GUESS}</p><p class='guess plain'>{stored}</p>")
     return live

@@ -22,7 +22,7 @@ from viz.instruments.edit import BOOST, SUPPRESS, Edit
 from viz.tabs.bench import Opened, current
 from viz.tabs.controls import telling
 from viz.tabs.panel import Panel, chosen_unit, is_due
-from viz.tabs.pieces import NOT_YET, Widget, notice, script
+from viz.tabs.pieces import NOT_YET, Widget, drawn, notice
 from viz.tabs.serving import HIDDEN, PRIVATE, QUICK, UNOPENED, download, explained, read_upload
 
 SIDE = 128  # cells of the canvas: as many as the finest map has
@@ -62,7 +62,7 @@ class Painting(Panel):
     def _ask(self, units: list[str]) -> None:
         self.edits = gr.State([])
         with gr.Row(elem_classes="painting"):
-            self.canvas = gr.HTML(None, html_template="", js_on_load=script("paint.js"), elem_id="paint", min_width=280)
+            self.canvas = drawn(None, "paint.js", elem_id="paint", min_width=280)
             self.after = gr.HTML(elem_id="paint-after", min_width=280)
         with gr.Row(elem_classes="files"):
             self.run = gr.Button("Measure what moved", size="sm", elem_id="run-edit", scale=0)

@@ -21,7 +21,7 @@ from viz.instrument import Instrument, Setting
 from viz.instruments import query
 from viz.tabs.bench import Opened, current
 from viz.tabs.controls import lane, option_control, saved, source_controls, study, telling
-from viz.tabs.pieces import Widget, notice, script
+from viz.tabs.pieces import Widget, drawn, notice
 from viz.tabs.serving import HIDDEN, PRIVATE, UNOPENED, UNQUEUED, event_value, sentence, shares
 from viz.views import View, all_tables, pictures
 
@@ -66,18 +66,14 @@ class Panel:
     def _answer(self, message: str, view: dict | None) -> None:
         name = self.instrument.name
         self.told = gr.HTML(message, elem_id=f"told-{name}", elem_classes="told")
-        self.view = gr.HTML(
-            view, html_template="", js_on_load=script("maps.js") + script("view.js"), elem_id=f"view-{name}"
-        )
+        self.view = drawn(view, "maps.js", "view.js", elem_id=f"view-{name}")
         self.charts: list[Component] = []
         for i in range(CHARTS):
             with gr.Column(elem_classes="chart"):  # always there, and unseen while empty: a chart that comes with its
                 caption, plot = gr.HTML(), gr.Plot(show_label=False, container=False, elem_id=f"chart-{name}-{i}")
             self.charts += [caption, plot]  # column is now and then lost
         with gr.Column(visible=False) as self.rest:
-            self.files = gr.HTML(
-                None, html_template="", js_on_load=script("files.js"), elem_id=f"files-{name}", elem_classes="files"
-            )
+            self.files = drawn(None, "files.js", elem_id=f"files-{name}", elem_classes="files")
 
     @property
     def unit(self) -> str | None:

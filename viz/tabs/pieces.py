@@ -20,3 +20,8 @@ def notice(text: str) -> str:
 
 def script(name: str) -> str:
     return (STATIC / name).read_text(encoding="utf-8")
+
+
+def drawn(value: object, *scripts: str, **settings) -> gr.HTML:
+    """What these scripts of viz/static draw of `value` and of what is put in its place."""
+    return gr.HTML(value, html_template="", js_on_load="".join(map(script, scripts)), **settings)

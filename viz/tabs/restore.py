@@ -30,7 +30,7 @@ from viz.tabs.bench import (
     opened,
 )
 from viz.tabs.models import arrival, hub_hint, models_here
-from viz.tabs.pieces import GUESS, notice, script
+from viz.tabs.pieces import GUESS, drawn, notice
 from viz.tabs.serving import (
     HIDDEN,
     LOADING,
@@ -84,7 +84,7 @@ class Tab:
                     elem_id="photo-input",
                 )
                 gr.HTML(f"<p>{PRIVACY}</p>", elem_id="privacy")
-                self.faces = _component("photo.js", _photo(shown, pixels), "faces")
+                self.faces = drawn(_photo(shown, pixels), "photo.js", elem_id="faces")
                 self.examples = gr.HTML(
                     _examples(), elem_id="examples", js_on_load="for (const button of "
                     "element.querySelectorAll('button')) button.onclick = () => trigger('select', {example: "
@@ -109,7 +109,7 @@ class Tab:
                     self.badge = gr.Checkbox(label="Mark downloads as restored, visibly", elem_id="badge")
                 gr.HTML(f"<p class='guess'>{GUESS}</p>")
             with gr.Column(elem_id="bench-stage", min_width=280):
-                self.stage = _component("stage.js", _stage(shown, pixels), "stage")
+                self.stage = drawn(_stage(shown, pixels), "stage.js", elem_id="stage")
                 with gr.Row(elem_id="downloads"):
                     self.files = {
                         kind: gr.Button(label, size="sm", elem_id=f"download-{kind}") for kind, label in FILES.items()
@@ -117,10 +117,8 @@ class Tab:
                     self.file = gr.DownloadButton("File", visible="hidden", elem_id="download-file")
                 self.status = gr.HTML(_status(shown), elem_id="status", elem_classes="status")
             with gr.Column(elem_id="bench-maps", min_width=280):
-                scripts = script("maps.js") + script("kept.js") + script("beside.js")
-                self.maps = gr.HTML(
-                    _maps(shown), html_template="", js_on_load=scripts, elem_id="maps", features=None, unit=None
-                )
+                scripts = ("maps.js", "kept.js", "beside.js")
+                self.maps = drawn(_maps(shown), *scripts, elem_id="maps", features=None, unit=None)
                 self.to_inside = gr.Button("Look inside: does it matter, is it real, what if?", elem_id="to-inside")
         _endpoints(self.photo, self.model, self.mode, self.whole)
         self._wire()
@@ -248,7 +246,7 @@ class Tab:
 
     def write_file(self, kind: str, now, token, strength, badge) -> str:
         """The path of a file to download."""
-        return _files(current(now, token), [kind], strength, bool(badge))[kind]
+        return _file(kind, current(now, token), strength, bool(badge))
 
 
 def _sent(upload):
@@ -256,16 +254,11 @@ def _sent(upload):
     return gr.skip() if upload is None else (upload, None)
 
 
-def _component(script_name: str, value: dict | None, elem_id: str) -> gr.HTML:
-    return gr.HTML(value, html_template="", js_on_load=script(script_name), elem_id=elem_id)
-
-
 def _examples() -> str:
     def button(name: str, example) -> str:
         pixels = example.photo.pixels()
-        side = 208 if name != "tiny" else 16
-        picture = pixels[8 : 8 + side, 120 : 120 + side] if name != "tiny" else pixels
-        blocks = " class='blocks'" if name == "tiny" else ""
+        picture = pixels if example.whole else pixels[8:216, 120:328]
+        blocks = " class='blocks'" if example.whole else ""
         return (
             f"<button type='button' data-example='{name}'><img{blocks} src='{data_url(encode_png(picture))}' "
             f"alt='{html.escape(example.alt)}'><span>{html.escape(example.label)}</span></button>"
@@ -374,21 +367,18 @@ def _maps(now: Opened) -> dict | None:
     return payload(face.degraded, face.restored, face.alphas, now.token)
 
 
-def _files(now: Opened, kinds: list[str], strength: float, badge: bool) -> dict[str, str]:
-    """Kind -> path of a file to download."""
+def _file(kind: str, now: Opened, strength: float = 1.0, badge: bool = False) -> str:
+    """The path of one of `FILES`."""
     face, name = now.face, f"{now.photo.name}-face-{now.index + 1}"
-
-    def face_png() -> bytes:
-        picture = blended(face.crop, face.restored, strength)
-        return encode_png(badged(picture, now.model) if badge else picture, description=disclaimer(now.model))
-
-    write = {
-        "photo": lambda: download(now.png(strength, badge), f"{now.photo.name}-restored.png"),
-        "face": lambda: download(face_png(), f"{name}.png"),
-        "maps": lambda: download(maps_npz(face.alphas), f"{name}-attention.npz"),
-        "atlas": lambda: download(face_atlas(face, f"{now.model}, face {now.index + 1}"), f"{name}-atlas.png"),
-    }
-    return {kind: write[kind]() for kind in kinds}
+    if kind == "photo":
+        return download(now.png(strength, badge), f"{now.photo.name}-restored.png")
+    if kind == "maps":
+        return download(maps_npz(face.alphas), f"{name}-attention.npz")
+    if kind == "atlas":
+        return download(face_atlas(face, f"{now.model}, face {now.index + 1}"), f"{name}-atlas.png")
+    picture = blended(face.crop, face.restored, strength)
+    picture = badged(picture, now.model) if badge else picture
+    return download(encode_png(picture, description=disclaimer(now.model)), f"{name}.png")
 
 
 def _status(now: Opened) -> str:
@@ -406,19 +396,16 @@ def _status(now: Opened) -> str:
             f"{now.notes[-1]} To take the whole picture as one, open Advanced and tick “The picture is already a face”."
         )
         return notice(why) + line
-    unfit = " ".join([*_unfit(now), *(note for note in now.notes if "was not restored" in note)])
-    notes = "".join(f"<li>{html.escape(note)}</li>" for note in now.notes)
-    return (notice(unfit) if unfit else "") + line + f"<details><summary>Notes</summary><ul>{notes}</ul></details>"
-
-
-def _unfit(now: Opened) -> list[str]:
-    """What the model is not made for, where it is used for that."""
+    warnings = [note for note in now.notes if "was not restored" in note]
     if now.mode == "as_is" and not made_for_any_damage(now.model):
-        return [
+        warnings.insert(
+            0,
             f"{now.model} was made to enlarge faces of 16x16 pixels; faces that are sharper than that it distorts. "
-            f"{model_for('as_is')} takes faces of any damage."
-        ]
-    return []
+            f"{model_for('as_is')} takes faces of any damage.",
+        )
+    notes = "".join(f"<li>{html.escape(note)}</li>" for note in now.notes)
+    line += f"<details><summary>Notes</summary><ul>{notes}</ul></details>"
+    return notice(" ".join(warnings)) + line if warnings else line
 
 
 def _endpoints(photo: gr.Image, model: gr.Dropdown, mode: gr.Radio, whole: gr.Checkbox) -> None:
@@ -446,8 +433,7 @@ def _endpoints(photo: gr.Image, model: gr.Dropdown, mode: gr.Radio, whole: gr.Ch
         now = opened(read_photo(photo), model, mode, whole, progress, face)
         if not now.face.alphas:
             raise UserError(f"{model} has no attention maps. Choose another model.")
-        files = _files(now, ["atlas", "maps"], 1.0, badge=False)
-        return files["atlas"], files["maps"]
+        return _file("atlas", now), _file("maps", now)
 
     settings: dict[str, Any] = {"api_visibility": "public", **QUICK, **UNOPENED}
     inputs = [photo, model, mode]
