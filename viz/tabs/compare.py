@@ -30,17 +30,15 @@ from viz.compare import (
 from viz.explorer import color_tables
 from viz.tabs.bench import Opened, current
 from viz.tabs.models import arrival, hub_hint, models_here
-from viz.tabs.pieces import NOT_YET, drawn
+from viz.tabs.pieces import NOT_YET, drawn, endpoint
 from viz.tabs.restore import Tab as Bench
 from viz.tabs.serving import (
     HIDDEN,
     LOADING,
     QUICK,
-    UNOPENED,
     check_settings,
     device_name,
     download,
-    explained,
     face_index,
     find,
     read_photo,
@@ -82,7 +80,7 @@ class Tab:
             self.strip = gr.DownloadButton("Side by side (PNG)", size="sm", interactive=False, elem_id="download-strip")
         self.view = drawn(None, "maps.js", "compare.js", elem_id="compare-view")
         _endpoint(bench)
-        inputs = [bench.now, bench.token, self.models, self.done]
+        inputs = [*bench.state, self.models, self.done]
         outputs = [self.view, self.done, self.strip]
         settings: dict[str, Any] = {"trigger_mode": "always_last", **HIDDEN, **QUICK}
         self.view.submit(self.compare, inputs, outputs, **settings)
@@ -153,15 +151,7 @@ def _endpoint(bench: Bench) -> None:
             "notes": [*photo.notes, *notes, *fell_back],
         }
 
-    gr.Button(visible=False).click(
-        explained(compare),
-        [bench.photo, models, bench.mode, face, bench.whole],
-        [strip, facts],
-        api_name="compare",
-        api_visibility="public",
-        **QUICK,
-        **UNOPENED,
-    )
+    endpoint("compare", compare, [bench.photo, models, bench.mode, face, bench.whole], [strip, facts], QUICK)
 
 
 def _names(models: object) -> list[str]:

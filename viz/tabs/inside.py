@@ -10,7 +10,6 @@ from html import escape
 from secrets import token_hex
 
 import gradio as gr
-from gradio.components import Component
 
 from sparnet.errors import UserError
 from sparnet.images import data_url, encode_png
@@ -56,23 +55,12 @@ class Tab:
                     self.film = self._film()
                 with gr.Column(visible=False, elem_id=f"panel-{REPORT}", elem_classes="instrument") as self.report:
                     self.file = self._report()
+        self.columns = {name: panel.column for name, panel in self.panels.items()} | {REPORT: self.report}
+        self.opening: list[Widget] = [self.rail, self.look, *self.columns.values()]  # what `open_at` changes
         self._wire(tab)
 
-    @property
-    def opening(self) -> list[Widget]:
-        """What `open_at` changes."""
-        return [self.rail, self.look, *self._columns.values()]
-
-    @property
-    def _columns(self) -> dict[str, gr.Column]:
-        return {name: panel.column for name, panel in self.panels.items()} | {REPORT: self.report}
-
-    @property
-    def _state(self) -> list[Component]:
-        return [self.bench.now, self.bench.token]
-
     def _wire(self, tab: gr.Tab) -> None:
-        opened = [*self._state, self.rail]
+        opened = [*self.bench.state, self.rail]
         asked, done = ([getattr(panel, state) for panel in self.panels.values()] for state in ("asked", "done"))
         renewable = [widget for panel in self.panels.values() for widget in panel.renewable]
         # all are queued, or Gradio tells no State.change
@@ -84,11 +72,11 @@ class Tab:
         # after that, for the tab may be opened meanwhile
         renewed.then(self.measure_seen, [*opened, *done, self.seen], asked, js=ON_SCREEN, **HIDDEN)
         for event in (tab.select, self.rail.select):
-            event(explained(self.open), [*opened, *done], [*self._columns.values(), *asked],
+            event(explained(self.open), [*opened, *done], [*self.columns.values(), *asked],
                   trigger_mode="always_last", **HIDDEN)  # fmt: skip
-        self.to_report.click(explained(self.open_report), self._state, self.opening, **HIDDEN)
+        self.to_report.click(explained(self.open_report), self.bench.state, self.opening, **HIDDEN)
         for panel in self.panels.values():
-            panel.wire(self._state, self.look)
+            panel.wire(self.bench.state, self.look)
 
     def renew(self, now, token, rail, look) -> dict:
         """Another face: nothing of the last one stays."""
@@ -113,7 +101,7 @@ class Tab:
     def open(self, now, token, rail, *done) -> dict:
         """The instrument that was chosen, measured if it is quick; done: the token of each panel's face."""
         now, name = current(now, token), _open(rail)
-        if name not in self._columns:
+        if name not in self.columns:
             raise UserError("There is no such instrument. Choose one of the list.")
         return self._shown(name) | self._asked(name, now, done)
 
@@ -130,19 +118,19 @@ class Tab:
     def open_at(self, instrument: object, unit: object) -> dict:
         """As a link asks, of the face that the page opens with; what is not here is let be."""
         now, made = first(), {}
-        if isinstance(instrument, str) and instrument in self._columns:
+        if isinstance(instrument, str) and instrument in self.columns:
             made = self._shown(instrument) | {self.rail: _rail(now, instrument)}
         return made | {self.look: _look(now, {"unit": unit})} if now.faces else {}
 
     def _shown(self, name: str) -> dict:
-        return {column: gr.update(visible=other == name) for other, column in self._columns.items()}
+        return {column: gr.update(visible=other == name) for other, column in self.columns.items()}
 
     def _film(self) -> gr.HTML:
         with gr.Row(elem_classes="files"):
             run = gr.Button("Make a film of these maps, coarse to fine", size="sm", scale=0, elem_id="run-film")
         film = gr.HTML(elem_id="film")
         run.click(
-            explained(lambda now, token: _film_of(current(now, token))), self._state, film, show_progress_on=film,
+            explained(lambda now, token: _film_of(current(now, token))), self.bench.state, film, show_progress_on=film,
             **PRIVATE, **QUICK,
         )  # fmt: skip
         return film
@@ -169,7 +157,7 @@ class Tab:
                 raise UserError("Choose one instrument at least.")
             return gr.update(value=written_report(now, names, progress), interactive=True)
 
-        run.click(explained(write), [*self._state, chosen], file, show_progress_on=chosen, **PRIVATE, **SLOW)
+        run.click(explained(write), [*self.bench.state, chosen], file, show_progress_on=chosen, **PRIVATE, **SLOW)
         return file
 
 

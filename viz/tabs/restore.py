@@ -12,6 +12,7 @@ from typing import Any
 
 import gradio as gr
 import numpy as np
+from gradio.components import Component
 
 from sparnet.attention import face_atlas, maps_npz
 from sparnet.errors import UserError
@@ -30,7 +31,7 @@ from viz.tabs.bench import (
     opened,
 )
 from viz.tabs.models import arrival, hub_hint, models_here
-from viz.tabs.pieces import GUESS, drawn, notice
+from viz.tabs.pieces import GUESS, drawn, endpoint, notice
 from viz.tabs.serving import (
     HIDDEN,
     LOADING,
@@ -63,13 +64,14 @@ SIDE = 512  # pixels of a face on the page, where the photo has as many
 
 
 class Tab:
-    """The tab's widgets; `now` and `token` are the page's state, which every other tab reads by `bench.current`."""
+    """The tab's widgets; `state` is the page's, `now` and `token`, which every other tab reads by `bench.current`."""
 
     def __init__(self):
         shown = first()
         pixels = shown.photo.pixels()
         self.now = gr.State(None, time_to_live=3600)
         self.token = gr.Textbox(shown.token, visible="hidden", elem_id="token")
+        self.state: list[Component] = [self.now, self.token]
         self.sent = gr.State(None)  # the last photo that was given, as the browser names it
         self.strength = gr.State(1.0)
         self.remembered = gr.BrowserState({}, storage_key="sparnet", secret="sparnet")
@@ -132,7 +134,7 @@ class Tab:
     def _wire(self) -> None:
         latest = {"trigger_mode": "always_last"}  # what is asked for while something is restored comes next
         shown: dict[str, Any] = {"show_progress_on": self.stage, **UNOPENED, **latest, **PRIVATE, **QUICK}
-        settings = [self.now, self.token, self.mode, self.model, self.whole]
+        settings = [*self.state, self.mode, self.model, self.whole]
         self.photo.change(_sent, self.photo, [self.sent, self.photo], show_progress="hidden", **UNOPENED, **LOADING)
         self.sent.change(explained(self.give, self.failed), [self.sent, self.mode, self.model], self.outputs, **shown)
         self.examples.select(explained(self.example, self.failed), None, self.outputs, **shown)
@@ -142,12 +144,12 @@ class Tab:
         for event in (arrived.then, self.whole.input):
             event(again, [*settings, self.remembered], self.outputs, **shown)
         for component in (self.faces, self.stage):
-            component.select(explained(self.touch, self.failed), [self.now, self.token], self.outputs, **shown)
+            component.select(explained(self.touch, self.failed), self.state, self.outputs, **shown)
         for event, chosen in ((self.mode.input, [self.mode]), (arrived.then, [self.mode, self.model])):
             event(_remember, [self.remembered, *chosen], self.remembered, **UNQUEUED)
-        self.maps.select(self.measure_features, [self.now, self.token], self.maps, **HIDDEN, **QUICK)
+        self.maps.select(self.measure_features, self.state, self.maps, **HIDDEN, **QUICK)
         self.stage.release(_strength, None, self.strength, **HIDDEN, **QUICK)
-        given = [self.now, self.token, self.strength, self.badge]
+        given = [*self.state, self.strength, self.badge]
         for kind, button in self.files.items():
             waiting = partial(gr.update, value="Preparing…", interactive=False)
             ready = partial(gr.update, value=FILES[kind], interactive=True)
@@ -435,11 +437,5 @@ def _endpoints(photo: gr.Image, model: gr.Dropdown, mode: gr.Radio, whole: gr.Ch
             raise UserError(f"{model} has no attention maps. Choose another model.")
         return _file("atlas", now), _file("maps", now)
 
-    settings: dict[str, Any] = {"api_visibility": "public", **QUICK, **UNOPENED}
-    inputs = [photo, model, mode]
-    gr.Button(visible=False).click(
-        explained(restore), [*inputs, whole], [picture, facts], api_name="restore", **settings
-    )
-    gr.Button(visible=False).click(
-        explained(attention), [*inputs, face, whole], [atlas, maps], api_name="attention", **settings
-    )
+    endpoint("restore", restore, [photo, model, mode, whole], [picture, facts], QUICK)
+    endpoint("attention", attention, [photo, model, mode, face, whole], [atlas, maps], QUICK)
