@@ -74,7 +74,6 @@ class Tab:
                 multiselect=True,
                 max_choices=MAX_MODELS,
                 allow_custom_value=bool(hub_hint()),
-                filterable=True,
                 elem_id="compare-models",
             )
             self.strip = gr.DownloadButton("Side by side (PNG)", size="sm", interactive=False, elem_id="download-strip")

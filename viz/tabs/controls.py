@@ -6,6 +6,7 @@ values, Opened -> study: each value checked, each Source opened -> Finding
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import gradio as gr
@@ -76,20 +77,17 @@ def _other_model(**look) -> gr.Dropdown:
     return gr.Dropdown(here, value="", label="Another model on this face", allow_custom_value=custom, **look)
 
 
-def _other_photo(**look) -> gr.Image:
-    return gr.Image(label="or another photo", height=150, sources=["upload", "clipboard"], buttons=[], **look)
-
-
 def _marked(**look) -> gr.JSON:
     label = "[left, top, right, bottom] in pixels of the restored face"
     look["visible"] = False  # marked on the picture
     return gr.JSON(label=label, **look)
 
 
+_other_photo = partial(gr.Image, label="or another photo", height=150, sources=["upload", "clipboard"], buttons=[])
 SOURCES: dict[Source, Opening] = {
     PATCH: Opening({"patch": _marked}, _patch),
     OTHER: Opening({"other_model": _other_model, "other_photo": _other_photo}, _other),
-    EDITS: Opening({"edits": lambda **look: gr.File(label="Edits as the page saves them, JSON", **look)}, _edits),
+    EDITS: Opening({"edits": partial(gr.File, label="Edits as the page saves them, JSON")}, _edits),
     POPULATION: Opening({}, Opened.population),
     OTHER_FACES: Opening({}, lambda now: None),
 }

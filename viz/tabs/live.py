@@ -35,7 +35,7 @@ class Seat:
 
     def __init__(self):
         self.lock, self.work = threading.Lock(), threading.Lock()
-        self.under_way = 0
+        self.places = threading.BoundedSemaphore(UNDER_WAY)
         self.visitor, self.began, self.seen = "", 0.0, 0.0
         self.face: Face | None = None
         self.patch: np.ndarray | None = None  # how it looked
@@ -50,15 +50,13 @@ class Seat:
             given = data if isinstance(data, dict) else {}
             with self.lock:
                 self.take(given.get("visitor"))
-                if self.under_way >= UNDER_WAY:
-                    raise UserError("The frames come faster than they are answered. Start again.")
-                self.under_way += 1
+            if not self.places.acquire(blocking=False):
+                raise UserError("The frames come faster than they are answered. Start again.")
             try:
                 with self.work:
                     return self.restored(_image(given.get("image")), given.get("mode"), given.get("unit"))
             finally:
-                with self.lock:
-                    self.under_way -= 1
+                self.places.release()
         except Exception as error:  # told on the page; `sentence` logs what is not the visitor's mistake
             return {"error": serving.sentence(error)}
 

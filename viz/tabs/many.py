@@ -147,11 +147,10 @@ def _unpacked(upload: object, entry: zipfile.ZipInfo) -> bytes:
         raise UserError("It is locked by a password. Pack it without.")
     if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):  # others may take any memory
         raise UserError("It is packed in a way that is not read here. Pack it as a usual ZIP.")
+    data = serving.read_upload(upload)
     try:
-        with zipfile.ZipFile(io.BytesIO(serving.read_upload(upload))) as archive, archive.open(entry) as file:
+        with zipfile.ZipFile(io.BytesIO(data)) as archive, archive.open(entry) as file:
             return file.read(serving.UPLOAD_BYTES)
-    except UserError:
-        raise
     except Exception as error:  # the same as above
         raise UserError("It is damaged within the ZIP. Pack it again.") from error
 

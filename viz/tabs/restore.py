@@ -102,7 +102,6 @@ class Tab:
                         label="Model",
                         info=f"Or type {hub_hint()}" if hub_hint() else None,
                         allow_custom_value=bool(hub_hint()),
-                        filterable=True,
                         elem_id="model",
                     )
                     self.whole = gr.Checkbox(
