@@ -38,6 +38,9 @@ class Panel:
         self.instrument = instrument
         self.controls: dict[str, Component] = {}
         self.run: gr.Button | None = None
+        settings = instrument.settings
+        one = (name for name, setting in settings.items() if setting.option.units and not setting.many)
+        self.unit = next(one, None)  # the option that is one unit, which is chosen above all instruments
         with gr.Column(visible=shown, elem_id=f"panel-{instrument.name}", elem_classes="instrument") as self.column:
             gr.HTML(f"<h2>{instrument.title}</h2><p>{instrument.about}</p>", elem_classes="about")
             self._ask([] if now is None else list(now.face.alphas))
@@ -45,6 +48,10 @@ class Panel:
         self.asked = gr.State(None)  # (token, nonce): this face is to be measured, without a button
         self.done = gr.State(None)  # token of the face that was measured
         self.saved = gr.State(None)  # the files of that by kind, if they were written
+        self.outputs: list[Widget] = [self.told, self.view, *self.charts, self.rest, self.files, self.done, self.saved]
+        controls = self.controls.items()
+        self.of_units = [control for name, control in controls if name in settings and settings[name].option.units]
+        self.patch = [self.controls["patch"]] if instrument.pick else []  # the part that was marked
 
     def _ask(self, units: list[str]) -> None:
         """What the instrument can be told: in a line, and what few want to tell it; units: of the face's network."""
@@ -76,29 +83,8 @@ class Panel:
             self.files = drawn(None, "files.js", elem_id=f"files-{name}", elem_classes="files")
 
     @property
-    def unit(self) -> str | None:
-        """The option that is one unit, which is chosen above all instruments."""
-        settings = self.instrument.settings.values()
-        return next((setting.name for setting in settings if setting.option.units and not setting.many), None)
-
-    @property
-    def of_units(self) -> list[Component]:
-        """The controls that offer the units of the face's network."""
-        settings = self.instrument.settings
-        return [control for name, control in self.controls.items() if name in settings and settings[name].option.units]
-
-    @property
-    def patch(self) -> list[Component]:
-        """The part that was marked, of an instrument that asks about one."""
-        return [self.controls["patch"]] if self.instrument.pick else []
-
-    @property
     def renewable(self) -> list[Widget]:
         return [self.told, self.view, *self.charts, self.rest, self.done, self.saved, *self.of_units, *self.patch]
-
-    @property
-    def outputs(self) -> list[Widget]:
-        return [self.told, self.view, *self.charts, self.rest, self.files, self.done, self.saved]
 
     def wire(self, state: list[Component], look: Component) -> None:
         """Measure when asked. state: now and token of the bench; look: the unit that is chosen."""

@@ -121,14 +121,11 @@ class Tab:
                 scripts = ("maps.js", "kept.js", "beside.js")
                 self.maps = drawn(_maps(shown), *scripts, elem_id="maps", features=None, unit=None)
                 self.to_inside = gr.Button("Look inside: does it matter, is it real, what if?", elem_id="to-inside")
+        # everything that another photo, face or setting changes
+        self.outputs: list[Component] = [*self.state, self.faces, self.stage, self.maps, self.status]
+        self.outputs += [self.mode, self.model, self.whole, *self.files.values()]
         _endpoints(self.photo, self.model, self.mode, self.whole)
         self._wire()
-
-    @property
-    def outputs(self) -> list:
-        """Everything that another photo, face or setting changes."""
-        own = [self.now, self.token, self.faces, self.stage, self.maps, self.status]
-        return [*own, self.mode, self.model, self.whole, *self.files.values()]
 
     def _wire(self) -> None:
         latest = {"trigger_mode": "always_last"}  # what is asked for while something is restored comes next
