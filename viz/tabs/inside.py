@@ -129,10 +129,16 @@ class Tab:
         with gr.Row(elem_classes="files"):
             run = gr.Button("Make a film of these maps, coarse to fine", size="sm", scale=0, elem_id="run-film")
         film = gr.HTML(elem_id="film")
-        run.click(
-            explained(lambda now, token: _film_of(current(now, token))), self.bench.state, film, show_progress_on=film,
-            **PRIVATE, **QUICK,
-        )  # fmt: skip
+
+        def make(now, token) -> str:
+            source = data_url(gif(coarse_to_fine(current(now, token).subject)), "gif")
+            return (
+                f"<figure class='film'><img src='{source}' alt='The attention maps in forward order, over the face and "
+                "alone'><figcaption>Every unit's map in forward order, over the restored face and alone.</figcaption>"
+                "</figure>"
+            )
+
+        run.click(explained(make), self.bench.state, film, show_progress_on=film, **PRIVATE, **QUICK)
         return film
 
     def _report(self) -> gr.DownloadButton:
@@ -213,11 +219,3 @@ def _why_not(instrument: Instrument, now: Opened) -> str | None:
         except UserError:
             return "no other faces gathered"
     return None
-
-
-def _film_of(now: Opened) -> str:
-    source = data_url(gif(coarse_to_fine(now.subject)), "gif")
-    return (
-        f"<figure class='film'><img src='{source}' alt='The attention maps in forward order, over the face and alone'>"
-        "<figcaption>Every unit's map in forward order, over the restored face and alone.</figcaption></figure>"
-    )
