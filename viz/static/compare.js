@@ -1,6 +1,6 @@
 // One face as several models show it: a slider between any two of them, scores, and columns with their maps.
 //
-//   props.value {token, title, columns, waiting, pair, units, chosen, of, highest, tables, protocol, notes} or
+//   props.value {token, columns, waiting, pair, units, chosen, of, highest, tables, protocol, notes} or
 //     {token, error} or null (viz/tabs/compare.py) -> trigger("submit"), when in sight and not of the page's face
 //
 // Gradio runs this after maps.js, with `element`, `props`, `watch` and `trigger`. What is chosen here asks no server.
