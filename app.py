@@ -18,7 +18,7 @@ if find_spec("spaces"):
 import gradio as gr
 
 from sparnet.errors import UserError
-from viz.tabs import compare, hosting, inside, live, many, models, programs, restore, serving, tools, zero
+from viz.tabs import compare, inside, live, many, models, programs, restore, serving, tools, zero
 from viz.tabs.door import Page
 from viz.tabs.serving import explained
 from viz.tabs.theme import CSS, theme
@@ -47,17 +47,17 @@ def build() -> gr.Blocks:
                 many.Tab(bench)
         programs.build()
         for button, tab in ((bench.to_inside, "inside"), (looked.change, "restore")):
-            button.click(partial(gr.Tabs, selected=tab), None, tabs, queue=False, show_progress="hidden",
-                         api_visibility="private")  # fmt: skip
-        settings = {"api_visibility": "private", **serving.QUICK}
-        chosen = [bench.mode, bench.model]
-        taken = camera.select(bench.take, chosen, bench.outputs, show_progress_on=bench.stage, **settings)
-        taken.then(lambda: gr.Tabs(selected="restore"), None, tabs, show_progress="hidden", api_visibility="private")
+            button.click(partial(gr.Tabs, selected=tab), None, tabs, **serving.UNQUEUED)
+        chosen, settings = [bench.mode, bench.model], {**serving.PRIVATE, **serving.QUICK}
+        take = explained(bench.take, bench.failed)
+        taken = camera.select(take, chosen, bench.outputs, show_progress_on=bench.stage, **settings)
+        taken.then(partial(gr.Tabs, selected="restore"), None, tabs, **serving.HIDDEN)
 
         def arrive(request: gr.Request, progress=gr.Progress()):  # noqa: B008  Gradio looks for this default
             """What a link asks for: ?tab=inside&instrument=ablation&unit=body.3&example=astronaut"""
             asked = request.query_params
-            made = bench.example_named(asked["example"], progress) if "example" in asked else {}
+            example = explained(bench.example_named, bench.failed)
+            made = example(asked["example"], progress) if "example" in asked else {}
             if "instrument" in asked or "unit" in asked:
                 made |= looked.open_at(asked.get("instrument"), asked.get("unit"))
                 value = {"value": made[bench.maps]} if bench.maps in made else {}
@@ -66,8 +66,9 @@ def build() -> gr.Blocks:
                 made[tabs] = gr.Tabs(selected=asked["tab"])
             return made or gr.skip()
 
-        page.load(bench.recall, bench.remembered, chosen, queue=False, show_progress="hidden", api_visibility="private")
-        page.load(explained(arrive), None, [tabs, *bench.outputs, *looked.opening], show_progress="hidden", **settings)
+        page.load(bench.recall, bench.remembered, chosen, **serving.UNQUEUED)
+        opening = [tabs, *bench.outputs, *looked.opening]
+        page.load(explained(arrive), None, opening, **serving.HIDDEN, **serving.QUICK)
     for event in page.fns.values():  # the browser walks through all that progress is shown on, hidden or not
         if event.show_progress == "hidden":
             event.show_progress_on = [bench.now]  # a State, which is not on the screen
@@ -98,7 +99,7 @@ def main() -> None:
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
-    hosting.fetch_models()
+    models.fetch_named_by_host()
     models.allow_hub(options.allow_hub or ["*"] * (options.host in models.LOCAL_HOSTS))
     zero.prepare()
     signal.signal(signal.SIGTERM, stop)

@@ -76,7 +76,7 @@ def served(folder: Path, model: SPARNet, faces: Sequence[Face], **others: SPARNe
         patch.setattr(serving, "_detectors", [found])
         patch.setattr(models, "_offered", {})
         patch.setattr(models, "_shelf", models.Shelf())
-        patch.setattr(bench, "_first", [])
+        bench.first.cache_clear()
         for name, network in {"model": model, **others}.items():
             network.save_pretrained(folder / name)
             models.offer(str(folder / name))
@@ -87,6 +87,7 @@ def served(folder: Path, model: SPARNet, faces: Sequence[Face], **others: SPARNe
         look = {"theme": theme(), "css_paths": list(CSS), "footer_links": ["api"]}
         yield page.launch(server_name="127.0.0.1", server_port=port, prevent_thread_lock=True, quiet=True, **look)[1]
         page.close(verbose=False)
+    bench.first.cache_clear()
 
 
 def visit(browser: Browser) -> Page:

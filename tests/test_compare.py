@@ -25,7 +25,7 @@ from sparnet.faces import Face
 from sparnet.images import degrade
 from sparnet.metrics import psnr, ssim
 from viz.compare import Column, OneFace, comparison_strip, counterpart, most_contrast, restored_column, side_by_side
-from viz.tabs import compare, models
+from viz.tabs import compare, models, serving
 from viz.views import BLUE, ORANGE
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:gradio.queueing")  # its use of pandas
@@ -90,7 +90,7 @@ def test_what_is_known_of_a_face_is_not_computed_again_and_keeps_its_colour(face
         asked.append(name)
         raise UserError("No.")
 
-    monkeypatch.setattr(compare, "restorer", failing)
+    monkeypatch.setattr(serving, "restorer", failing)
     known = {"b": Column("b", BLUE, plain(1), seconds=0.1)}
     *_, (columns, _) = compare._restored(face, ["a", "b", "c"], known)
     assert (columns[1], asked) == (known["b"], ["a", "c"])

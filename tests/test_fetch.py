@@ -12,7 +12,7 @@ from made_up import SMALL, random_faces
 from sparnet import SPARNet, checkpoints, cli, convert_released, fetch, load_model
 from sparnet.checkpoints import MODELS
 from sparnet.errors import UserError
-from viz.tabs import hosting, models
+from viz.tabs import models
 
 TINY = released.Architecture(min_ch=8, max_ch=16, body_depth=0, inner=8)
 NAME, FILE = "sparnet", "tiny.pth"
@@ -180,7 +180,7 @@ def test_the_host_of_a_space_names_models_by_the_environment(page, tmp_path, mon
     monkeypatch.setenv("SPARNET_FETCH", f"{NAME}, me/mine me/none")
     monkeypatch.setattr(models, "_offered", {})
     assert NAME not in models.models_here()
-    hosting.fetch_models()
+    models.fetch_named_by_host()
     assert {NAME, "me/mine"} <= set(models.models_here())
     assert "CC BY-NC-SA 4.0" in caplog.text
     assert "The Hub has no public model me/none" in caplog.text  # and the page starts without it

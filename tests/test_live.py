@@ -59,9 +59,8 @@ def page(server, browser, tmp_path_factory):
 def seat(model, monkeypatch):
     """A seat whose detector finds `FACE` always, and whose network is `model`."""
     monkeypatch.setattr(live, "model_for", lambda mode: "small")
-    monkeypatch.setattr(live, "settled_mode", lambda name, mode: (mode, []))
-    monkeypatch.setattr(live, "restorer", lambda name: (Restorer(model), []))
-    monkeypatch.setattr(live, "find", lambda photo, whole: ([FACE], "stand-in", []))
+    monkeypatch.setattr(serving, "restorer", lambda name: (Restorer(model), []))
+    monkeypatch.setattr(serving, "find", lambda photo, whole: ([FACE], "stand-in", []))
     return live.Seat()
 
 
@@ -183,7 +182,7 @@ def test_a_face_that_moved_is_tracked_without_the_detector():
 def test_the_detector_looks_only_where_the_face_is_not_seen_any_more(seat, monkeypatch):
     astronaut, looked = skimage.data.astronaut()[:320, 60:380], []
     found = find_detector()(astronaut)
-    monkeypatch.setattr(live, "find", lambda photo, whole: looked.append(photo) or (found, "stand-in", []))
+    monkeypatch.setattr(serving, "find", lambda photo, whole: looked.append(photo) or (found, "stand-in", []))
     for step in range(4):
         assert seat.frame(asked(jpeg(np.roll(astronaut, 4 * step, 1))))["face"]
     assert len(looked) == 1
@@ -192,5 +191,5 @@ def test_the_detector_looks_only_where_the_face_is_not_seen_any_more(seat, monke
 
 
 def test_a_frame_without_a_face_says_so(seat, monkeypatch):
-    monkeypatch.setattr(live, "find", lambda photo, whole: ([], "stand-in", []))
+    monkeypatch.setattr(serving, "find", lambda photo, whole: ([], "stand-in", []))
     assert seat.frame(asked()) == {"model": "small", "face": None}

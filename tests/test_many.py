@@ -17,6 +17,7 @@ from served import PATIENCE, served, watched
 
 from sparnet import Restorer, SPARNet, SPARNetConfig, images
 from sparnet.checkpoints import DEFAULT_MODEL
+from sparnet.errors import UserError
 from sparnet.faces import Detector, Face
 from viz.tabs import many, serving
 from viz.tabs.models import named
@@ -68,7 +69,7 @@ def result_of(uploads: list[dict], **options) -> tuple[Path, list[str]]:
 
 
 def test_of_a_hostile_zip_the_good_photos_are_restored_and_each_of_the_others_is_told(send, tmp_path, monkeypatch):
-    monkeypatch.setattr(many, "UPLOAD_BYTES", BOMB - 1)
+    monkeypatch.setattr(serving, "UPLOAD_BYTES", BOMB - 1)
     liar = zipped({"liar.png": bytes(BOMB)}).replace(struct.pack("<I", BOMB), struct.pack("<I", 1000))
     hostile = {
         "../../x.png": PNG,
@@ -123,7 +124,7 @@ def test_a_photo_without_a_face_is_no_result(send, monkeypatch):
 
 @pytest.mark.parametrize("limit", ["MANY_BYTES", "MANY_PIXELS", "MANY_SECONDS"])
 def test_beyond_a_limit_no_other_photo_is_begun(send, monkeypatch, limit):
-    monkeypatch.setattr(many, limit, 0)
+    monkeypatch.setattr(serving, limit, 0)
     result, _ = result_of(send(first=PNG, second=PNG))
     table = rows(result)
     done = [name for name, row in table.items() if row["restored file"]]
@@ -132,11 +133,11 @@ def test_beyond_a_limit_no_other_photo_is_begun(send, monkeypatch, limit):
 
 
 def test_a_zip_of_many_entries_is_refused_before_they_are_read(send, monkeypatch):
-    monkeypatch.setattr(many, "ZIP_ENTRIES", 3)
+    monkeypatch.setattr(serving, "ZIP_ENTRIES", 3)
     monkeypatch.setattr(zipfile.ZipFile, "infolist", lambda archive: pytest.fail("they were read"))
     (photo,) = many.sent_photos(send(a=zipped({str(i): b"" for i in range(4)})))
     assert photo.name == "a"
-    with pytest.raises(many.UserError, match="more than 3 files"):
+    with pytest.raises(UserError, match="more than 3 files"):
         photo.read()
 
 

@@ -1,6 +1,6 @@
 // One face as several models show it: a slider between any two of them, scores, and columns with their maps.
 //
-//   props.value {token, title, columns, waiting, pair, units, chosen, of, highest, tables, protocol, notes} or
+//   props.value {token, columns, waiting, pair, units, chosen, of, highest, tables, protocol, notes} or
 //     {token, error} or null (viz/tabs/compare.py) -> trigger("submit"), when in sight and not of the page's face
 //
 // Gradio runs this after maps.js, with `element`, `props`, `watch` and `trigger`. What is chosen here asks no server.
@@ -44,107 +44,73 @@ function draw(value) {
   const [left, right] = kept ? look.pair : value.pair;
   const pair = [names.includes(left) ? left : names[0], names.includes(right) ? right : names.at(-1)];
   const units = value.chosen.map((unit, i) => (value.units.includes(look.units?.[i]) ? look.units[i] : unit));
-  const root = node("div", "comparison");
-  const duel = node("div", "duel");
-  duel.append(slider(pair.map((name) => shown.find((column) => column.name === name))), scores(value));
-  const table = node("div", "table");
-  table.append(columnRow(value, pair, units), notesOf(value));
-  root.append(duel, table);
-  element.replaceChildren(root);
+  const sides = pair.map((name) => shown.find((column) => column.name === name));
+  const notes = make("ul", { className: "compare-notes" }, ...value.notes.map((note) => make("li", {}, note)));
+  element.replaceChildren(make("div", { className: "comparison" },
+    make("div", { className: "duel" }, slider(sides), scores(value)),
+    make("div", { className: "table" }, columnRow(value, pair, units), notes)));
   if (focused) element.querySelector(`[data-key="${CSS.escape(focused)}"]`)?.focus();
 }
 
 function slider(sides) {
-  const figure = node("figure", "stage");
-  const place = node("div", "compare");
-  const [left, right] = sides;
-  place.style.setProperty("--cut", `${look.cut}%`);
-  ["left", "right"].forEach((side, i) => {
-    const part = node("div", `side ${side}`);
-    const label = node("b", side, sides[i].name);
-    label.prepend(chip(sides[i]));
-    part.append(picture(sides[i]));
-    part.style.setProperty("--color", color(sides[i]));
-    place.append(part, label);
-  });
-  const range = Object.assign(node("input"), { type: "range", min: 0, max: 100, step: 1, value: look.cut });
-  range.setAttribute("aria-label", `${left.name} to the left, ${right.name} to the right`);
-  range.dataset.key = "slider";
-  range.oninput = () => {
+  const cut = () => {
     look.cut = Number(range.value);
     place.style.setProperty("--cut", `${look.cut}%`);
   };
-  place.append(node("span", "bar"), range);
-  const hint = node("figcaption", "", "Click two columns to see them here. On the keyboard: L and R.");
-  figure.append(place, hint);
-  return figure;
+  const label = `${sides[0].name} to the left, ${sides[1].name} to the right`;
+  const range = make("input", { type: "range", min: 0, max: 100, step: 1, value: look.cut, ariaLabel: label, "data-key": "slider", oninput: cut });
+  const parts = ["left", "right"].flatMap((side, i) => [
+    make("div", { className: `side ${side}`, style: `--color: ${color(sides[i])}` }, picture(sides[i])),
+    make("b", { className: side }, chip(sides[i]), sides[i].name),
+  ]);
+  const place = make("div", { className: "compare" }, ...parts, make("span", { className: "bar" }), range);
+  cut();
+  return make("figure", { className: "stage" }, place, make("figcaption", {}, "Click two columns to see them here. On the keyboard: L and R."));
 }
 
 function scores(value) {
-  const section = node("section", "scores");
+  const section = make("section", { className: "scores" });
   const scored = value.columns.filter((column) => column.ssim !== null);
   for (const [key, label, digits] of [["psnr", "PSNR, dB", 2], ["ssim", "SSIM", 3]]) {
     if (!scored.length) break;
     const most = Math.max(...scored.map((column) => column[key] ?? 0));
-    const list = node("dl");
-    for (const column of scored) {
+    const rows = scored.flatMap((column) => {
       const text = column[key] === null ? "identical" : column[key].toFixed(digits);
-      const bar = node("i");
-      bar.style.cssText = `width: ${(100 * (column[key] ?? most)) / (most || 1)}%; background: ${color(column)}`;
-      const cell = node("dd");
-      const track = node("span");
-      track.append(bar);
-      cell.append(track, text);
-      list.append(node("dt", "", column.name), cell);
-    }
-    section.append(node("h2", "", label), list);
+      const bar = make("i", { style: `width: ${(100 * (column[key] ?? most)) / (most || 1)}%; background: ${color(column)}` });
+      return [make("dt", {}, column.name), make("dd", {}, make("span", {}, bar), text)];
+    });
+    section.append(make("h2", {}, label), make("dl", {}, ...rows));
   }
-  section.append(node("p", "", value.protocol));
+  section.append(make("p", {}, value.protocol));
   return section;
 }
 
 /** Which unit of the reference a row of maps is of; in the first row also their scale. */
 function unitChoice(value, units, i) {
-  const place = node("div", "map unit-choice");
-  const label = node("label", "", `${value.of}'s unit`);
-  const select = node("select");
-  select.dataset.key = `unit ${i}`;
-  for (const name of value.units) select.append(new Option(name, name, false, name === units[i]));
-  select.onchange = () => {
-    look.units = units.with(i, select.value);
+  const unit = choice(`${value.of}'s unit`, "unit", value.units.map((name) => [name, name]), units[i], (name) => {
+    look.units = units.with(i, name);
     draw(value);
-  };
-  label.append(select);
-  place.append(label);
-  if (i === 0) place.append(scaleChoice(value));
-  return place;
+  });
+  unit.lastChild.dataset.key = `unit ${i}`;
+  return make("div", { className: "map unit-choice" }, unit, ...(i === 0 ? [scaleChoice(value)] : []));
 }
 
 function scaleChoice(value) {
-  const label = node("label", "", "Scale of the maps");
-  const select = node("select");
-  select.dataset.key = "scale";
-  select.append(new Option(`0 to ${short(value.highest)} for all`, "", false, !look.stretched));
-  select.append(new Option("each its own range", "own", false, look.stretched));
-  select.onchange = () => {
-    look.stretched = Boolean(select.value);
+  const options = [["", `0 to ${short(value.highest)} for all`], ["own", "each its own range"]];
+  const scale = choice("Scale of the maps", "scale", options, look.stretched ? "own" : "", (stretched) => {
+    look.stretched = Boolean(stretched);
     draw(value);
-  };
-  label.append(select);
-  const scale = colorBar(colorTables(value.tables).viridis, ...(look.stretched ? ["its lowest", "highest"] : ["0", short(value.highest)]));
+  });
+  scale.lastChild.dataset.key = "scale";
+  const bar = colorBar(colorTables(value.tables).viridis, ...(look.stretched ? ["its lowest", "highest"] : ["0", short(value.highest)]));
   const told = look.stretched
     ? "Do not compare colours of two maps."
     : "Dark: features are held back. Bright: let through. Other models: the unit at the same relative depth.";
-  const choice = node("div");
-  choice.append(label, scale, node("small", "", told));
-  return choice;
+  return make("div", {}, scale, bar, make("small", {}, told));
 }
 
 function columnRow(value, pair, units) {
-  const row = node("div", "columns");
-  row.tabIndex = 0;
-  row.setAttribute("role", "group");
-  row.setAttribute("aria-label", "The face by every method");
+  const row = make("div", { className: "columns", tabIndex: 0, role: "group", ariaLabel: "The face by every method" });
   const tables = colorTables(value.tables);
   const choose = (name, side) => {
     const other = pair[1 - side];
@@ -153,19 +119,12 @@ function columnRow(value, pair, units) {
     draw(value);
   };
   for (const column of value.columns) {
-    const figure = node("figure");
-    figure.style.setProperty("--color", color(column));
-    const title = node("h2", "", column.name);
-    title.prepend(chip(column));
-    figure.append(title);
+    const figure = make("figure", { style: `--color: ${color(column)}` }, make("h2", {}, chip(column), column.name));
     if (column.picture) {
-      const button = Object.assign(node("button", "pick"), { type: "button" });
       const side = ["left", "right"][pair.indexOf(column.name)];
-      button.dataset.key = `column ${column.name}`;
-      button.setAttribute("aria-pressed", String(Boolean(side)));
-      button.setAttribute("aria-keyshortcuts", "L R");
-      button.append(picture(column));
-      if (side) button.append(node("b", side, side));
+      const button = make("button", {
+        type: "button", className: "pick", "data-key": `column ${column.name}`, ariaPressed: String(Boolean(side)), ariaKeyShortcuts: "L R",
+      }, picture(column), ...(side ? [make("b", { className: side }, side)] : []));
       button.onclick = () => {
         if (pair.includes(column.name)) return choose(column.name, 1 - pair.indexOf(column.name));
         look.pair = [pair[1], column.name];
@@ -177,57 +136,38 @@ function columnRow(value, pair, units) {
       };
       figure.append(button);
     } else {
-      figure.append(node("div", "failed", column.error));
+      figure.append(make("div", { className: "failed" }, column.error));
     }
-    const caption = node("figcaption");
-    caption.append(...column.lines.map((line) => node("small", "", line)));
-    figure.append(caption);
+    figure.append(make("figcaption", {}, ...column.lines.map((line) => make("small", {}, line))));
     units.forEach((unit, i) => {
       if (column === value.columns[0]) figure.append(unitChoice(value, units, i));
-      else figure.append(column.units[unit] ? map(column, column.maps[column.units[unit]], tables) : node("div", "map"));
+      else figure.append(column.units[unit] ? map(column, column.maps[column.units[unit]], tables) : make("div", { className: "map" }));
     });
     row.append(figure);
   }
   for (const name of value.waiting) {
-    const figure = node("figure");
-    figure.append(node("h2", "", name), node("div", "pending", "Preparing…"));
-    row.append(figure);
+    row.append(make("figure", {}, make("h2", {}, name), make("div", { className: "pending" }, "Preparing…")));
   }
   return row;
 }
 
 /** The map over its column's face in grey. */
 function map(column, panel, tables) {
-  const place = node("div", "map");
-  const over = node("div", "over-face");
   const canvas = mapCanvas(panel.side, `Attention of ${column.name}'s ${panel.name}, from ${panel.range.map(short).join(" to ")}`);
   paint(canvas, decoded(panel), tables.viridis, look.stretched ? panel.range : panel.scale, { blend: "glow" });
-  over.append(Object.assign(node("img"), { src: column.picture, alt: "" }), canvas);
-  place.append(over, node("small", "", `${panel.name}, up to ${short(panel.range[1])}`));
-  return place;
-}
-
-function notesOf(value) {
-  const list = node("ul", "compare-notes");
-  list.append(...value.notes.map((note) => node("li", "", note)));
-  return list;
+  const over = make("div", { className: "over-face" }, make("img", { src: column.picture, alt: "" }), canvas);
+  return make("div", { className: "map" }, over, make("small", {}, `${panel.name}, up to ${short(panel.range[1])}`));
 }
 
 function picture(column) {
   const by = { Original: "The face as the photo has it", Bicubic: "The face enlarged by bicubic interpolation" };
-  return Object.assign(node("img"), { src: column.picture, alt: by[column.name] ?? `The face by ${column.name}`, draggable: false });
+  return make("img", { src: column.picture, alt: by[column.name] ?? `The face by ${column.name}`, draggable: false });
 }
 
 function chip(column) {
-  const mark = node("i", "chip");
-  mark.style.background = color(column);
-  return mark;
+  return make("i", { className: "chip", style: `background: ${color(column)}` });
 }
 
 function color(column) {
   return column.name === "Original" ? "var(--body-text-color)" : column.color;
-}
-
-function node(kind, className = "", text = "") {
-  return Object.assign(document.createElement(kind), { className, textContent: text });
 }

@@ -1,6 +1,6 @@
 // The photo with its faces: each frame is a button; a frame that was not found is drawn by hand.
 //
-//   props.value {photo, faces: [{box: [x0, y0, x1, y1] in shares of the photo, on, failed}], index, lies} or null
+//   props.value {photo, faces: [{box: [x0, y0, x1, y1] in shares of the photo, on, failed}], index, lies}
 //     -> trigger("select", {index}), ({toggle: index}), ({box}) or ({turn: quarters})
 
 watch("value", load);
@@ -8,10 +8,6 @@ load();
 
 function load() {
   const value = props.value;
-  if (!value) {
-    element.replaceChildren();
-    return;
-  }
   const focused = element.contains(document.activeElement) && document.activeElement.dataset.face;
   element.innerHTML = `
     <figure class="photo">

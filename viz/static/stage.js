@@ -1,7 +1,7 @@
 // Before and after on one spot: two pictures of the chosen face, or of the whole photo, and a bar between them.
 //
 //   props.value {key, of, face: {Original, Input, Bicubic, Restored}, photo: {Original, Restored}, names, before, index,
-//     faces: [{i, on}] that were restored, alone, note} or null -> trigger("select", {index}) for another face, trigger("release", {strength})
+//     faces: [{i, on}] that were restored, alone, note} -> trigger("select", {index}) for another face, trigger("release", {strength})
 //
 // The bar is a range input over all of the pictures, so that mouse, finger and arrow keys move it. A Restored picture
 // is laid over the Original with `strength` as its opacity: no network is asked.
@@ -14,10 +14,6 @@ load();
 
 function load() {
   const value = props.value;
-  if (!value) {
-    element.replaceChildren();
-    return;
-  }
   if (look.before !== value.before) look.left = look.before = value.before;
   if (look.of !== value.of && look.strength !== 1) {
     look.strength = 1;

@@ -14,7 +14,6 @@ pieces.py       what is on the page of several tabs
 serving.py      what visitors may do: uploads to photos, results to files, mistakes told as sentences
 models.py       the models that visitors may name; fetching.py those from the Hub
 door.py         what comes from outside, held to the limits before Gradio sees it
-hosting.py      what the host sets by the environment
 tools.py        the endpoints as tools for assistants
 zero.py         a Space on ZeroGPU: what runs a network borrows a GPU
 theme.py        how all of it looks, dark and light

@@ -8,7 +8,6 @@ first: the astronaut, rebuilt from 16x16 pixels when the server starts
 
 import io
 import math
-import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import cache, cached_property
@@ -32,12 +31,12 @@ from viz.tabs.models import DEVICE, first_model, models_here, named
 from viz.tabs.serving import (
     FACES,
     Photo,
-    check_settings,
+    check_flag,
     device_name,
     face_index,
     find,
     restorer,
-    settled_mode,
+    restorer_for,
     without_paths,
 )
 
@@ -62,7 +61,7 @@ class Opened:
     seconds: float = 0.0
     index: int = 0  # the face that is looked at
     left_out: frozenset[int] = frozenset()  # faces that stay as they were in the photo
-    token: str = field(default_factory=lambda: token_hex(8))  # another for every face and setting
+    token: str = field(default_factory=lambda: token_hex(8), init=False)  # another for each, `replace`d ones too
 
     @property
     def face(self) -> RestoredFace:
@@ -93,8 +92,7 @@ class Opened:
 
     def by(self, model: str) -> Subject:
         """The same face before another model, cut out and reduced as that one's are."""
-        mode, _ = settled_mode(model, self.mode)
-        restore, _ = restorer(model)
+        restore, mode, _ = restorer_for(model, self.mode)
         face = restore.restore_face(self.photo.pixels(), self.faces[self.index], mode, whole=self.whole)
         return Subject.of(restore.model, model, face, self.detector)
 
@@ -102,11 +100,11 @@ class Opened:
         """Another of its faces; `UserError` if that was not restored."""
         if self.restored[index] is None:
             raise UserError(f"Face {index + 1} could not be restored; the notes below the picture say why.")
-        return replace(self, index=index, token=token_hex(8))
+        return replace(self, index=index)
 
     def toggled(self, index: int) -> "Opened":
         """The face left as it was in the photo, or restored again."""
-        return replace(self, left_out=self.left_out ^ {index}, token=token_hex(8))
+        return replace(self, left_out=self.left_out ^ {index})
 
     def with_box(self, box: tuple[float, float, float, float]) -> "Opened":
         """With one more face, marked by hand as left, top, right, bottom in pixels of the photo, which is looked at."""
@@ -116,10 +114,7 @@ class Opened:
         restore, _ = restorer(self.model)
         restored = restore.restore_face(self.photo.pixels(), face, self.mode)
         faces, before = ((), ()) if self.whole else (self.faces, self.restored)
-        return replace(
-            self, faces=(*faces, face), restored=(*before, restored), index=len(faces), whole=False,
-            token=token_hex(8),
-        )  # fmt: skip
+        return replace(self, faces=(*faces, face), restored=(*before, restored), index=len(faces), whole=False)
 
     def picture(self, strength: float = 1.0, pixels: np.ndarray | None = None) -> np.ndarray:
         """(H,W,3) uint8, the photo with its faces restored but those left out; strength: their share, 0 to 1.
@@ -184,10 +179,9 @@ def opened(
 
     A model for faces of all damages takes them as they are, whatever the mode, and a note says so.
     """
-    check_settings(model, mode, whole)
+    check_flag("whole", whole)
     progress(0, desc=f"Loading {model}")
-    settled, notes = settled_mode(model, mode)
-    restore, _ = restorer(model)
+    restore, settled, notes = restorer_for(model, mode)
     progress(0.1, desc="Looking for faces")
     pixels, start = photo.pixels(), perf_counter()
     faces, detector, found = find(pixels, bool(whole))
@@ -289,17 +283,11 @@ def _damaged(image: np.ndarray) -> np.ndarray:
         return np.array(jpeg.resize(image.shape[1::-1], Image.Resampling.BICUBIC))
 
 
-_first: list[Opened] = []
-_first_lock = threading.Lock()
-
-
+@cache
 def first() -> Opened:
-    """What every visitor sees before giving a photo: the first example, restored once, when the server starts."""
-    with _first_lock:
-        if not _first:
-            example = next(iter(examples().values()))
-            _first.append(opened(example.photo, model_for(example.mode), example.mode, example.whole, silent))
-        return _first[0]
+    """What every visitor sees before giving a photo: the first example, restored once, when the page is built."""
+    example = next(iter(examples().values()))
+    return opened(example.photo, model_for(example.mode), example.mode, example.whole, silent)
 
 
 def current(now: Opened | None, token: object) -> Opened:

@@ -28,23 +28,11 @@ from viz.compare import (
     side_by_side,
 )
 from viz.explorer import color_tables
+from viz.tabs import serving
 from viz.tabs.bench import Opened, current
-from viz.tabs.models import LOADING, arrival, hub_hint, models_here
-from viz.tabs.pieces import NOT_YET, script
+from viz.tabs.models import arrival, hub_hint, models_here
+from viz.tabs.pieces import NOT_YET, drawn, endpoint
 from viz.tabs.restore import Tab as Bench
-from viz.tabs.serving import (
-    QUICK,
-    UNOPENED,
-    check_settings,
-    device_name,
-    download,
-    explained,
-    face_index,
-    find,
-    read_photo,
-    restorer,
-    sentence,
-)
 from viz.views import SERIES, Panel
 
 MAX_MODELS = len(SERIES)  # a colour each
@@ -74,23 +62,19 @@ class Tab:
                 multiselect=True,
                 max_choices=MAX_MODELS,
                 allow_custom_value=bool(hub_hint()),
-                filterable=True,
                 elem_id="compare-models",
             )
             self.strip = gr.DownloadButton("Side by side (PNG)", size="sm", interactive=False, elem_id="download-strip")
-        self.view = gr.HTML(
-            None, html_template="", js_on_load=script("maps.js") + script("compare.js"), elem_id="compare-view"
-        )
+        self.view = drawn(None, "maps.js", "compare.js", elem_id="compare-view")
         _endpoint(bench)
-        inputs = [bench.now, bench.token, self.models, self.done]
+        inputs = [*bench.state, self.models, self.done]
         outputs = [self.view, self.done, self.strip]
-        hidden: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
-        settings = {"trigger_mode": "always_last", **hidden, **QUICK}
+        settings: dict[str, Any] = {"trigger_mode": "always_last", **serving.HIDDEN, **serving.QUICK}
         self.view.submit(self.compare, inputs, outputs, **settings)
-        self.models.input(arrival, self.models, None, **LOADING).then(self.compare, inputs, outputs, **settings)
+        self.models.input(arrival, self.models, None, **serving.LOADING).then(self.compare, inputs, outputs, **settings)
         # in the browser: an answer of the server could come after the new face's first columns
-        bench.token.change(None, None, [self.view, self.strip], js=EMPTY, **hidden)
-        bench.token.change(self.forget, [bench.token, self.done], self.done, **hidden)
+        bench.token.change(None, None, [self.view, self.strip], js=EMPTY, **serving.HIDDEN)
+        bench.token.change(self.forget, [bench.token, self.done], self.done, **serving.HIDDEN)
 
     def forget(self, token, done: Compared | None):
         """What was kept of another face goes."""
@@ -114,7 +98,7 @@ class Tab:
                 self.strip: gr.update(value=_strip(face, columns, title, now.photo.name, now.model), interactive=True),
             }
         except Exception as error:  # told on the page; `sentence` logs what is not the visitor's mistake
-            yield {self.view: {"token": token, "error": sentence(error)}, self.strip: NOT_YET}
+            yield {self.view: {"token": token, "error": serving.sentence(error)}, self.strip: NOT_YET}
 
 
 def _endpoint(bench: Bench) -> None:
@@ -132,12 +116,12 @@ def _endpoint(bench: Bench) -> None:
         ssim; "as_is" scores nothing and reduces only where the photo has the face much larger than that. face: counted
         from 1, largest first. A model that failed has its `error`. whole: the picture is already a face.
         """
-        photo, names = read_photo(photo), _names(models)
-        check_settings(None, mode, whole)
+        photo, names = serving.read_photo(photo), _names(models)
+        serving.check_settings(None, mode, whole)
         pixels = photo.pixels()
         progress(0, desc="Looking for faces")
-        faces, detector, notes = find(pixels, bool(whole))
-        index = face_index(face, len(faces), notes)
+        faces, detector, notes = serving.find(pixels, bool(whole))
+        index = serving.face_index(face, len(faces), notes)
         one = OneFace(pixels, faces[index], mode, bool(whole))
         progress(0.2, desc="Restoring")
         *_, (restored, fell_back) = _restored(one, names, {})
@@ -146,7 +130,7 @@ def _endpoint(bench: Bench) -> None:
             raise UserError(f"No model could restore the face. {failed[0]}")
         columns = side_by_side(one, restored)
         return _strip(one, columns, f"Face {index + 1} of {len(faces)}", photo.name), {
-            "device": device_name(),
+            "device": serving.device_name(),
             "mode": mode,
             "detector": detector,
             "face": [round(float(edge), 1) for edge in faces[index].box],
@@ -154,15 +138,7 @@ def _endpoint(bench: Bench) -> None:
             "notes": [*photo.notes, *notes, *fell_back],
         }
 
-    gr.Button(visible=False).click(
-        explained(compare),
-        [bench.photo, models, bench.mode, face, bench.whole],
-        [strip, facts],
-        api_name="compare",
-        api_visibility="public",
-        **QUICK,
-        **UNOPENED,
-    )
+    endpoint("compare", compare, [bench.photo, models, bench.mode, face, bench.whole], [strip, facts], serving.QUICK)
 
 
 def _names(models: object) -> list[str]:
@@ -190,11 +166,11 @@ def _restored(face: OneFace, names: list[str], known: dict[str, Column]) -> Iter
         else:
             color = free.pop(0)
             try:
-                restore, fell_back = restorer(name)
+                restore, fell_back = serving.restorer(name)
                 notes += [f"{name}: {note}" for note in fell_back]
                 column = restored_column(name, restore, face, color)
             except Exception as error:  # told in its column; `sentence` logs what is not the visitor's mistake
-                column = Column(name, color, error=sentence(error))
+                column = Column(name, color, error=serving.sentence(error))
         columns.append(column)
         yield columns, notes
 
@@ -204,7 +180,7 @@ def _strip(face: OneFace, columns: list[Column], title: str, photo: str, model: 
     done = "reduced to 16x16 pixels" if face.mode == "simulate" else "as it is"
     models = ", ".join(column.name for column in columns if column.seconds is not None)
     png = encode_png(comparison_strip(columns, f"{title}, {done}", model), description=disclaimer(models))
-    return download(png, f"{photo}-{title.partition(' of ')[0].lower().replace(' ', '-')}-side-by-side.png")
+    return serving.download(png, f"{photo}-{title.partition(' of ')[0].lower().replace(' ', '-')}-side-by-side.png")
 
 
 def _payload(now: Opened, columns: list[Column], waiting: list[str], notes: list[str]) -> dict:

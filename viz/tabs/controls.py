@@ -6,6 +6,7 @@ values, Opened -> study: each value checked, each Source opened -> Finding
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import gradio as gr
@@ -18,19 +19,9 @@ from viz.finding import Finding
 from viz.instrument import EDITS, OTHER, OTHER_FACES, PATCH, POPULATION, Instrument, Setting, Source
 from viz.instruments import INSTRUMENTS, edit
 from viz.subject import Subject
+from viz.tabs import serving
 from viz.tabs.bench import Opened
 from viz.tabs.models import hub_hint, models_here
-from viz.tabs.serving import (
-    OPTIONS_MOST,
-    QUICK,
-    SLOW,
-    download,
-    download_folder,
-    find,
-    read_photo,
-    read_upload,
-    restorer,
-)
 
 
 @dataclass(frozen=True)
@@ -55,11 +46,11 @@ def _other(now: Opened, other_model: Any, other_photo: object) -> Subject:
         raise UserError("Choose either another model or another photo to compare with.")
     if other_model:
         return now.by(other_model)  # which checks it
-    photo = read_photo(other_photo).pixels()
-    faces, _, notes = find(photo, now.whole)
+    photo = serving.read_photo(other_photo).pixels()
+    faces, _, notes = serving.find(photo, now.whole)
     if not faces:
         raise UserError(f"In the other photo: {notes[-1]}")
-    restore, _ = restorer(now.model)
+    restore, _ = serving.restorer(now.model)
     face = restore.restore_face(photo, faces[0], now.mode, whole=now.whole)
     return Subject.of(restore.model, now.model, face)
 
@@ -67,7 +58,7 @@ def _other(now: Opened, other_model: Any, other_photo: object) -> Subject:
 def _edits(now: Opened, edits: object) -> list[edit.Edit]:
     if edits is None:
         raise UserError("Give a file of edits, as the page saves them.")
-    return edit.from_json(read_upload(edits), now.subject)
+    return edit.from_json(serving.read_upload(edits), now.subject)
 
 
 def _other_model(**look) -> gr.Dropdown:
@@ -76,20 +67,17 @@ def _other_model(**look) -> gr.Dropdown:
     return gr.Dropdown(here, value="", label="Another model on this face", allow_custom_value=custom, **look)
 
 
-def _other_photo(**look) -> gr.Image:
-    return gr.Image(label="or another photo", height=150, sources=["upload", "clipboard"], buttons=[], **look)
-
-
 def _marked(**look) -> gr.JSON:
     label = "[left, top, right, bottom] in pixels of the restored face"
     look["visible"] = False  # marked on the picture
     return gr.JSON(label=label, **look)
 
 
+_other_photo = partial(gr.Image, label="or another photo", height=150, sources=["upload", "clipboard"], buttons=[])
 SOURCES: dict[Source, Opening] = {
     PATCH: Opening({"patch": _marked}, _patch),
     OTHER: Opening({"other_model": _other_model, "other_photo": _other_photo}, _other),
-    EDITS: Opening({"edits": lambda **look: gr.File(label="Edits as the page saves them, JSON", **look)}, _edits),
+    EDITS: Opening({"edits": partial(gr.File, label="Edits as the page saves them, JSON")}, _edits),
     POPULATION: Opening({}, Opened.population),
     OTHER_FACES: Opening({}, lambda now: None),
 }
@@ -114,7 +102,7 @@ def reported() -> list[str]:
 
 
 def lane(instrument: Instrument) -> dict:
-    return SLOW if instrument.slow else QUICK
+    return serving.SLOW if instrument.slow else serving.QUICK
 
 
 def given_to(instrument: Instrument) -> dict[str, Any]:
@@ -155,7 +143,7 @@ def study(instrument: Instrument, now: Opened, given: dict[str, Any], progress: 
 
 
 def _most(setting: Setting) -> float | None:
-    limits = [limit for limit in (setting.option.most, OPTIONS_MOST.get(setting.name)) if limit is not None]
+    limits = [limit for limit in (setting.option.most, serving.OPTIONS_MOST.get(setting.name)) if limit is not None]
     return min(limits, default=None)
 
 
@@ -165,14 +153,14 @@ def _named(instrument: Instrument, name: str, look: dict) -> dict:
 
 def saved(finding: Finding, provenance: dict) -> dict[str, str]:
     """The finding's files where Gradio serves them from, by kind: json, npz, png, pdf."""
-    return {path.suffix[1:]: str(path) for path in finding.save(download_folder(), provenance, pdf=True)}
+    return {path.suffix[1:]: str(path) for path in finding.save(serving.download_folder(), provenance, pdf=True)}
 
 
 def written_report(now: Opened, names: list[str], progress: gr.Progress) -> str:
     """The path of an HTML report by these instruments."""
     given = {POPULATION: lambda _: now.population()}
     made = report.study(now.subject, given, only=names, progress=telling(progress))
-    return download(made.page(now.provenance("report", {"only": names}), {}).encode(), "attention-report.html")
+    return serving.download(made.page(now.provenance("report", {"only": names}), {}).encode(), "attention-report.html")
 
 
 def telling(progress: gr.Progress) -> Progress:

@@ -64,23 +64,14 @@ class Page(gr.Blocks):
         route_utils.GradioUploadFile = _Upload
         route_utils.GradioMultiPartParser = _Parser
         routes.GradioMultiPartParser = _Parser  # pyright: ignore[reportPrivateImportUsage]  Gradio's own parser
+        queueing.Queue = Line
         routes.StateHolder = Sessions  # pyright: ignore[reportPrivateImportUsage]  Gradio's own sessions
         # or an empty folder for a feature that is off stays elsewhere
         routes.DEFAULT_TEMP_DIR = get_upload_folder()  # pyright: ignore[reportPrivateImportUsage]  Gradio's own folder
         super().__init__(**settings)
 
     def queue(self, *args, **settings) -> "Page":
-        super().queue(*args, **settings | {"api_open": False})  # or an event could go round the queue
-        made = self._queue
-        self._queue = Line(
-            live_updates=made.live_updates,
-            concurrency_count=self.max_threads,
-            update_intervals=made.update_intervals,
-            max_size=None,
-            blocks=self,
-            default_concurrency_limit=1,
-        )
-        return self
+        return super().queue(*args, **settings | {"api_open": False})  # or an event could go round the queue
 
     def launch(self, *args, **settings):
         gc.freeze()  # what is here stays: `gc.collect` need not look at it after every answer
@@ -184,7 +175,8 @@ class Line(queueing.Queue):
     """Gradio's queue, of bounded length, with a share for each visitor's address; the addresses take turns."""
 
     def __init__(self, **settings):
-        super().__init__(**settings)
+        # `push` bounds its length; on ZeroGPU Gradio's own would take one event
+        super().__init__(**settings | {"max_size": None, "default_concurrency_limit": 1})
         self.ANALYTICS_MAX_EVENTS = 0  # or it keeps ten thousand, for monitoring, which is off
         self.turns = 0
         self.last_turn: dict[str, int] = LRUCache(serving.SESSIONS)
@@ -250,9 +242,10 @@ class Door:
         self.bodies: Counter[str] = Counter()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """What Gradio stumbles over is refused, or the answer ends there; a traceback each would fill the log."""
         if scope["type"] != "http":
             return await self.app(scope, receive, send)
-        more = True
+        more, last, refused = True, None, None  # of the request; of the answer
 
         async def receiving() -> Message:
             nonlocal more
@@ -260,35 +253,28 @@ class Door:
             more = message.get("more_body", False)
             return message
 
-        try:
-            with _a_place(self.requests, scope, serving.REQUESTS, serving.REQUESTS_OF_ONE):
-                await self._answered(scope, receiving, send)
-        except _Refused as refused:
-            if more:
-                await _drained(receive)
-            await JSONResponse({"detail": str(refused)}, refused.status, {"Connection": "close"})(scope, receive, send)
-        except ClientDisconnect:
-            log.info("A visitor left in the middle of a request")
-
-    async def _answered(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """What Gradio stumbles over is refused, or the answer ends there; a traceback each would fill the log."""
-        last: Message | None = None
-
         async def sending(message: Message) -> None:
             nonlocal last
             last = message
             await send(message)
 
         try:
-            await self._let_in(scope, receive, sending)
-        except (_Refused, ClientDisconnect):
-            raise
+            with _a_place(self.requests, scope, serving.REQUESTS, serving.REQUESTS_OF_ONE):
+                await self._let_in(scope, receiving, sending)
+        except ClientDisconnect:
+            log.info("A visitor left in the middle of a request")
+        except _Refused as error:
+            refused = error
         except Exception as error:  # Gradio's own, of any kind: the body names no endpoint, or other values
             log.info("A request was not understood", exc_info=error)
             if last is None:
-                raise _Refused(400, MISUNDERSTOOD) from error
-            if last["type"] == "http.response.start" or last.get("more_body"):
+                refused = _Refused(400, MISUNDERSTOOD)
+            elif last["type"] == "http.response.start" or last.get("more_body"):
                 await send({"type": "http.response.body"})
+        if refused:
+            if more:
+                await _drained(receive)
+            await JSONResponse({"detail": str(refused)}, refused.status, {"Connection": "close"})(scope, receive, send)
 
     async def _let_in(self, scope: Scope, receive: Receive, send: Send) -> None:
         path, reads = scope["path"], scope["method"] in ("GET", "HEAD", "OPTIONS")
@@ -308,7 +294,7 @@ class Door:
         else:
             limit = serving.CALL_BYTES if path.startswith(TOOLS) else serving.JSON_BYTES
             with _a_place(self.bodies, scope, serving.UPLOADS, serving.UPLOADS_OF_ONE):
-                body = await _whole(_bounded(scope, receive, limit))
+                body = await Request(scope, _bounded(scope, receive, limit)).body()
             await self.app(scope, _replayed(body, receive), send)
 
 
@@ -363,17 +349,6 @@ async def _drained(receive: Receive) -> None:
         async with asyncio.timeout(1):
             while (await receive()).get("more_body"):
                 pass
-
-
-async def _whole(receive: Receive) -> bytes:
-    parts = []
-    while True:
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            raise ClientDisconnect
-        parts.append(message.get("body", b""))
-        if not message.get("more_body"):
-            return b"".join(parts)
 
 
 def _replayed(body: bytes, receive: Receive) -> Receive:

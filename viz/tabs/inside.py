@@ -8,10 +8,8 @@ Opened (bench.py) -> a strip with the face, the unit and the scale -> a rail of 
 from collections.abc import Sequence
 from html import escape
 from secrets import token_hex
-from typing import Any
 
 import gradio as gr
-from gradio.components import Component
 
 from sparnet.errors import UserError
 from sparnet.images import data_url, encode_png
@@ -23,8 +21,8 @@ from viz.tabs.bench import NO_FACE, Opened, current, first
 from viz.tabs.controls import on_page, reported, written_report
 from viz.tabs.painting import Painting
 from viz.tabs.panel import Panel, chosen_unit
-from viz.tabs.pieces import NOT_YET, Widget, notice, script
-from viz.tabs.serving import QUICK, SLOW, explained, sentence
+from viz.tabs.pieces import NOT_YET, Widget, drawn, notice
+from viz.tabs.serving import HIDDEN, PRIVATE, QUICK, SLOW, explained
 
 REPORT = "report"  # beside the instruments
 SCALES = ("most", "one", "own")  # of colours, as look.js has them
@@ -42,11 +40,10 @@ class Tab:
         with gr.Row(elem_classes="strip"):
             self.face = gr.HTML(face, elem_id="inside-face")
             self.change = gr.Button("Change", size="sm", scale=0, min_width=90, elem_id="inside-change")
-            scripts = script("kept.js") + script("look.js")
-            self.look = gr.HTML(look, html_template="", js_on_load=scripts, elem_id="look")
+            self.look = drawn(look, "kept.js", "look.js", elem_id="look")
             self.to_report = gr.Button("Report", size="sm", scale=0, min_width=90, elem_id="to-report")
         with gr.Row(visible=seen, elem_classes="inside") as self.body:
-            self.rail = gr.HTML(rail, html_template="", js_on_load=script("rail.js"), elem_id="rail")
+            self.rail = drawn(rail, "rail.js", elem_id="rail")
             with gr.Column(elem_id="answer"):
                 self.panels: dict[str, Panel] = {
                     name: (Painting if name == "edit" else Panel)(instrument, now if seen else None, name == "atlas")
@@ -56,52 +53,40 @@ class Tab:
                     self.film = self._film()
                 with gr.Column(visible=False, elem_id=f"panel-{REPORT}", elem_classes="instrument") as self.report:
                     self.file = self._report()
+        self.columns = {name: panel.column for name, panel in self.panels.items()} | {REPORT: self.report}
+        self.opening: list[Widget] = [self.rail, self.look, *self.columns.values()]  # what `open_at` changes
         self._wire(tab)
 
-    @property
-    def opening(self) -> list[Widget]:
-        """What `open_at` changes."""
-        return [self.rail, self.look, *self._columns.values()]
-
-    @property
-    def _columns(self) -> dict[str, gr.Column]:
-        return {name: panel.column for name, panel in self.panels.items()} | {REPORT: self.report}
-
-    @property
-    def _state(self) -> list[Component]:
-        return [self.bench.now, self.bench.token]
-
     def _wire(self, tab: gr.Tab) -> None:
-        # queued, or Gradio tells no State.change
-        settings: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
-        opened = [*self._state, self.rail]
+        opened = [*self.bench.state, self.rail]
         asked, done = ([getattr(panel, state) for panel in self.panels.values()] for state in ("asked", "done"))
         renewable = [widget for panel in self.panels.values() for widget in panel.renewable]
+        # all are queued, or Gradio tells no State.change
         self.bench.token.change(
-            self.renew, [*opened, self.look],
+            explained(self.renew, self.failed), [*opened, self.look],
             [self.rail, self.look, *renewable, self.face, self.body, self.film, self.file],
-            trigger_mode="always_last", **settings,
+            trigger_mode="always_last", **HIDDEN,
         )  # fmt: skip
-        self.rail.submit(self.measure_seen, [*opened, *done], asked, trigger_mode="always_last", **settings)
+        self.rail.submit(self.measure_seen, [*opened, *done], asked, trigger_mode="always_last", **HIDDEN)
         for event in (tab.select, self.rail.select):
-            event(explained(self.open), [*opened, *done], [*self._columns.values(), *asked],
-                  trigger_mode="always_last", **settings)  # fmt: skip
-        self.to_report.click(explained(self.open_report), opened, self.opening, **settings)
+            event(explained(self.open), [*opened, *done], [*self.columns.values(), *asked],
+                  trigger_mode="always_last", **HIDDEN)  # fmt: skip
+        self.to_report.click(explained(self.open_report), opened, self.opening, **HIDDEN)
         for panel in self.panels.values():
-            panel.wire(self._state, self.look)
+            panel.wire(self.bench.state, self.look)
 
     def renew(self, now, token, rail, look) -> dict:
         """Another face: nothing of the last one stays."""
-        try:
-            now = current(now, token)
-            now.face  # noqa: B018
-        except Exception as error:  # told on the page; `sentence` logs what is not the visitor's mistake
-            return {self.face: notice(sentence(error)), self.body: gr.update(visible=False)}
+        now = current(now, token)
         made = {self.face: _face(now), self.body: gr.update(visible=True), self.film: "", self.file: NOT_YET}
         made |= {self.look: _look(now, look), self.rail: _rail(now, _open(rail))}
         for panel in self.panels.values():
             made |= panel.renewed(now)
         return made
+
+    def failed(self, message: str) -> dict:
+        """There is no face to look at."""
+        return {self.face: notice(message), self.body: gr.update(visible=False)}
 
     def measure_seen(self, now, token, rail, *done) -> dict:
         """What is open and quick is measured of the face that the browser has just put in the strip."""
@@ -112,7 +97,7 @@ class Tab:
     def open(self, now, token, rail, *done) -> dict:
         """The instrument that was chosen, measured if it is quick; done: the token of each panel's face."""
         now, name = current(now, token), _open(rail)
-        if name not in self._columns:
+        if name not in self.columns:
             raise UserError("There is no such instrument. Choose one of the list.")
         return self._shown(name) | self._asked(rail, now, done)
 
@@ -135,21 +120,27 @@ class Tab:
     def open_at(self, instrument: object, unit: object) -> dict:
         """As a link asks, of the face that the page opens with; what is not here is let be."""
         now, made = first(), {}
-        if isinstance(instrument, str) and instrument in self._columns:
+        if isinstance(instrument, str) and instrument in self.columns:
             made = self._shown(instrument) | {self.rail: _rail(now, instrument)}
         return made | {self.look: _look(now, {"unit": unit})} if now.faces else {}
 
     def _shown(self, name: str) -> dict:
-        return {column: gr.update(visible=other == name) for other, column in self._columns.items()}
+        return {column: gr.update(visible=other == name) for other, column in self.columns.items()}
 
     def _film(self) -> gr.HTML:
         with gr.Row(elem_classes="files"):
             run = gr.Button("Make a film of these maps, coarse to fine", size="sm", scale=0, elem_id="run-film")
         film = gr.HTML(elem_id="film")
-        run.click(
-            explained(lambda now, token: _film_of(current(now, token))), self._state, film, show_progress_on=film,
-            api_visibility="private", **QUICK,
-        )  # fmt: skip
+
+        def make(now, token) -> str:
+            source = data_url(gif(coarse_to_fine(current(now, token).subject)), "gif")
+            return (
+                f"<figure class='film'><img src='{source}' alt='The attention maps in forward order, over the face and "
+                "alone'><figcaption>Every unit's map in forward order, over the restored face and alone.</figcaption>"
+                "</figure>"
+            )
+
+        run.click(explained(make), self.bench.state, film, show_progress_on=film, **PRIVATE, **QUICK)
         return film
 
     def _report(self) -> gr.DownloadButton:
@@ -174,9 +165,7 @@ class Tab:
                 raise UserError("Choose one instrument at least.")
             return gr.update(value=written_report(now, names, progress), interactive=True)
 
-        run.click(
-            explained(write), [*self._state, chosen], file, show_progress_on=chosen, api_visibility="private", **SLOW
-        )
+        run.click(explained(write), [*self.bench.state, chosen], file, show_progress_on=chosen, **PRIVATE, **SLOW)
         return file
 
 
@@ -238,11 +227,3 @@ def _why_not(instrument: Instrument, now: Opened) -> str | None:
         except UserError:
             return "no other faces gathered"
     return None
-
-
-def _film_of(now: Opened) -> str:
-    source = data_url(gif(coarse_to_fine(now.subject)), "gif")
-    return (
-        f"<figure class='film'><img src='{source}' alt='The attention maps in forward order, over the face and alone'>"
-        "<figcaption>Every unit's map in forward order, over the restored face and alone.</figcaption></figure>"
-    )

@@ -19,25 +19,15 @@ from sparnet.errors import UserError
 from sparnet.faces import Face, crop_face, crop_transform, track
 from sparnet.images import decode, preview
 from viz.explorer import color_tables
+from viz.tabs import serving
 from viz.tabs.bench import model_for
-from viz.tabs.pieces import GUESS, script
-from viz.tabs.serving import (
-    LIVE_BYTES,
-    LIVE_IDLE,
-    LIVE_PIXELS,
-    LIVE_SECONDS,
-    check_settings,
-    find,
-    restorer,
-    sentence,
-    settled_mode,
-)
+from viz.tabs.pieces import GUESS, drawn
 
 UNDER_WAY = 2  # frames, as static/live.js sends them; more are refused, so that nobody holds the server's threads
 LOOK_AGAIN = 30  # frames that a face is tracked until the detector looks for one that is larger
 ALIKE = 0.6  # correlation of a tracked face with the frame before; less is another thing: the net sees faces anywhere
 TAKEN = "Another visitor is live. Try again in a moment; photos are restored meanwhile."
-OVER = f"{LIVE_SECONDS} seconds are over, so that others have their turn. Start again to go on."
+OVER = f"{serving.LIVE_SECONDS} seconds are over, so that others have their turn. Start again to go on."
 
 
 class Seat:
@@ -45,7 +35,7 @@ class Seat:
 
     def __init__(self):
         self.lock, self.work = threading.Lock(), threading.Lock()
-        self.under_way = 0
+        self.places = threading.BoundedSemaphore(UNDER_WAY)
         self.visitor, self.began, self.seen = "", 0.0, 0.0
         self.face: Face | None = None
         self.patch: np.ndarray | None = None  # how it looked
@@ -60,17 +50,15 @@ class Seat:
             given = data if isinstance(data, dict) else {}
             with self.lock:
                 self.take(given.get("visitor"))
-                if self.under_way >= UNDER_WAY:
-                    raise UserError("The frames come faster than they are answered. Start again.")
-                self.under_way += 1
+            if not self.places.acquire(blocking=False):
+                raise UserError("The frames come faster than they are answered. Start again.")
             try:
                 with self.work:
                     return self.restored(_image(given.get("image")), given.get("mode"), given.get("unit"))
             finally:
-                with self.lock:
-                    self.under_way -= 1
+                self.places.release()
         except Exception as error:  # told on the page; `sentence` logs what is not the visitor's mistake
-            return {"error": sentence(error)}
+            return {"error": serving.sentence(error)}
 
     def take(self, visitor: object) -> None:
         """The seat, if it is free or the visitor's; `UserError` otherwise."""
@@ -78,18 +66,16 @@ class Seat:
         if not isinstance(visitor, str) or not 8 <= len(visitor) <= 64:
             raise UserError("This page was opened in an unusual way. Load it again.")
         if visitor != self.visitor:
-            if now - self.seen < LIVE_IDLE and now - self.began < LIVE_SECONDS:
+            if now - self.seen < serving.LIVE_IDLE and now - self.began < serving.LIVE_SECONDS:
                 raise UserError(TAKEN)
             self.visitor, self.began, self.face = visitor, now, None
-        if now - self.began > LIVE_SECONDS:
+        if now - self.began > serving.LIVE_SECONDS:
             raise UserError(OVER)
         self.seen = now
 
     def restored(self, photo: np.ndarray, mode: object, unit: object) -> dict:
-        check_settings(None, mode)
         model = model_for(str(mode))
-        mode, _ = settled_mode(model, str(mode))
-        restore, _ = restorer(model)
+        restore, mode, _ = serving.restorer_for(model, mode)
         face = self.located(photo)
         if face is None:
             return {"model": model, "face": None}
@@ -114,7 +100,7 @@ class Seat:
         self.tracked += 1
         face = track(photo, self.face) if self.face is not None and self.tracked % LOOK_AGAIN else None
         if face is None or _likeness(_patch(photo, face), self.patch) < ALIKE:
-            faces, _, _ = find(photo, False)
+            faces, _, _ = serving.find(photo, False)
             face = faces[0] if faces else None
         self.face, self.patch = face, None if face is None else _patch(photo, face)
         return face
@@ -139,20 +125,17 @@ def build() -> gr.HTML:
     def frame(data):
         return seat.frame(data)
 
-    scripts = script("maps.js") + script("live.js")
-    live = gr.HTML(
-        {"tables": color_tables()}, html_template="", js_on_load=scripts, server_functions=[frame], elem_id="live"
-    )
-    stored = f"For {LIVE_SECONDS} seconds at a time. Nothing of the camera's pictures is stored."
+    live = drawn({"tables": color_tables()}, "maps.js", "live.js", server_functions=[frame], elem_id="live")
+    stored = f"For {serving.LIVE_SECONDS} seconds at a time. Nothing of the camera's pictures is stored."
     gr.HTML(f"<p class='guess'>{GUESS}</p><p class='guess plain'>{stored}</p>")
     return live
 
 
 def _image(text: object) -> np.ndarray:
     """A frame as the browser sends it, trusted in nothing -> (H,W,3) uint8."""
-    if not isinstance(text, str) or len(text) > LIVE_BYTES * 4 // 3:
+    if not isinstance(text, str) or len(text) > serving.LIVE_BYTES * 4 // 3:
         raise UserError("The camera's picture is missing or too large. Start again.")
     try:
-        return decode(b64decode(text, validate=True), LIVE_PIXELS)
+        return decode(b64decode(text, validate=True), serving.LIVE_PIXELS)
     except NotBase64 as error:
         raise UserError("The camera's picture cannot be read. Start again.") from error

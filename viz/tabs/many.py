@@ -16,7 +16,6 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
 import gradio as gr
 
@@ -24,29 +23,11 @@ from sparnet.errors import UserError
 from sparnet.files import unique_names
 from sparnet.images import preview
 from sparnet.text import plain
+from viz.tabs import serving
 from viz.tabs.bench import Opened, opened, silent
 from viz.tabs.pieces import NOT_YET, notice
 from viz.tabs.restore import MODES, PRIVACY, preference
 from viz.tabs.restore import Tab as Bench
-from viz.tabs.serving import (
-    MANY_BYTES,
-    MANY_PHOTOS,
-    MANY_PIXELS,
-    MANY_SECONDS,
-    NOT_SENT,
-    SLOW,
-    UNOPENED,
-    UPLOAD_BYTES,
-    ZIP_ENTRIES,
-    ZIP_START,
-    check_flag,
-    check_settings,
-    download_folder,
-    file_stem,
-    photo_of,
-    read_upload,
-    sentence,
-)
 
 FORMATS = [".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".zip"]
 COLUMNS = ("photo", "restored file", "faces", "model", "mode", "detector", "seconds", "notes")
@@ -62,7 +43,7 @@ class Tab:
         with gr.Row(elem_id="many"):
             with gr.Column(scale=4, min_width=300):
                 self.files = gr.File(
-                    label=f"Photos, or a ZIP of them: up to {MANY_PHOTOS}, {MANY_BYTES // 10**6} MB",
+                    label=f"Photos, or a ZIP of them: up to {serving.MANY_PHOTOS}, {serving.MANY_BYTES // 10**6} MB",
                     file_count="multiple",
                     file_types=FORMATS,
                     height=220,
@@ -75,21 +56,20 @@ class Tab:
             with gr.Column(scale=8, min_width=300):
                 self.told = gr.HTML(_told("The restored faces appear here, one photo after the other."))
                 self.gallery = gr.HTML(elem_id="many-gallery")
-        hidden: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
         outputs = [self.told, self.gallery, self.run, self.result, self.how]
         chosen = [bench.mode, bench.model]
         inputs = [self.files, self.whole, bench.badge, *chosen]
-        self.run.click(self.restore, inputs, outputs, **UNOPENED, **hidden, **SLOW)
-        gr.on([bench.mode.change, bench.model.change], _how, chosen, self.how, queue=False, **hidden)
+        self.run.click(self.restore, inputs, outputs, **serving.UNOPENED, **serving.HIDDEN, **serving.SLOW)
+        gr.on([bench.mode.change, bench.model.change], _how, chosen, self.how, **serving.UNQUEUED)
 
     def restore(self, uploads, whole, badge, mode, model) -> Iterator[dict]:
         """Photo after photo; at the end, whatever happened, there is a ZIP of what was restored."""
         again = gr.update(value="Restore them all", interactive=True)
         try:
-            check_flag("badge", badge)
-            check_settings(model, mode, whole)
-            photos = list(islice(sent_photos(uploads), MANY_PHOTOS + 1))
-            more, photos = photos[MANY_PHOTOS:], photos[:MANY_PHOTOS]
+            serving.check_flag("badge", badge)
+            serving.check_settings(model, mode, whole)
+            photos = list(islice(sent_photos(uploads), serving.MANY_PHOTOS + 1))
+            more, photos = photos[serving.MANY_PHOTOS :], photos[: serving.MANY_PHOTOS]
             yield {
                 self.told: _told("Preparing…", 0, len(photos)),
                 self.gallery: "",
@@ -103,11 +83,11 @@ class Tab:
                 gallery += figure
                 yield {self.told: _told(results.summary(), done, len(photos)), self.gallery: gallery}
             if more:
-                yield {self.told: notice(f"The first {MANY_PHOTOS} photos were restored, the others left out.")}
+                yield {self.told: notice(f"The first {serving.MANY_PHOTOS} photos were restored, the others left out.")}
             file = results.close()
             yield {self.run: again, self.result: gr.update(value=file, interactive=True)}
         except Exception as error:  # told on the page; `sentence` logs what is not the visitor's mistake
-            yield {self.told: notice(sentence(error)), self.run: again, self.result: NOT_YET}
+            yield {self.told: notice(serving.sentence(error)), self.run: again, self.result: NOT_YET}
 
 
 @dataclass(frozen=True)
@@ -123,25 +103,25 @@ def sent_photos(uploads: object) -> Iterator[Sent]:
     if not uploads:
         raise UserError("Choose photos first, or a ZIP of them.")
     if not isinstance(uploads, list):
-        raise UserError(NOT_SENT)
+        raise UserError(serving.NOT_SENT)
     for upload in uploads:
         name = _name(upload.get("orig_name") if isinstance(upload, dict) else None)
         try:
-            data = read_upload(upload)
-            entries = _entries(data) if data.startswith(ZIP_START) else None
+            data = serving.read_upload(upload)
+            entries = _entries(data) if data.startswith(serving.ZIP_START) else None
         except UserError as error:
             yield Sent(name, partial(_refuse, error))
             continue
         if entries is None:
-            yield Sent(name, partial(read_upload, upload))
+            yield Sent(name, partial(serving.read_upload, upload))
         else:
             yield from (Sent(_name(entry.filename), partial(_unpacked, upload, entry)) for entry in entries)
 
 
 def _entries(data: bytes) -> list[zipfile.ZipInfo]:
     """The files in a ZIP, without those that systems put beside them; `UserError` if it is damaged, or has too many."""
-    if data.count(_ENTRY) > ZIP_ENTRIES:  # before they are read: each would be an object
-        raise UserError(f"The ZIP holds more than {ZIP_ENTRIES} files. Pack fewer.")
+    if data.count(_ENTRY) > serving.ZIP_ENTRIES:  # before they are read: each would be an object
+        raise UserError(f"The ZIP holds more than {serving.ZIP_ENTRIES} files. Pack fewer.")
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             entries = archive.infolist()
@@ -158,20 +138,19 @@ def _beside(filename: str) -> bool:
 
 def _unpacked(upload: object, entry: zipfile.ZipInfo) -> bytes:
     """A file of the ZIP, into memory; `UserError` in words if it is too large, by its header, or cannot be unpacked."""
-    if entry.file_size > UPLOAD_BYTES:  # zipfile never unpacks more than the header says
+    if entry.file_size > serving.UPLOAD_BYTES:  # zipfile never unpacks more than the header says
         raise UserError(
-            f"It has {entry.file_size / 1e6:,.0f} MB when unpacked; at most {UPLOAD_BYTES // 10**6} are taken. Make it "
-            "smaller."
+            f"It has {entry.file_size / 1e6:,.0f} MB when unpacked; at most {serving.UPLOAD_BYTES // 10**6} are taken. "
+            "Make it smaller."
         )
     if entry.flag_bits & 1:
         raise UserError("It is locked by a password. Pack it without.")
     if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):  # others may take any memory
         raise UserError("It is packed in a way that is not read here. Pack it as a usual ZIP.")
+    data = serving.read_upload(upload)
     try:
-        with zipfile.ZipFile(io.BytesIO(read_upload(upload))) as archive, archive.open(entry) as file:
-            return file.read(UPLOAD_BYTES)
-    except UserError:
-        raise
+        with zipfile.ZipFile(io.BytesIO(data)) as archive, archive.open(entry) as file:
+            return file.read(serving.UPLOAD_BYTES)
     except Exception as error:  # the same as above
         raise UserError("It is damaged within the ZIP. Pack it again.") from error
 
@@ -189,7 +168,7 @@ class Results:
     """The ZIP that is being written, and its table."""
 
     def __init__(self):
-        self.file = download_folder() / "restored.zip"
+        self.file = serving.download_folder() / "restored.zip"
         self.archive = zipfile.ZipFile(self.file, "w", zipfile.ZIP_STORED)  # PNGs are packed already
         self.rows: list[dict] = []
 
@@ -220,20 +199,21 @@ def _cell(value: object) -> object:
 
 def restored(photos: list[Sent], model: str, mode: str, whole: bool, badge: bool, results: "Results") -> Iterator[str]:
     """Each photo restored into `results`, within what visitors may do; -> its figure for the gallery."""
-    names = unique_names([Path(file_stem(Path(photo.name).stem)) for photo in photos])
+    names = unique_names([Path(serving.file_stem(Path(photo.name).stem)) for photo in photos])
     start, size, pixels = time.monotonic(), 0, 0
     for photo, name in zip(photos, names, strict=True):
         row: dict = {"photo": photo.name, "restored file": "", "faces": 0, "model": model, "mode": mode}
         began = time.monotonic()
         try:
-            if began - start > MANY_SECONDS or size > MANY_BYTES or pixels > MANY_PIXELS:
+            if began - start > serving.MANY_SECONDS or size > serving.MANY_BYTES or pixels > serving.MANY_PIXELS:
                 raise UserError(
-                    f"It was left out: at a time this page takes {MANY_BYTES // 10**6} MB, {MANY_PIXELS // 10**6} "
-                    f"megapixels and {MANY_SECONDS} seconds. Send it again, with fewer."
+                    f"It was left out: at a time this page takes {serving.MANY_BYTES // 10**6} MB, "
+                    f"{serving.MANY_PIXELS // 10**6} megapixels and {serving.MANY_SECONDS} seconds. Send it again, "
+                    "with fewer."
                 )
             data = photo.read()
             size += len(data)
-            now = opened(photo_of(data, name), model, mode, whole, silent)
+            now = opened(serving.photo_of(data, name), model, mode, whole, silent)
             pixels += now.photo.pixels().size // 3
             count = sum(face is not None for face in now.restored)
             row |= {"faces": count, "mode": now.mode, "detector": now.detector, "notes": " ".join(now.notes)}
@@ -243,7 +223,7 @@ def restored(photos: list[Sent], model: str, mode: str, whole: bool, badge: bool
             results.add(row, now.png(badge=badge))
             yield _figure(photo.name, f"{count} face{'s' * (count != 1)}", now)
         except Exception as error:  # told in its place; `sentence` logs what is not the visitor's mistake
-            message = sentence(error)
+            message = serving.sentence(error)
             results.add(row | {"notes": row.get("notes") or message, "restored file": ""})
             yield _figure(photo.name, message)
 

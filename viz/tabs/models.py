@@ -1,6 +1,7 @@
 """The models that a visitor may name, and their loading, for which nobody else waits.
 
 name -> the host's own | the table's | a Hub id that the host allows -> loaded once, by a thread of its own -> kept
+SPARNET_FETCH="sparnet-hd owner/name" -> fetched when the page starts, as in a Space, which has no command line
 
 Never a path: visitors have no files here.
 """
@@ -17,7 +18,6 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
 from reprlib import repr as brief
-from typing import Any
 
 import torch
 from huggingface_hub.errors import HFValidationError
@@ -25,6 +25,7 @@ from huggingface_hub.utils import validate_repo_id
 
 from sparnet.checkpoints import DEFAULT_MODEL, MODELS, load_model, weights_file
 from sparnet.errors import UserError
+from sparnet.fetch import fetch, terms
 from sparnet.hub import WEIGHTS
 from sparnet.model import SPARNet
 from viz.provenance import model_record
@@ -34,10 +35,7 @@ log = logging.getLogger(__name__)
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"  # that models are loaded onto
 LOCAL_HOSTS = ("127.0.0.1", "localhost", "::1")  # where visitor and host are one
-LOADING: dict[str, Any] = {
-    "concurrency_limit": None,
-    "api_visibility": "private",
-}  # for events that do nothing but `arrival`
+FETCH = "SPARNET_FETCH"  # names, as `sparnet fetch` takes them; whoever sets it accepts their licences
 KEPT_MODELS = 3  # in memory; a SPARNetHD takes 350 MB
 FETCHES = 2  # models that visitors named, on their way from the Hub at once
 PATIENCE = 3  # seconds that a restoration waits for one of them, which holds those up who come after
@@ -54,15 +52,7 @@ class Loaded:
     record: dict  # for provenance
 
 
-@dataclass(frozen=True)
-class Offer:
-    """What whoever runs the server offers by name: a folder, a .pth file, or a Hub repo at one commit."""
-
-    source: str
-    revision: str | None
-
-
-_offered: dict[str, Offer] = {}
+_offered: dict[str, tuple[str, str | None]] = {}  # by whoever runs the server: a folder, .pth or Hub repo; its commit
 _allowed: list[str] = []  # patterns of Hub ids
 
 
@@ -71,12 +61,24 @@ def offer(source: str) -> None:
     load_model(source)
     path = Path(source)
     if source in MODELS or not path.exists():
-        _offered[source] = Offer(source, None if source in MODELS else weights_file(source).parent.name)
+        _offered[source] = source, None if source in MODELS else weights_file(source).parent.name
         return
     parts = path.resolve().with_suffix("").parts if path.is_file() else path.resolve().parts
     names = ("/".join(parts[-count:]) for count in range(1, len(parts) + 1))
     name = next(name for name in names if name not in (*_offered, *MODELS))
-    _offered[name] = Offer(source, None)
+    _offered[name] = source, None
+
+
+def fetch_named_by_host() -> None:
+    """Fetch what the environment names; what cannot be had goes to the log, and the page starts without it."""
+    for name in os.environ.get(FETCH, "").replace(",", " ").split():
+        try:
+            log.warning("%s names %s, licence: %s", FETCH, name, terms(name)["licence"])
+            fetch(name)
+            if name not in MODELS:
+                offer(name)
+        except UserError as error:
+            log.error("%s: %s", FETCH, error)
 
 
 def allow_hub(patterns: list[str]) -> None:
@@ -165,9 +167,7 @@ def _load_here(name: str) -> Loaded:
             f"{name} is the authors' model and is not bundled (licence: {entry.licence}). Whoever runs this app can "
             f"add its weights by `python -m sparnet fetch {name}`. Choose another model."
         )
-    source, revision = name, None
-    if name in _offered:
-        source, revision = _offered[name].source, _offered[name].revision
+    source, revision = _offered.get(name, (name, None))
     try:
         model = load_model(source, DEVICE, revision)
     except UserError as error:  # which names files of the server
@@ -213,8 +213,10 @@ class Shelf:
 
     def name_of(self, model: SPARNet) -> str | None:
         with self._lock:
-            there = {name: load.result() for name, load in self._loads.items() if load.done() and load.failed is None}
-        return next((name for name, loaded in there.items() if loaded.model is model), None)
+            return next((name for name in self._there() if self._loads[name].result().model is model), None)
+
+    def _there(self) -> list[str]:
+        return [name for name, load in self._loads.items() if load.done() and load.failed is None]
 
     def begin(self, name: str, load: Callable[[str], Loaded], fetched: bool) -> Load:
         """`load(name)` in a thread of its own, unless it is there already; `UserError` if too many are being fetched.
@@ -243,7 +245,7 @@ class Shelf:
             future.set_exception(error)
             return
         with self._lock:
-            kept = [name for name, other in self._loads.items() if other.done() and other.failed is None]
+            kept = self._there()
             for name in kept[: len(kept) + 1 - KEPT_MODELS]:
                 del self._loads[name]
         future.set_result(loaded)

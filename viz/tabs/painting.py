@@ -22,8 +22,8 @@ from viz.instruments.edit import BOOST, SUPPRESS, Edit
 from viz.tabs.bench import Opened, current
 from viz.tabs.controls import telling
 from viz.tabs.panel import Panel, chosen_unit, is_due
-from viz.tabs.pieces import NOT_YET, Widget, notice, script
-from viz.tabs.serving import QUICK, UNOPENED, download, explained, read_upload, sentence
+from viz.tabs.pieces import NOT_YET, Widget, drawn, notice
+from viz.tabs.serving import HIDDEN, PRIVATE, QUICK, UNOPENED, download, explained, read_upload
 
 SIDE = 128  # cells of the canvas: as many as the finest map has
 _SHOWN = 512  # px of the face beneath
@@ -62,7 +62,7 @@ class Painting(Panel):
     def _ask(self, units: list[str]) -> None:
         self.edits = gr.State([])
         with gr.Row(elem_classes="painting"):
-            self.canvas = gr.HTML(None, html_template="", js_on_load=script("paint.js"), elem_id="paint", min_width=280)
+            self.canvas = drawn(None, "paint.js", elem_id="paint", min_width=280)
             self.after = gr.HTML(elem_id="paint-after", min_width=280)
         with gr.Row(elem_classes="files"):
             self.run = gr.Button("Measure what moved", size="sm", elem_id="run-edit", scale=0)
@@ -77,14 +77,13 @@ class Painting(Panel):
 
     def wire(self, state: list[Component], look: Component) -> None:
         super().wire(state, look)
-        settings = {"api_visibility": "private", **QUICK}
-        shown = {"show_progress_on": self.after, **settings}
+        shown = {"show_progress_on": self.after, **PRIVATE, **QUICK}
         self.asked.change(explained(self.begin), [self.asked, self.done, *state, look], self.renewable, **shown)
-        self.canvas.input(self.paint, [*state, self.edits, self.canvas], self.renewable, trigger_mode="always_last",
-                          **shown)  # fmt: skip
-        self.load.upload(self.replay, [*state, self.load], self.renewable, **shown, **UNOPENED)
+        self.canvas.input(explained(self.paint, self.failed), [*state, self.edits, self.canvas], self.renewable,
+                          trigger_mode="always_last", **shown)  # fmt: skip
+        self.load.upload(explained(self.replay, self.failed), [*state, self.load], self.renewable, **shown, **UNOPENED)
         self.canvas.select(explained(self.turn_to), [*state, self.edits, look], self.canvas,
-                           trigger_mode="always_last", show_progress="hidden", **settings)  # fmt: skip
+                           trigger_mode="always_last", **HIDDEN, **QUICK)  # fmt: skip
 
     def find(self, now: Opened, look: object, values: tuple) -> tuple[Finding, dict]:
         return edit.study(now.subject, *values, progress=telling(gr.Progress())), {}
@@ -107,22 +106,19 @@ class Painting(Panel):
 
     def paint(self, now, token, edits, canvas):
         """After a stroke: the unit's mask as it is now, in place of the one that it had."""
-        try:
-            unit, mask = mask_of(canvas)
-            edits = [change for change in edits if change.unit != unit]
-            return self.shown(current(now, token), [*edits, Edit(unit, mask)] if mask.any() else edits)
-        except Exception as error:  # told on the page; `sentence` logs what is not the visitor's mistake
-            return {self.told: notice(sentence(error))}
+        unit, mask = mask_of(canvas)
+        edits = [change for change in edits if change.unit != unit]
+        return self.shown(current(now, token), [*edits, Edit(unit, mask)] if mask.any() else edits)
 
     def replay(self, now, token, upload):
-        try:
-            now = current(now, token)
-            edits = edit.from_json(read_upload(upload), now.subject)
-            if not edits:
-                raise UserError("The file holds no edit. Choose another.")
-            return self.shown(now, edits) | {self.canvas: _canvas(now, edits, edits[-1].unit)}
-        except Exception as error:  # the same
-            return {self.told: notice(sentence(error))}
+        now = current(now, token)
+        edits = edit.from_json(read_upload(upload), now.subject)
+        if not edits:
+            raise UserError("The file holds no edit. Choose another.")
+        return self.shown(now, edits) | {self.canvas: _canvas(now, edits, edits[-1].unit)}
+
+    def failed(self, message: str) -> dict:
+        return {self.told: notice(message)}
 
     def shown(self, now: Opened, edits: list[Edit]) -> dict:
         """The face under these edits, and the edits as a file."""

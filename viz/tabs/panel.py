@@ -21,8 +21,8 @@ from viz.instrument import Instrument, Setting
 from viz.instruments import query
 from viz.tabs.bench import Opened, current
 from viz.tabs.controls import lane, option_control, saved, source_controls, study, telling
-from viz.tabs.pieces import Widget, notice, script
-from viz.tabs.serving import UNOPENED, event_value, sentence
+from viz.tabs.pieces import Widget, drawn, notice
+from viz.tabs.serving import HIDDEN, PRIVATE, UNOPENED, UNQUEUED, event_value, sentence, shares
 from viz.views import View, all_tables, pictures
 
 CHARTS = 3  # at most, of any instrument
@@ -38,6 +38,9 @@ class Panel:
         self.instrument = instrument
         self.controls: dict[str, Component] = {}
         self.run: gr.Button | None = None
+        settings = instrument.settings
+        one = (name for name, setting in settings.items() if setting.option.units and not setting.many)
+        self.unit = next(one, None)  # the option that is one unit, which is chosen above all instruments
         with gr.Column(visible=shown, elem_id=f"panel-{instrument.name}", elem_classes="instrument") as self.column:
             gr.HTML(f"<h2>{instrument.title}</h2><p>{instrument.about}</p>", elem_classes="about")
             self._ask([] if now is None else list(now.face.alphas))
@@ -45,6 +48,10 @@ class Panel:
         self.asked = gr.State(None)  # (token, nonce): this face is to be measured, without a button
         self.done = gr.State(None)  # token of the face that was measured
         self.saved = gr.State(None)  # the files of that by kind, if they were written
+        self.outputs: list[Widget] = [self.told, self.view, *self.charts, self.rest, self.files, self.done, self.saved]
+        controls = self.controls.items()
+        self.of_units = [control for name, control in controls if name in settings and settings[name].option.units]
+        self.patch = [self.controls["patch"]] if instrument.pick else []  # the part that was marked
 
     def _ask(self, units: list[str]) -> None:
         """What the instrument can be told: in a line, and what few want to tell it; units: of the face's network."""
@@ -66,49 +73,24 @@ class Panel:
     def _answer(self, message: str, view: dict | None) -> None:
         name = self.instrument.name
         self.told = gr.HTML(message, elem_id=f"told-{name}", elem_classes="told")
-        self.view = gr.HTML(
-            view, html_template="", js_on_load=script("maps.js") + script("view.js"), elem_id=f"view-{name}"
-        )
+        self.view = drawn(view, "maps.js", "view.js", elem_id=f"view-{name}")
         self.charts: list[Component] = []
         for i in range(CHARTS):
             with gr.Column(elem_classes="chart"):  # always there, and unseen while empty: a chart that comes with its
                 caption, plot = gr.HTML(), gr.Plot(show_label=False, container=False, elem_id=f"chart-{name}-{i}")
             self.charts += [caption, plot]  # column is now and then lost
         with gr.Column(visible=False) as self.rest:
-            self.files = gr.HTML(
-                None, html_template="", js_on_load=script("files.js"), elem_id=f"files-{name}", elem_classes="files"
-            )
-
-    @property
-    def unit(self) -> str | None:
-        """The option that is one unit, which is chosen above all instruments."""
-        settings = self.instrument.settings.values()
-        return next((setting.name for setting in settings if setting.option.units and not setting.many), None)
-
-    @property
-    def of_units(self) -> list[Component]:
-        """The controls that offer the units of the face's network."""
-        settings = self.instrument.settings
-        return [control for name, control in self.controls.items() if name in settings and settings[name].option.units]
-
-    @property
-    def patch(self) -> list[Component]:
-        """The part that was marked, of an instrument that asks about one."""
-        return [self.controls["patch"]] if self.instrument.pick else []
+            self.files = drawn(None, "files.js", elem_id=f"files-{name}", elem_classes="files")
 
     @property
     def renewable(self) -> list[Widget]:
         return [self.told, self.view, *self.charts, self.rest, self.done, self.saved, *self.of_units, *self.patch]
 
-    @property
-    def outputs(self) -> list[Widget]:
-        return [self.told, self.view, *self.charts, self.rest, self.files, self.done, self.saved]
-
     def wire(self, state: list[Component], look: Component) -> None:
         """Measure when asked. state: now and token of the bench; look: the unit that is chosen."""
         inputs = [*state, look, *self.controls.values()]
-        settings: dict[str, Any] = {"show_progress_on": self.told, "api_visibility": "private", **UNOPENED}
-        settings |= lane(self.instrument)
+        work = {**UNOPENED, **lane(self.instrument)}
+        settings: dict[str, Any] = {"show_progress_on": self.told, **PRIVATE, **work}
         if self.run is None:
             events = [self.asked.change(self.measure_once, [self.asked, self.done, *inputs], self.outputs,
                                         trigger_mode="always_last", **settings)]  # fmt: skip
@@ -123,10 +105,9 @@ class Panel:
         if self.patch:
             events.append(self.view.select(self.mark, inputs, [*self.outputs, *self.patch], **settings))
         for event in events:
-            event.then(self.drop_if_old, [state[1], self.done], self.outputs, show_progress="hidden", queue=False,
-                       api_visibility="private")  # fmt: skip
+            event.then(self.drop_if_old, [state[1], self.done], self.outputs, **UNQUEUED)
         self.files.download(self.write, [self.saved, *inputs], [self.files, self.saved], trigger_mode="multiple",
-                            show_progress="hidden", **settings)  # fmt: skip
+                            **HIDDEN, **work)  # fmt: skip
 
     def renewed(self, now: Opened) -> dict:
         """Nothing measured of this face yet."""
@@ -242,21 +223,16 @@ def chosen_unit(look: object, now: Opened) -> str | None:
     return max(alphas, key=lambda name: float(mean_map(alphas[name]).std()), default=None)
 
 
-def pixels_of(shares: object, size: int) -> list[int]:
+def pixels_of(mark: object, size: int) -> list[int]:
     """left, top, right, bottom in shares of the face -> in pixels; a point becomes an eighth of the face about it.
 
     `UserError` unless the browser's mark is four numbers of 0 to 1.
     """
-    if not isinstance(shares, list) or len(shares) != 4 or not all(_is_share(share) for share in shares):
-        raise UserError("The mark is not on the face. Drag over a part of it.")
-    left, top, right, bottom = (round(share * size) for share in shares)
+    refusal = "The mark is not on the face. Drag over a part of it."
+    left, top, right, bottom = (round(share * size) for share in shares(mark, refusal))
     if right - left < 2 or bottom - top < 2:
         return list(query.patch_around((left + right) / 2, (top + bottom) / 2, size // 8, size))
     return [left, top, right, bottom]
-
-
-def _is_share(value: object) -> bool:
-    return isinstance(value, int | float) and 0 <= value <= 1
 
 
 def _styled(chart: go.Figure) -> go.Figure:

@@ -1,4 +1,4 @@
-"""The instruments for programs: an endpoint for each, and /report.
+"""Endpoints for programs: one for each instrument, and /report; those of a tab stand beside it.
 
 photo, model, mode, face, whole, the instrument's own options -> Opened -> study -> figure PNG, arrays NPZ, numbers JSON
 """
@@ -24,7 +24,8 @@ from viz.tabs.controls import (
     written_report,
 )  # fmt: skip
 from viz.tabs.models import first_model, models_here
-from viz.tabs.serving import SLOW, UNOPENED, explained, read_photo
+from viz.tabs.pieces import endpoint
+from viz.tabs.serving import SLOW, read_photo
 
 
 def build() -> None:
@@ -35,18 +36,12 @@ def build() -> None:
     face = gr.Number(1, precision=0, minimum=1, label="Face, counted from 1", visible=False)
     whole = gr.Checkbox(label="The picture is already a face", visible=False)
     files = [gr.File(visible=False, label=label) for label in ("Figure, PNG", "Arrays, NPZ", "Numbers, JSON")]
-    settings = {"api_visibility": "public", **UNOPENED}
     for name, instrument in on_page().items():
         own = [*source_controls(instrument, visible=False).values()]
         own += [option_control(instrument, setting, visible=False) for setting in instrument.settings.values()]
-        gr.Button(visible=False).click(
-            explained(_endpoint(instrument)), [photo, model, mode, face, whole, *own], files, api_name=name,
-            **settings, **lane(instrument),
-        )  # fmt: skip
-    gr.Button(visible=False).click(
-        explained(_report), [photo, model, mode, face, whole], gr.File(visible=False, label="Report, HTML"),
-        api_name="report", **settings, **SLOW,
-    )  # fmt: skip
+        endpoint(name, _measured(instrument), [photo, model, mode, face, whole, *own], files, lane(instrument))
+    page = gr.File(visible=False, label="Report, HTML")
+    endpoint("report", _report, [photo, model, mode, face, whole], page, SLOW)
 
 
 def _report(photo, model, mode, face=1, whole=False, progress=gr.Progress()):  # noqa: B008  Gradio looks for it
@@ -58,7 +53,7 @@ def _report(photo, model, mode, face=1, whole=False, progress=gr.Progress()):  #
     return written_report(now, reported(), progress)
 
 
-def _endpoint(instrument: Instrument) -> Callable:
+def _measured(instrument: Instrument) -> Callable:
     """A handler whose signature names the instrument's own options beside the common ones, as Gradio shows them."""
     own = given_to(instrument)
 

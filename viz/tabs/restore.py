@@ -12,6 +12,7 @@ from typing import Any
 
 import gradio as gr
 import numpy as np
+from gradio.components import Component
 
 from sparnet.attention import face_atlas, maps_npz
 from sparnet.errors import UserError
@@ -29,21 +30,25 @@ from viz.tabs.bench import (
     model_for,
     opened,
 )
-from viz.tabs.models import LOADING, arrival, hub_hint, models_here
-from viz.tabs.pieces import GUESS, notice, script
+from viz.tabs.models import arrival, hub_hint, models_here
+from viz.tabs.pieces import GUESS, drawn, endpoint, notice
 from viz.tabs.serving import (
+    HIDDEN,
+    LOADING,
+    PRIVATE,
     QUICK,
     UNOPENED,
+    UNQUEUED,
     check_settings,
     chosen_index,
     device_name,
     download,
     event_value,
     explained,
-    face_index,
     read_photo,
     restorer,
     sentence,
+    shares,
 )
 
 MODES = [
@@ -59,13 +64,14 @@ SIDE = 512  # pixels of a face on the page, where the photo has as many
 
 
 class Tab:
-    """The tab's widgets; `now` and `token` are the page's state, which every other tab reads by `bench.current`."""
+    """The tab's widgets; `state` is the page's, `now` and `token`, which every other tab reads by `bench.current`."""
 
     def __init__(self):
         shown = first()
         pixels = shown.photo.pixels()
         self.now = gr.State(None, time_to_live=3600)
         self.token = gr.Textbox(shown.token, visible="hidden", elem_id="token")
+        self.state: list[Component] = [self.now, self.token]
         self.sent = gr.State(None)  # the last photo that was given, as the browser names it
         self.strength = gr.State(1.0)
         self.remembered = gr.BrowserState({}, storage_key="sparnet", secret="sparnet")
@@ -80,7 +86,7 @@ class Tab:
                     elem_id="photo-input",
                 )
                 gr.HTML(f"<p>{PRIVACY}</p>", elem_id="privacy")
-                self.faces = _component("photo.js", _photo(shown, pixels), "faces")
+                self.faces = drawn(_photo(shown, pixels), "photo.js", elem_id="faces")
                 self.examples = gr.HTML(
                     _examples(), elem_id="examples", js_on_load="for (const button of "
                     "element.querySelectorAll('button')) button.onclick = () => trigger('select', {example: "
@@ -96,7 +102,6 @@ class Tab:
                         label="Model",
                         info=f"Or type {hub_hint()}" if hub_hint() else None,
                         allow_custom_value=bool(hub_hint()),
-                        filterable=True,
                         elem_id="model",
                     )
                     self.whole = gr.Checkbox(
@@ -105,7 +110,7 @@ class Tab:
                     self.badge = gr.Checkbox(label="Mark downloads as restored, visibly", elem_id="badge")
                 gr.HTML(f"<p class='guess'>{GUESS}</p>")
             with gr.Column(elem_id="bench-stage", min_width=280):
-                self.stage = _component("stage.js", _stage(shown, pixels), "stage")
+                self.stage = drawn(_stage(shown, pixels), "stage.js", elem_id="stage")
                 with gr.Row(elem_id="downloads"):
                     self.files = {
                         kind: gr.Button(label, size="sm", elem_id=f"download-{kind}") for kind, label in FILES.items()
@@ -113,46 +118,41 @@ class Tab:
                     self.file = gr.DownloadButton("File", visible="hidden", elem_id="download-file")
                 self.status = gr.HTML(_status(shown), elem_id="status", elem_classes="status")
             with gr.Column(elem_id="bench-maps", min_width=280):
-                scripts = script("maps.js") + script("kept.js") + script("beside.js")
-                self.maps = gr.HTML(
-                    _maps(shown), html_template="", js_on_load=scripts, elem_id="maps", features=None, unit=None
-                )
+                scripts = ("maps.js", "kept.js", "beside.js")
+                self.maps = drawn(_maps(shown), *scripts, elem_id="maps", features=None, unit=None)
                 self.to_inside = gr.Button("Look inside: does it matter, is it real, what if?", elem_id="to-inside")
+        # everything that another photo, face or setting changes
+        self.outputs: list[Component] = [*self.state, self.faces, self.stage, self.maps, self.status]
+        self.outputs += [self.mode, self.model, self.whole, *self.files.values()]
         _endpoints(self.photo, self.model, self.mode, self.whole)
         self._wire()
 
-    @property
-    def outputs(self) -> list:
-        """Everything that another photo, face or setting changes."""
-        own = [self.now, self.token, self.faces, self.stage, self.maps, self.status]
-        return [*own, self.mode, self.model, self.whole, *self.files.values()]
-
     def _wire(self) -> None:
-        private: dict[str, Any] = {"api_visibility": "private", **QUICK}
         latest = {"trigger_mode": "always_last"}  # what is asked for while something is restored comes next
-        shown: dict[str, Any] = {"show_progress_on": self.stage, **UNOPENED, **latest, **private}
-        settings = [self.now, self.token, self.mode, self.model, self.whole]
+        shown: dict[str, Any] = {"show_progress_on": self.stage, **UNOPENED, **latest, **PRIVATE, **QUICK}
+        settings = [*self.state, self.mode, self.model, self.whole]
         self.photo.change(_sent, self.photo, [self.sent, self.photo], show_progress="hidden", **UNOPENED, **LOADING)
-        self.sent.change(self.give, [self.sent, self.mode, self.model], self.outputs, **shown)
-        self.examples.select(self.example, None, self.outputs, **shown)
+        self.sent.change(explained(self.give, self.failed), [self.sent, self.mode, self.model], self.outputs, **shown)
+        self.examples.select(explained(self.example, self.failed), None, self.outputs, **shown)
         arrived = self.model.input(arrival, self.model, None, show_progress_on=self.stage, **latest, **LOADING)
-        self.mode.input(partial(self.again, intention=True), [*settings, self.remembered], self.outputs, **shown)
+        again = explained(self.again, self.failed)
+        self.mode.input(partial(again, intention=True), [*settings, self.remembered], self.outputs, **shown)
         for event in (arrived.then, self.whole.input):
-            event(self.again, [*settings, self.remembered], self.outputs, **shown)
+            event(again, [*settings, self.remembered], self.outputs, **shown)
         for component in (self.faces, self.stage):
-            component.select(self.touch, [self.now, self.token], self.outputs, **shown)
+            component.select(explained(self.touch, self.failed), self.state, self.outputs, **shown)
         for event, chosen in ((self.mode.input, [self.mode]), (arrived.then, [self.mode, self.model])):
-            event(_remember, [self.remembered, *chosen], self.remembered, show_progress="hidden", queue=False,
-                  api_visibility="private")  # fmt: skip
-        self.maps.select(self.measure_features, [self.now, self.token], self.maps, show_progress="hidden", **private)
-        self.stage.release(_strength, None, self.strength, show_progress="hidden", **private)
-        given = [self.now, self.token, self.strength, self.badge]
-        told: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
+            event(_remember, [self.remembered, *chosen], self.remembered, **UNQUEUED)
+        self.maps.select(self.measure_features, self.state, self.maps, **HIDDEN, **QUICK)
+        self.stage.release(_strength, None, self.strength, **HIDDEN, **QUICK)
+        given = [*self.state, self.strength, self.badge]
         for kind, button in self.files.items():
-            waits = button.click(partial(_labelled, "Preparing…", False), None, button, queue=False, **told)
-            made = waits.then(explained(partial(self.write_file, kind)), given, self.file, **told, **QUICK)
-            made.success(None, None, None, js=_PRESS, **told)
-            made.then(partial(_labelled, FILES[kind], True), None, button, queue=False, **told)
+            waiting = partial(gr.update, value="Preparing…", interactive=False)
+            ready = partial(gr.update, value=FILES[kind], interactive=True)
+            waits = button.click(waiting, None, button, **UNQUEUED)
+            made = waits.then(explained(partial(self.write_file, kind)), given, self.file, **HIDDEN, **QUICK)
+            made.success(None, None, None, js=_PRESS, **HIDDEN)
+            made.then(ready, None, button, **UNQUEUED)
 
     def view(self, now: Opened) -> dict:
         """Every output at once, so that nothing of an earlier photo stays beside a later one."""
@@ -173,67 +173,53 @@ class Tab:
             },
         }
 
-    def failed(self, error: Exception) -> dict:
-        """What was there stays; the mistake is told. `sentence` logs what is not the visitor's."""
-        return {self.status: notice(sentence(error))}
+    def failed(self, message: str) -> dict:
+        """What was there stays; the mistake is told."""
+        return {self.status: notice(message)}
 
     def give(self, upload, mode, model, progress=gr.Progress()):  # noqa: B008  Gradio looks for this default
         """A new photo: nothing of the last one stays, neither its faces nor that it was one."""
-        try:
-            return self.view(opened(read_photo(upload), model, mode, False, progress))
-        except Exception as error:  # told on the page
-            return self.failed(error)
+        return self.view(opened(read_photo(upload), model, mode, False, progress))
 
     def example(self, event: gr.EventData, progress=gr.Progress()):  # noqa: B008
         return self.example_named(event_value(event, "example"), progress)
 
     def example_named(self, name: object, progress: gr.Progress) -> dict:
-        try:
-            example = examples().get(str(name))
-            if example is None:
-                raise UserError("There is no such example. Choose one of those that are shown.")
-            if example is next(iter(examples().values())):
-                now = first()
-            else:
-                now = opened(example.photo, model_for(example.mode), example.mode, example.whole, progress)
-            return self.view(now) | {self.mode: gr.skip(), self.model: gr.skip()}  # they are for the visitor's photo
-        except Exception as error:  # told on the page
-            return self.failed(error)
+        example = examples().get(str(name))
+        if example is None:
+            raise UserError("There is no such example. Choose one of those that are shown.")
+        if example is next(iter(examples().values())):
+            now = first()
+        else:
+            now = opened(example.photo, model_for(example.mode), example.mode, example.whole, progress)
+        return self.view(now) | {self.mode: gr.skip(), self.model: gr.skip()}  # they are for the visitor's photo
 
     def again(self, now, token, mode, model, whole, remembered, intention=False, progress=gr.Progress()):  # noqa: B008
         """The same photo with other settings; another intention chooses its model."""
-        try:
-            if now is None or now.token == token:
-                now = current(now, token)
-            else:
-                whole = now.whole  # asked of the photo before
-            check_settings(model, mode, whole)
-            if intention:
-                model = _preferred_model(remembered, mode)
-            return self.view(opened(now.photo, model, mode, whole, progress))
-        except Exception as error:  # told on the page
-            return self.failed(error)
+        if now is None or now.token == token:
+            now = current(now, token)
+        else:
+            whole = now.whole  # asked of the photo before
+        check_settings(model, mode, whole)
+        if intention:
+            model = _preferred_model(remembered, mode)
+        return self.view(opened(now.photo, model, mode, whole, progress))
 
     def touch(self, now, token, event: gr.EventData, progress=gr.Progress()):  # noqa: B008
         """What was done to a frame on the photo, or another face chosen."""
-        try:
-            now = current(now, token)
-            index, toggle = event_value(event, "index"), event_value(event, "toggle")
-            box, turn = event_value(event, "box"), event_value(event, "turn")
-            if index is not None:
-                now = now.at(chosen_index(event, len(now.faces)))
-            elif toggle is not None:
-                now = now.toggled(face_index(toggle + 1 if isinstance(toggle, int) else toggle, len(now.faces), []))
-            elif box is not None:
-                now = now.with_box(_pixels(box, now))
-            elif turn in (1, 2, 3):
-                turned = replace(now.photo, turns=(now.photo.turns + turn) % 4)
-                now = opened(turned, now.model, now.mode, False, progress)
-            else:
-                raise UserError("There is no such face. Choose one on the photo.")
-            return self.view(now)
-        except Exception as error:  # told on the page
-            return self.failed(error)
+        now = current(now, token)
+        index, toggle = event_value(event, "index"), event_value(event, "toggle")
+        box, turn = event_value(event, "box"), event_value(event, "turn")
+        if toggle is not None:
+            now = now.toggled(chosen_index(toggle, len(now.faces)))
+        elif box is not None:
+            now = now.with_box(_pixels(box, now))
+        elif turn in (1, 2, 3):
+            turned = replace(now.photo, turns=(now.photo.turns + turn) % 4)
+            now = opened(turned, now.model, now.mode, False, progress)
+        else:
+            now = now.at(chosen_index(index, len(now.faces)))
+        return self.view(now)
 
     def measure_features(self, now, token):
         """How strong the features are that the maps gate, for which the network runs once more."""
@@ -258,7 +244,7 @@ class Tab:
 
     def write_file(self, kind: str, now, token, strength, badge) -> str:
         """The path of a file to download."""
-        return _files(current(now, token), [kind], strength, bool(badge))[kind]
+        return _file(kind, current(now, token), strength, bool(badge))
 
 
 def _sent(upload):
@@ -266,20 +252,11 @@ def _sent(upload):
     return gr.skip() if upload is None else (upload, None)
 
 
-def _labelled(label: str, interactive: bool) -> dict:
-    return gr.update(value=label, interactive=interactive)
-
-
-def _component(script_name: str, value: dict | None, elem_id: str) -> gr.HTML:
-    return gr.HTML(value, html_template="", js_on_load=script(script_name), elem_id=elem_id)
-
-
 def _examples() -> str:
     def button(name: str, example) -> str:
         pixels = example.photo.pixels()
-        side = 208 if name != "tiny" else 16
-        picture = pixels[8 : 8 + side, 120 : 120 + side] if name != "tiny" else pixels
-        blocks = " class='blocks'" if name == "tiny" else ""
+        picture = pixels if example.whole else pixels[8:216, 120:328]
+        blocks = " class='blocks'" if example.whole else ""
         return (
             f"<button type='button' data-example='{name}'><img{blocks} src='{data_url(encode_png(picture))}' "
             f"alt='{html.escape(example.alt)}'><span>{html.escape(example.label)}</span></button>"
@@ -328,11 +305,8 @@ def _strength(event: gr.EventData) -> float:
 
 def _pixels(box: object, now: Opened) -> tuple[float, float, float, float]:
     """left, top, right, bottom in shares of the photo, as the browser says, -> in its pixels."""
-    shares = box if isinstance(box, list) and len(box) == 4 else []
-    if not shares or not all(isinstance(share, int | float) and 0 <= share <= 1 for share in shares):
-        raise UserError("The frame is not one. Drag over a face on the photo.")
+    left, top, right, bottom = shares(box, "The frame is not one. Drag over a face on the photo.")
     height, width = now.photo.pixels().shape[:2]
-    left, top, right, bottom = shares
     if (right - left) * width < 8 or (bottom - top) * height < 8:
         raise UserError("The frame is too small. Drag over the whole face, from brow to chin.")
     return left * width, top * height, right * width, bottom * height
@@ -341,10 +315,10 @@ def _pixels(box: object, now: Opened) -> tuple[float, float, float, float]:
 def _photo(now: Opened, pixels: np.ndarray) -> dict:
     """What photo.js shows."""
     height, width = pixels.shape[:2]
-    shares = [np.clip(face.box / [width, height, width, height], 0, 1).round(5).tolist() for face in now.faces]
+    boxes = [np.clip(face.box / [width, height, width, height], 0, 1).round(5).tolist() for face in now.faces]
     frames = [
-        {"box": share, "on": face is not None and i not in now.left_out, "failed": face is None}
-        for i, (share, face) in enumerate(zip(shares, now.restored, strict=True))
+        {"box": box, "on": face is not None and i not in now.left_out, "failed": face is None}
+        for i, (box, face) in enumerate(zip(boxes, now.restored, strict=True))
     ]
     if (times := 200 // height) > 1:  # or a tiny one is hardly seen
         pixels = pixels.repeat(times, 0).repeat(times, 1)
@@ -391,21 +365,18 @@ def _maps(now: Opened) -> dict | None:
     return payload(face.degraded, face.restored, face.alphas, now.token)
 
 
-def _files(now: Opened, kinds: list[str], strength: float, badge: bool) -> dict[str, str]:
-    """Kind -> path of a file to download."""
+def _file(kind: str, now: Opened, strength: float = 1.0, badge: bool = False) -> str:
+    """The path of one of `FILES`."""
     face, name = now.face, f"{now.photo.name}-face-{now.index + 1}"
-
-    def face_png() -> bytes:
-        picture = blended(face.crop, face.restored, strength)
-        return encode_png(badged(picture, now.model) if badge else picture, description=disclaimer(now.model))
-
-    write = {
-        "photo": lambda: download(now.png(strength, badge), f"{now.photo.name}-restored.png"),
-        "face": lambda: download(face_png(), f"{name}.png"),
-        "maps": lambda: download(maps_npz(face.alphas), f"{name}-attention.npz"),
-        "atlas": lambda: download(face_atlas(face, f"{now.model}, face {now.index + 1}"), f"{name}-atlas.png"),
-    }
-    return {kind: write[kind]() for kind in kinds}
+    if kind == "photo":
+        return download(now.png(strength, badge), f"{now.photo.name}-restored.png")
+    if kind == "maps":
+        return download(maps_npz(face.alphas), f"{name}-attention.npz")
+    if kind == "atlas":
+        return download(face_atlas(face, f"{now.model}, face {now.index + 1}"), f"{name}-atlas.png")
+    picture = blended(face.crop, face.restored, strength)
+    picture = badged(picture, now.model) if badge else picture
+    return download(encode_png(picture, description=disclaimer(now.model)), f"{name}.png")
 
 
 def _status(now: Opened) -> str:
@@ -423,19 +394,16 @@ def _status(now: Opened) -> str:
             f"{now.notes[-1]} To take the whole picture as one, open Advanced and tick “The picture is already a face”."
         )
         return notice(why) + line
-    unfit = " ".join([*_unfit(now), *(note for note in now.notes if "was not restored" in note)])
-    notes = "".join(f"<li>{html.escape(note)}</li>" for note in now.notes)
-    return (notice(unfit) if unfit else "") + line + f"<details><summary>Notes</summary><ul>{notes}</ul></details>"
-
-
-def _unfit(now: Opened) -> list[str]:
-    """What the model is not made for, where it is used for that."""
+    warnings = [note for note in now.notes if "was not restored" in note]
     if now.mode == "as_is" and not made_for_any_damage(now.model):
-        return [
+        warnings.insert(
+            0,
             f"{now.model} was made to enlarge faces of 16x16 pixels; faces that are sharper than that it distorts. "
-            f"{model_for('as_is')} takes faces of any damage."
-        ]
-    return []
+            f"{model_for('as_is')} takes faces of any damage.",
+        )
+    notes = "".join(f"<li>{html.escape(note)}</li>" for note in now.notes)
+    line += f"<details><summary>Notes</summary><ul>{notes}</ul></details>"
+    return notice(" ".join(warnings)) + line if warnings else line
 
 
 def _endpoints(photo: gr.Image, model: gr.Dropdown, mode: gr.Radio, whole: gr.Checkbox) -> None:
@@ -463,14 +431,7 @@ def _endpoints(photo: gr.Image, model: gr.Dropdown, mode: gr.Radio, whole: gr.Ch
         now = opened(read_photo(photo), model, mode, whole, progress, face)
         if not now.face.alphas:
             raise UserError(f"{model} has no attention maps. Choose another model.")
-        files = _files(now, ["atlas", "maps"], 1.0, badge=False)
-        return files["atlas"], files["maps"]
+        return _file("atlas", now), _file("maps", now)
 
-    settings: dict[str, Any] = {"api_visibility": "public", **QUICK, **UNOPENED}
-    inputs = [photo, model, mode]
-    gr.Button(visible=False).click(
-        explained(restore), [*inputs, whole], [picture, facts], api_name="restore", **settings
-    )
-    gr.Button(visible=False).click(
-        explained(attention), [*inputs, face, whole], [atlas, maps], api_name="attention", **settings
-    )
+    endpoint("restore", restore, [photo, model, mode, whole], [picture, facts], QUICK)
+    endpoint("attention", attention, [photo, model, mode, face, whole], [atlas, maps], QUICK)

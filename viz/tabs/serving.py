@@ -73,9 +73,12 @@ OPTIONS_MOST = {"steps": 200, "draws": 10, "noises": 20, "cells": 64, "levels": 
 # Two lanes, so that a restoration never waits behind an instrument of minutes; each runs one network at a time.
 QUICK: dict[str, Any] = {"concurrency_id": "quick", "concurrency_limit": 1}
 SLOW: dict[str, Any] = {"concurrency_id": "slow", "concurrency_limit": 1}
-UNOPENED: dict[str, Any] = {
-    "preprocess": False
-}  # for every event with a photo: Gradio's own preprocessing opens it with any format
+# How events are wired. With a photo: Gradio's own preprocessing would open it with any format.
+UNOPENED: dict[str, Any] = {"preprocess": False}
+PRIVATE: dict[str, Any] = {"api_visibility": "private"}  # the page's own, no endpoint
+HIDDEN: dict[str, Any] = {**PRIVATE, "show_progress": "hidden"}
+UNQUEUED: dict[str, Any] = {**HIDDEN, "queue": False}
+LOADING: dict[str, Any] = {**PRIVATE, "concurrency_limit": None}  # nothing but `models.arrival`
 ZIP_START = b"PK\x03\x04"
 NOT_SENT = "This is no file that was sent to this page. Choose a photo, drop it, or take a picture."
 BUSY = "The page is busy, try again in a moment."
@@ -245,18 +248,19 @@ def check_flag(name: str, value: object) -> None:
         raise UserError(f"{name} is {reprlib.repr(value)}. It can be true or false.")
 
 
-def settled_mode(model: str, mode: str) -> tuple[Mode, list[str]]:
-    """The mode, but "as_is" for a model that knows no one size to reduce faces to; what fell back, and a note of that.
+def restorer_for(model: str, mode: object) -> tuple[Restorer, Mode, list[str]]:
+    """As `restorer`, and the mode: "as_is" for a model that knows no one size to reduce faces to, which a note says.
 
     `UserError` for another mode, or a model that cannot be had.
     """
     check_settings(model, mode)
     restore, notes = restorer(model)
     if mode == "as_is":
-        return "as_is", notes
+        return restore, "as_is", notes
     if restore.model.config.degraded_size is None:
-        return "as_is", [*notes, f"{model} takes faces however damaged, so they were restored as they are."]
-    return "simulate", notes
+        notes.append(f"{model} takes faces however damaged, so they were restored as they are.")
+        return restore, "as_is", notes
+    return restore, "simulate", notes
 
 
 def find(photo: np.ndarray, whole: bool) -> tuple[list[Face], str, list[str]]:
@@ -275,12 +279,19 @@ def face_index(number: object, count: int, notes: list[str]) -> int:
     return int(number) - 1
 
 
-def chosen_index(event: gr.EventData, count: int) -> int:
-    """Which of the `count` faces was chosen on the photo; `UserError` if none of them was."""
-    index = event_value(event, "index")
+def chosen_index(index: object, count: int) -> int:
+    """Which of the `count` faces was chosen on the photo, as the browser says; `UserError` if none of them was."""
     if not isinstance(index, int | float) or index not in range(count):
         raise UserError("There is no such face. Choose one on the photo.")
     return int(index)
+
+
+def shares(box: object, refusal: str) -> list[float]:
+    """left, top, right, bottom of a place on a picture, 0 to 1, as the browser says; `UserError` if it is no such."""
+    edges = box if isinstance(box, list) and len(box) == 4 else []
+    if not edges or not all(isinstance(edge, int | float) and 0 <= edge <= 1 for edge in edges):
+        raise UserError(refusal)
+    return edges
 
 
 def event_value(event: gr.EventData, name: str) -> object:
@@ -329,8 +340,8 @@ def without_paths(text: str) -> str:
     return re.sub(r"(?<![\w:/.])/(?:[^\s/'\"]+/)+", "", text)
 
 
-def explained(handler: Callable) -> Callable:
-    """The handler for Gradio, with any error told as a sentence."""
+def explained(handler: Callable, tell: Callable[[str], object] | None = None) -> Callable:
+    """The handler for Gradio, with any error told as a sentence: over the page, or in the answer that `tell` makes."""
 
     @functools.wraps(handler)
     def run(*args, **kwargs):
@@ -339,6 +350,8 @@ def explained(handler: Callable) -> Callable:
         except gr.Error:
             raise
         except Exception as error:
+            if tell:
+                return tell(sentence(error))
             raise gr.Error(html.escape(sentence(error), quote=False), print_exception=False) from error
 
     return run
