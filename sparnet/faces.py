@@ -391,6 +391,8 @@ class LBPCascade:
         reduced, scale = _reduced(photo, self.SIDE)
         width = reduced.shape[1]
         windows = [(window, False) for window in self._search(reduced)]
+        if not windows:
+            return []
         mirrored = self._search(np.ascontiguousarray(reduced[:, ::-1]))
         windows += [(np.array([width - x2, y1, width - x1, y2]), True) for x1, y1, x2, y2 in mirrored]
         windows.sort(key=lambda pair: -_area(pair[0]))

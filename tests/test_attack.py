@@ -185,7 +185,7 @@ WRONG = {
     "models nested": ("compare", [[[DEFAULT_MODEL]], "simulate", 1, False], "is not a list of models' names"),
     "models number": ("compare", [5, "simulate", 1, False], "is not a list of models' names"),
     "models path": ("compare", [["/etc"], "simulate", 1, False], "'/etc' is not a model"),
-    "units": ("faithfulness", [*GIVEN, *own("faithfulness", units=5)], "units is 5. It is a list"),
+    "units": ("faithfulness", [*GIVEN, *own("faithfulness", units=5)], "units is 5. Input should be a valid list"),
     "unit": ("faithfulness", [*GIVEN, *own("faithfulness", units=[5])], "units is [5]. Input should be a valid string"),
     "patch": ("query", [*GIVEN, *own("query", patch=[1, 2, "x"])], "A patch is four whole numbers"),
     "patch text": ("query", [*GIVEN, *own("query", patch="1,2,3,4")], "A patch is four whole numbers"),
