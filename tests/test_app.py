@@ -288,6 +288,12 @@ def test_faces_are_chosen_left_out_and_marked_by_hand_on_the_photo(page, tmp_pat
     settled(page, drag)
     expect(frames).to_have_count(3)
     expect(frames.nth(2)).to_have_attribute("aria-pressed", "true")
+    settled(page, page.locator("#mode label").last.click)
+    expect(page.locator("#status")).to_contain_text(DEFAULT_MODEL)
+    expect(frames).to_have_count(3)  # by another model the faces are the same
+    expect(frames.nth(2)).to_have_attribute("aria-pressed", "true")
+    expect(frames.nth(1)).to_have_accessible_name("Face 2, left as it was")
+    settled(page, page.locator("#mode label").first.click)
 
 
 def test_a_photo_that_lies_on_its_side_is_offered_turned(page, tmp_path):
@@ -359,6 +365,29 @@ def test_a_face_that_cannot_be_restored_keeps_its_number_and_another_is_shown(mo
         now.at(1)
     faces[:] = faces[1:]
     assert bench.opened(photo, DEFAULT_MODEL, "simulate", False, bench.silent).index == 1
+
+
+def test_other_settings_keep_the_faces_until_it_is_said_that_the_picture_is_one(monkeypatch):
+    searched = []
+
+    def find(photo):
+        searched.append(photo)
+        return [Face(np.array([180.0, 70, 265, 180])), Face(np.array([60.0, 40, 130, 140]))]
+
+    monkeypatch.setattr(serving, "_detectors", [Detector("stand-in", "The stand-in searched.", find)])
+    photo = bench.Photo(ASTRONAUT.read_bytes(), "astronaut")
+    now = bench.opened(photo, DEFAULT_MODEL, "simulate", False, bench.silent)
+    now = now.with_box((300, 300, 380, 400)).toggled(0)
+    again = bench.opened(photo, DEFAULT_MODEL, "as_is", False, bench.silent, before=now)
+    assert len(searched) == 1
+    assert [face.box.tolist() for face in again.faces] == [face.box.tolist() for face in now.faces]
+    assert (again.index, again.left_out) == (2, {0})
+    assert "The stand-in searched." in again.notes
+    assert again.token != now.token
+    whole = bench.opened(photo, DEFAULT_MODEL, "as_is", True, bench.silent, before=again)
+    assert (len(whole.faces), whole.index, whole.left_out) == (1, 0, frozenset())
+    assert len(bench.opened(photo, DEFAULT_MODEL, "as_is", False, bench.silent, before=whole).faces) == 2
+    assert len(searched) == 2
 
 
 def test_a_visitor_is_shown_no_command_no_path_and_no_model_that_is_not_here(page):

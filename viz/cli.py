@@ -35,7 +35,7 @@ from sparnet.text import plain
 from viz import report as reports
 from viz import survey as surveys
 from viz.bench import Bench, FolderOfFaces, Options
-from viz.finding import Finding
+from viz.finding import KINDS, Finding
 from viz.instrument import (
     EDITS,
     KEEP,
@@ -56,7 +56,6 @@ from viz.subject import Subject
 _LONGEST = 400  # characters of a word: a painted mask is one of thousands
 EXCLUDE = "FACE and --faces exclude each other: give one of them."
 _TOLD = 24  # lines of numbers in the terminal; the JSON has all
-KINDS = ("json", "npz", "png", "pdf")  # of files that a finding may have
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -106,7 +105,8 @@ def add(
         with progress_bar() as progress:
             bench = Bench(options)
             found, settings = study(bench, progress, given)
-        show(bench, found, found.save(options.out, bench.provenance(name, settings), options.pdf))
+        kinds = KINDS if options.pdf else KINDS[:-1]
+        show(bench, found, found.save(options.out, bench.provenance(name, settings), kinds))
 
     app.command(name, help=about)(taking(Options, own, run))
 

@@ -1,11 +1,11 @@
 """What an instrument answers.
 
 Subject -> instrument -> Finding; on the way Progress, which is silent where nobody watches
-Finding: meaning, numbers, arrays, view, figure -> save -> NAME.json, NAME.npz, NAME.png, NAME.pdf if asked for
+Finding: meaning, numbers, arrays, view, figure -> save -> NAME.json, NAME.npz, NAME.png, NAME.pdf
 """
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from io import BytesIO
@@ -22,6 +22,7 @@ from sparnet.restorer import Progress
 from viz.figures import SIDE, sheet
 from viz.views import View
 
+KINDS = ("json", "npz", "png", "pdf")  # of files that a finding may have; the last, for print, if asked for
 _PRINT: dict[Any, Any] = {"pdf.fonttype": 42, "savefig.dpi": 300}  # text as text in TrueType, which journals ask for
 
 
@@ -45,8 +46,8 @@ class Finding:
         """For print, drawn when it is asked for."""
         return self.draw() if self.draw else sheet(self.printed or self.view, self.title, self.note, self.side)
 
-    def save(self, folder: Path, provenance: dict | None = None, pdf: bool = False) -> list[Path]:
-        """Write NAME.json, NAME.npz, NAME.png and, if asked for, NAME.pdf into the folder, made if needed; -> paths.
+    def save(self, folder: Path, provenance: dict | None = None, kinds: Sequence[str] = KINDS[:-1]) -> list[Path]:
+        """Write NAME.KIND for each of these `KINDS` into the folder, made if needed; -> paths in the same order.
 
         provenance: what makes the figure anew (model, weights, face, settings, versions), kept in the JSON.
         """
@@ -54,17 +55,15 @@ class Finding:
         numbers = {"instrument": self.instrument, "meaning": self.meaning, **self.numbers}
         if provenance is not None:
             numbers["provenance"] = provenance
-        files = {
-            "json": json.dumps(numbers, indent=1, allow_nan=False).encode(),
-            "npz": encode_npz(self.arrays),
-            "png": figure_png(self.figure),
+        encode: dict[str, Callable[[], bytes]] = {
+            "json": lambda: json.dumps(numbers, indent=1, allow_nan=False).encode(),
+            "npz": lambda: encode_npz(self.arrays),
+            "png": lambda: figure_png(self.figure),
+            "pdf": lambda: figure_pdf(self.figure),
         }
-        if pdf:
-            files["pdf"] = figure_pdf(self.figure)
-        paths = []
-        for kind, data in files.items():
-            paths.append(folder / f"{self.instrument}.{kind}")
-            save_bytes(data, paths[-1])
+        paths = [folder / f"{self.instrument}.{kind}" for kind in kinds]
+        for kind, path in zip(kinds, paths, strict=True):
+            save_bytes(encode[kind](), path)
         return paths
 
 

@@ -19,7 +19,7 @@ from sparnet.images import data_url
 from sparnet.restorer import Progress
 from sparnet.text import html_templates
 from viz.film import coarse_to_fine, gif
-from viz.finding import Finding, silent, within
+from viz.finding import KINDS, Finding, silent, within
 from viz.instrument import Instrument, Source
 from viz.instruments import INSTRUMENTS
 from viz.subject import Subject
@@ -49,9 +49,9 @@ class Report:
     def numbers(self) -> dict:
         return {"model": self.subject.name, "instruments": list(self.findings), "left_out": self.left_out}
 
-    def save(self, folder: Path, provenance: dict, pdf: bool = False) -> list[Path]:
+    def save(self, folder: Path, provenance: dict, kinds: Sequence[str] = KINDS[:-1]) -> list[Path]:
         """Write report.html and each instrument's files into the folder; -> the page's path before theirs."""
-        files = {name: finding.save(folder, provenance, pdf) for name, finding in self.findings.items()}
+        files = {name: finding.save(folder, provenance, kinds) for name, finding in self.findings.items()}
         pages = [folder / PAGE]
         save_bytes(self.page(provenance, files).encode(), pages[0])
         if self.film is not None:

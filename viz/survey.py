@@ -91,7 +91,7 @@ class Survey:
     def numbers(self) -> dict:
         return {"kept": list(self.kept) or "nothing", "figures": str(len(self.found) + len(self.astronaut))}
 
-    def save(self, folder: Path, provenance: dict, pdf: bool = False) -> list[Path]:
+    def save(self, folder: Path, provenance: dict, kinds: Sequence[str] = ()) -> list[Path]:
         """Write the page and the figures beside it; -> its path before theirs. The findings lie in `folder` already."""
         files = figures_of(self.page, list(self.found))
         beside = self.page.with_suffix("")

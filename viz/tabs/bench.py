@@ -61,6 +61,7 @@ class Opened:
     seconds: float = 0.0
     index: int = 0  # the face that is looked at
     left_out: frozenset[int] = frozenset()  # faces that stay as they were in the photo
+    searched: tuple[str, ...] = ()  # the notes of the search for faces
     token: str = field(default_factory=lambda: token_hex(8), init=False)  # another for each, `replace`d ones too
 
     @property
@@ -173,18 +174,21 @@ class Opened:
 
 
 def opened(
-    photo: Photo, model: str, mode: str, whole: bool | None, progress: Callable[..., object], number: int | None = None
-) -> Opened:
+    photo: Photo, model: str, mode: str, whole: bool | None, progress: Callable[..., object],
+    number: int | None = None, before: Opened | None = None,
+) -> Opened:  # fmt: skip
     """The photo with every face restored, or only face `number`, counted from 1: `UserError` if that is not there.
 
-    A model for faces of all damages takes them as they are, whatever the mode, and a note says so.
+    A model for faces of all damages takes them as they are, whatever the mode, and a note says so. before: the same
+    photo by other settings, whose faces stay, marked by hand or left out, unless it was said what is a face.
     """
     check_flag("whole", whole)
     progress(0, desc=f"Loading {model}")
     restore, settled, notes = restorer_for(model, mode)
     progress(0.1, desc="Looking for faces")
     pixels, start = photo.pixels(), perf_counter()
-    faces, detector, found = find(pixels, bool(whole))
+    kept = before if before and before.whole == bool(whole) else None
+    faces, detector, found = (kept.faces, kept.detector, kept.searched) if kept else find(pixels, bool(whole))
     wanted = range(len(faces)) if number is None else [face_index(number, len(faces), found)]
     restoration = restore(
         pixels,
@@ -194,6 +198,7 @@ def opened(
     )
     made = {id(face.face): face for face in restoration.faces}
     restored = tuple(restoration.faces) if whole else tuple(made.get(id(face)) for face in faces)
+    shown = [i for i, face in enumerate(restored) if face]
     return Opened(
         photo,
         model,
@@ -205,7 +210,9 @@ def opened(
         tuple(dict.fromkeys(map(without_paths, [*photo.notes, *notes, *found, *restoration.notes]))),
         restoration.engine,
         perf_counter() - start,
-        wanted[0] if number is not None else next((i for i, face in enumerate(restored) if face), 0),
+        wanted[0] if number is not None else kept.index if kept and kept.index in shown else next(iter(shown), 0),
+        kept.left_out if kept else frozenset(),
+        tuple(found),
     )
 
 

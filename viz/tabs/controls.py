@@ -15,7 +15,7 @@ from gradio.components import Component
 from sparnet.errors import UserError
 from sparnet.restorer import Progress
 from viz import report
-from viz.finding import Finding
+from viz.finding import KINDS, Finding
 from viz.instrument import EDITS, OTHER, OTHER_FACES, PATCH, POPULATION, Instrument, Setting, Source
 from viz.instruments import INSTRUMENTS, edit
 from viz.subject import Subject
@@ -151,9 +151,9 @@ def _named(instrument: Instrument, name: str, look: dict) -> dict:
     return look | {"elem_id": f"{instrument.name}-{name}"} if look.get("visible", True) else look
 
 
-def saved(finding: Finding, provenance: dict) -> dict[str, str]:
-    """The finding's files where Gradio serves them from, by kind: json, npz, png, pdf."""
-    return {path.suffix[1:]: str(path) for path in finding.save(serving.download_folder(), provenance, pdf=True)}
+def saved(finding: Finding, provenance: dict, kinds: Sequence[str] = KINDS) -> dict[str, str]:
+    """The finding's files of these kinds where Gradio serves them from."""
+    return {path.suffix[1:]: str(path) for path in finding.save(serving.download_folder(), provenance, kinds)}
 
 
 def written_report(now: Opened, names: list[str], progress: gr.Progress) -> str:

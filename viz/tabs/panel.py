@@ -150,7 +150,7 @@ class Panel:
             yield made | {self.controls["patch"]: given["patch"]}
 
     def write(self, paths, now, token, look, event: gr.EventData, *values) -> dict:
-        """A file of the answer; what is quick is measured once more for that, as few keep what they look at."""
+        """A file of the answer; what is quick is measured once more for each, as few keep what they look at."""
         kind = event_value(event, "kind")
         try:
             now = current(now, token)
@@ -158,9 +158,10 @@ class Panel:
                 raise UserError("There is no such file. Choose one of those that are offered.")
             if paths is None and self.instrument.slow:
                 raise UserError("The files are still being written. Try again in a moment.")
-            if paths is None:
+            paths = paths or {}
+            if kind not in paths:
                 finding, settings = self.find(now, look, values)
-                paths = saved(finding, now.provenance(self.instrument.name, settings))
+                paths |= saved(finding, now.provenance(self.instrument.name, settings), [kind])
             return {self.files: self._offer(kind=kind, url=f"gradio_api/file={paths[kind]}"), self.saved: paths}
         except Exception as error:  # the same
             return {self.files: self._offer(kind=kind, error=sentence(error))}

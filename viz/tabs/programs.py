@@ -63,8 +63,7 @@ def _measured(instrument: Instrument) -> Callable:
         *values, progress = rest
         now = opened(read_photo(photo), model, mode, whole, progress, face)
         finding, settings = study(instrument, now, dict(zip(own, values, strict=True)), telling(progress))
-        paths = saved(finding, now.provenance(instrument.name, settings))
-        return paths["png"], paths["npz"], paths["json"]
+        return tuple(saved(finding, now.provenance(instrument.name, settings), ("png", "npz", "json")).values())
 
     more = {**own, "progress": gr.Progress()}
     parameters = [Parameter(name, Parameter.POSITIONAL_OR_KEYWORD, default=value) for name, value in more.items()]

@@ -195,7 +195,7 @@ class Tab:
         return self.view(now) | {self.mode: gr.skip(), self.model: gr.skip()}  # they are for the visitor's photo
 
     def again(self, now, token, mode, model, whole, remembered, intention=False, progress=gr.Progress()):  # noqa: B008
-        """The same photo with other settings; another intention chooses its model."""
+        """The same photo and its faces with other settings; another intention chooses its model."""
         if now is None or now.token == token:
             now = current(now, token)
         else:
@@ -203,7 +203,7 @@ class Tab:
         check_settings(model, mode, whole)
         if intention:
             model = _preferred_model(remembered, mode)
-        return self.view(opened(now.photo, model, mode, whole, progress))
+        return self.view(opened(now.photo, model, mode, whole, progress, before=now))
 
     def touch(self, now, token, event: gr.EventData, progress=gr.Progress()):  # noqa: B008
         """What was done to a frame on the photo, or another face chosen."""

@@ -18,7 +18,7 @@ import secrets
 import shutil
 import stat
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -271,7 +271,7 @@ def find(photo: np.ndarray, whole: bool) -> tuple[list[Face], str, list[str]]:
     return faces[:FACES], detector, [without_paths(note) for note in notes]
 
 
-def face_index(number: object, count: int, notes: list[str]) -> int:
+def face_index(number: object, count: int, notes: Sequence[str]) -> int:
     """A face's number as a visitor gave it, counted from 1, as an index into the `count` that were found."""
     if not isinstance(number, int | float) or number not in range(1, count + 1):
         none = "" if count else notes[-1]
