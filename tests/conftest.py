@@ -3,14 +3,16 @@
 import os
 import shutil
 from functools import partial
+from pathlib import Path
 
 import pytest
 import torch
 from accelerate.state import AcceleratorState
 from hub import local_hub
+from made_up import PORTRAIT
 from playwright.sync_api import sync_playwright
 
-from sparnet import checkpoints
+from sparnet import checkpoints, images
 from sparnet.attention import figure_png
 
 __all__ = ["local_hub"]
@@ -43,6 +45,14 @@ def coarse_figures():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("viz.finding.figure_png", partial(figure_png, dpi=60))
         yield
+
+
+@pytest.fixture(scope="session")
+def portrait(tmp_path_factory) -> Path:
+    """A photo of the astronaut, a quarter of the one that comes with scikit-image."""
+    file = tmp_path_factory.mktemp("portrait") / "astronaut.png"
+    images.save_png(PORTRAIT, file)
+    return file
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import skimage.data
 import torch
 
 from sparnet import SPARNet, SPARNetConfig, images
@@ -12,6 +13,7 @@ from viz.subject import Subject
 SMALL = SPARNetConfig(  # of every part one at least, and so small that a test can wait for it
     size=32, smallest=8, min_channels=8, max_channels=16, hourglass_channels=8, body_depth=2, bottleneck=16
 )
+PORTRAIT = np.ascontiguousarray(skimage.data.astronaut()[:256, 96:352])  # her face and little else: found sooner
 
 
 def random_faces(batch: int = 1, size: int = 32, seed: int = 0) -> torch.Tensor:

@@ -19,6 +19,7 @@ import profiles
 import pytest
 import skimage.data
 from gradio_client import Client, handle_file
+from made_up import PORTRAIT
 from PIL import Image
 from playwright.sync_api import Page, expect
 from served import left, quiet, started, visit, watched
@@ -161,10 +162,10 @@ def test_the_cold_page_shows_a_restored_face_and_its_attention_without_scrolling
 
 
 @pytest.mark.parametrize("size", [DESKTOP, PHONE], ids=["desktop", "phone"])
-def test_a_photo_is_restored_as_it_is_and_the_result_comes_into_sight(new_page, size):
+def test_a_photo_is_restored_as_it_is_and_the_result_comes_into_sight(new_page, size, portrait):
     page = new_page
     page.set_viewport_size(size)
-    upload(page, ASTRONAUT)
+    upload(page, portrait)
     expect(page.locator("#status")).to_contain_text(BLIND)
     expect(page.locator("#mode label").first).to_have_class(re.compile("selected"))
     expect(page.locator(".stage .compare")).to_be_in_viewport(ratio=0.99)  # it scrolls smoothly
@@ -177,7 +178,7 @@ def test_a_photo_is_restored_as_it_is_and_the_result_comes_into_sight(new_page, 
     assert page.evaluate("document.documentElement.scrollWidth") == size["width"]
 
 
-def test_a_photo_and_settings_that_are_given_while_another_is_restored_are_not_lost(new_page, tmp_path):
+def test_a_photo_and_settings_that_are_given_while_another_is_restored_are_not_lost(new_page, tmp_path, portrait):
     page = new_page
     frames, drop = page.locator(".photo [data-face]"), "#photo-input input[type=file]"
 
@@ -185,10 +186,10 @@ def test_a_photo_and_settings_that_are_given_while_another_is_restored_are_not_l
         page.locator(drop).set_input_files(photo)
         page.wait_for_function("all => all.every(one => document.querySelector(one))", arg=[drop, "#stage .pending"])
 
-    give(ASTRONAUT)
+    give(portrait)
     give(two_faces(tmp_path))
     expect(frames).to_have_count(2)
-    give(ASTRONAUT)
+    give(portrait)
     page.locator("#mode label").last.click()
     expect(page.locator(".stage b.right")).to_have_text(f"Restored by {DEFAULT_MODEL}")
     expect(frames).to_have_count(1)
@@ -297,13 +298,12 @@ def test_faces_are_chosen_left_out_and_marked_by_hand_on_the_photo(page, tmp_pat
 
 
 def test_a_photo_that_lies_on_its_side_is_offered_turned(page, tmp_path):
-    lying = Image.fromarray(np.rot90(skimage.data.astronaut()[:400, 60:400]).copy())
-    lying.save(tmp_path / "lying.png")
+    Image.fromarray(np.rot90(PORTRAIT[:, :240])).save(tmp_path / "lying.png")
     upload(page, tmp_path / "lying.png")
     expect(page.locator(".photo")).to_contain_text("The photo lies on its side")
     settled(page, page.get_by_role("button", name="Turn it").click)
     expect(page.get_by_role("button", name="Turn it")).to_have_count(0)
-    assert Image.open(downloaded(page, "photo")).size == (340, 400)
+    assert Image.open(downloaded(page, "photo")).size == (240, 256)
 
 
 def test_a_new_photo_keeps_nothing_of_the_last_one(page, tmp_path):
@@ -317,7 +317,7 @@ def test_a_new_photo_keeps_nothing_of_the_last_one(page, tmp_path):
     expect(page.locator("#status")).to_contain_text(BLIND)
 
 
-def test_the_model_follows_the_intention_and_the_browser_remembers_both(new_page):
+def test_the_model_follows_the_intention_and_the_browser_remembers_both(new_page, portrait):
     page = new_page
     settled(page, page.locator("#mode label").last.click)
     settled(page, page.locator("#mode label").first.click)
@@ -328,7 +328,7 @@ def test_the_model_follows_the_intention_and_the_browser_remembers_both(new_page
     quiet(page)
     page.reload()
     expect(page.locator("#mode .selected")).to_contain_text("Rebuild my photo")
-    upload(page, ASTRONAUT)
+    upload(page, portrait)
     expect(page.locator("#status")).to_contain_text(DEFAULT_MODEL)
 
 
@@ -343,8 +343,8 @@ def test_a_photo_without_a_face_is_answered_by_what_to_do(page, tmp_path):
     assert pictures(page)["over"].shape == (256, 256, 3)
 
 
-def test_a_model_that_is_used_for_what_it_was_not_made_for_is_said_beside_the_result(page):
-    upload(page, ASTRONAUT)
+def test_a_model_that_is_used_for_what_it_was_not_made_for_is_said_beside_the_result(page, portrait):
+    upload(page, portrait)
     open_advanced(page)
     page.locator("#model input").fill(DEFAULT_MODEL)
     settled(page, lambda: page.locator("#model input").press("Enter"))
@@ -420,12 +420,12 @@ def test_the_list_of_endpoints_asks_for_nothing_that_is_not_there(page):
     assert asked.value.json() == {"functions": {}}
 
 
-def test_the_client_restores_a_photo(client):
-    path, facts = client.predict(handle_file(ASTRONAUT), DEFAULT_MODEL, "simulate", api_name="/restore")
+def test_the_client_restores_a_photo(client, portrait):
+    path, facts = client.predict(handle_file(portrait), DEFAULT_MODEL, "simulate", api_name="/restore")
     photo = np.array(Image.open(path))
-    assert photo.shape == (512, 512, 3)
+    assert photo.shape == PORTRAIT.shape
     left, top, right, bottom = map(int, facts["faces"][0])
-    assert not np.array_equal(photo[top:bottom, left:right], skimage.data.astronaut()[top:bottom, left:right])
+    assert not np.array_equal(photo[top:bottom, left:right], PORTRAIT[top:bottom, left:right])
     assert (facts["model"], facts["mode"]) == (DEFAULT_MODEL, "simulate")
     assert facts["seconds"] > 0
     assert facts["detector"]
@@ -433,17 +433,16 @@ def test_the_client_restores_a_photo(client):
 
 
 def test_a_profile_reaches_the_decoder_and_transparency_the_download(client, tmp_path):
-    astronaut = skimage.data.astronaut()
-    alpha = np.full(astronaut.shape[:2], 255, np.uint8)
-    alpha[:, :60] = 0
+    alpha = np.full(PORTRAIT.shape[:2], 255, np.uint8)
+    alpha[:, :30] = 0
     profile = profiles.rgb_profile(profiles.DISPLAY_P3, 2.2)
-    Image.fromarray(np.dstack((astronaut, alpha))).save(tmp_path / "wide.png", icc_profile=profile)
+    Image.fromarray(np.dstack((PORTRAIT, alpha))).save(tmp_path / "wide.png", icc_profile=profile)
     path, _ = client.predict(handle_file(tmp_path / "wide.png"), "sparnet-tiny", "simulate", api_name="/restore")
     restored = np.asarray(Image.open(path))
     assert np.array_equal(restored[..., 3], alpha)
-    expected = profiles.to_srgb(astronaut, profiles.DISPLAY_P3, 2.2)
-    assert np.abs(restored[400:, 100:, :3] - expected[400:, 100:]).max() < 1.5
-    Image.fromarray(astronaut).save(tmp_path / "damaged.png", icc_profile=b"damaged")
+    expected = profiles.to_srgb(PORTRAIT, profiles.DISPLAY_P3, 2.2)
+    assert np.abs(restored[230:, 50:, :3] - expected[230:, 50:]).max() < 1.5
+    Image.fromarray(PORTRAIT).save(tmp_path / "damaged.png", icc_profile=b"damaged")
     _, facts = client.predict(handle_file(tmp_path / "damaged.png"), "sparnet-tiny", "simulate", api_name="/restore")
     assert any("colour profile is damaged" in note for note in facts["notes"])
 
@@ -470,9 +469,9 @@ def test_the_client_gets_the_atlas_and_every_map_with_the_models_sizes(client):
         ("nobody/nothing", 1, "nobody/nothing"),
     ],
 )
-def test_the_clients_mistakes_are_answered_by_sentences(client, model, face, told):
+def test_the_clients_mistakes_are_answered_by_sentences(client, model, face, told, portrait):
     with pytest.raises(gradio_client.exceptions.AppError, match=told):
-        client.predict(handle_file(ASTRONAUT), model, "simulate", face, api_name="/attention")
+        client.predict(handle_file(portrait), model, "simulate", face, api_name="/attention")
 
 
 def test_a_path_on_the_server_is_not_read(server):
@@ -544,12 +543,12 @@ def test_equal_photos_of_two_visitors_do_not_share_a_path(server):
     assert paths[0].read_bytes() == paths[1].read_bytes() == ASTRONAUT.read_bytes()
 
 
-def test_when_the_server_is_stopped_at_work_it_ends_well_and_no_photo_and_no_result_is_left(server, client, opened):
+def test_when_the_server_is_stopped_at_work_it_ends_well_and_nothing_is_left(server, client, opened, portrait):
     _, files, process = server
     opened.close()  # which would complain of it
-    client.predict(handle_file(ASTRONAUT), DEFAULT_MODEL, "simulate", api_name="/restore")
+    client.predict(handle_file(portrait), DEFAULT_MODEL, "simulate", api_name="/restore")
     assert any(path.is_file() for path in files.rglob("*"))
-    at_work = client.submit(handle_file(ASTRONAUT), DEFAULT_MODEL, "simulate", api_name="/faithfulness")
+    at_work = client.submit(handle_file(portrait), DEFAULT_MODEL, "simulate", api_name="/faithfulness")
     while not at_work.status().progress_data:
         assert not at_work.done()
         time.sleep(0.05)

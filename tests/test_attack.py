@@ -14,11 +14,11 @@ from types import SimpleNamespace
 import gradio as gr
 import numpy as np
 import pytest
-import skimage.data
 import torch
 from attacker import ASTRONAUT, GIVEN, Attacker, begun, own
 from gradio import route_utils, routes
 from gradio.queueing import EventQueue
+from made_up import PORTRAIT
 from PIL import Image
 from served import started
 
@@ -47,9 +47,8 @@ def attacker(page) -> Attacker:
 
 @pytest.fixture(scope="module")
 def sent(attacker) -> dict:
-    """A photo that was sent to the page, a quarter of the astronaut's, in which her face is found as much sooner."""
-    photo = encode_png(np.ascontiguousarray(skimage.data.astronaut()[:256, 96:352]))
-    return {"path": attacker.upload(photo, "Ann's $50 photo.png").raise_for_status().json()[0]}
+    """A photo that was sent to the page."""
+    return {"path": attacker.upload(encode_png(PORTRAIT), "Ann's $50 photo.png").raise_for_status().json()[0]}
 
 
 @pytest.fixture(scope="module")
@@ -432,14 +431,15 @@ def test_memory_is_counted_once_and_a_view_counts_as_what_it_keeps():
     assert serving.size_of(value, set()) == 300 + 20 + 4 + 4
 
 
-def test_what_an_answer_leaves_behind_is_freed_with_it():
+@pytest.mark.parametrize("lane", [serving.QUICK, serving.SLOW], ids=["quick", "slow"])
+def test_what_an_answer_leaves_behind_is_freed_with_it(lane):
     class Figure:
         def __init__(self):
             self.itself = self
 
     figures = []
     with door.Page() as page:
-        gr.Button().click(lambda: figures.append(weakref.ref(Figure())))
+        gr.Button().click(lambda: figures.append(weakref.ref(Figure())), **lane)
     page.state_holder = SimpleNamespace(session_data={})
     asyncio.run(page.process_api(0, []))
     assert [figure() for figure in figures] == [None]

@@ -9,16 +9,14 @@ import gradio as gr
 import gradio_client.exceptions
 import numpy as np
 import pytest
-import skimage.data
 import torch
 from gradio_client import Client, handle_file
+from made_up import PORTRAIT
 from served import started
 
 from sparnet import Restorer, images, load_model
 from viz.tabs import models, zero
 from viz.tabs.serving import QUICK, SLOW
-
-ASTRONAUT = Path(skimage.data.__file__).with_name("astronaut.png")
 
 
 @pytest.fixture(scope="module")
@@ -33,24 +31,24 @@ def space(tmp_path_factory):
             yield Client(address, verbose=False), files / "borrowed"
 
 
-def test_a_photo_is_restored_in_the_worker_as_it_is_anywhere(space):
+def test_a_photo_is_restored_in_the_worker_as_it_is_anywhere(space, portrait):
     client, borrowed = space
-    photo, facts = client.predict(handle_file(ASTRONAUT), "sparnet-tiny", "simulate", api_name="/restore")
-    expected = Restorer(load_model("sparnet-tiny"))(skimage.data.astronaut(), "simulate").photo
+    photo, facts = client.predict(handle_file(portrait), "sparnet-tiny", "simulate", api_name="/restore")
+    expected = Restorer(load_model("sparnet-tiny"))(PORTRAIT, "simulate").photo
     np.testing.assert_array_equal(images.load(photo), expected)
     assert (len(facts["faces"]), facts["device"]) == (1, "a GPU that is lent")
     assert borrowed.read_text().split() == ["20"]
 
 
-def test_an_instrument_is_measured_there_and_its_files_come_back(space):
-    _, arrays, numbers = space[0].predict(handle_file(ASTRONAUT), "sparnet-tiny", "simulate", api_name="/gate")
+def test_an_instrument_is_measured_there_and_its_files_come_back(space, portrait):
+    _, arrays, numbers = space[0].predict(handle_file(portrait), "sparnet-tiny", "simulate", api_name="/gate")
     assert json.loads(Path(numbers).read_text())
     assert np.load(arrays).files
 
 
-def test_a_visitor_s_mistake_is_told_in_the_same_words(space):
+def test_a_visitor_s_mistake_is_told_in_the_same_words(space, portrait):
     with pytest.raises(gradio_client.exceptions.AppError, match="There is no face 7"):
-        space[0].predict(handle_file(ASTRONAUT), "sparnet-tiny", "simulate", 7, api_name="/attention")
+        space[0].predict(handle_file(portrait), "sparnet-tiny", "simulate", 7, api_name="/attention")
 
 
 def test_arguments_and_answers_cross_with_the_page_s_own_components_and_no_tensor_of_a_gpu():
