@@ -15,6 +15,7 @@ os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # before Gradio is i
 if find_spec("spaces"):
     import_module("spaces")  # before PyTorch, which it makes ready for ZeroGPU
 
+import viz.tabs  # noqa: F401  isort: skip  first, for it imports Gradio more quickly
 import gradio as gr
 
 from sparnet.errors import UserError

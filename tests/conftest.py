@@ -20,8 +20,8 @@ __all__ = ["local_hub"]
 os.environ.setdefault("SPARNET_ENGINE", "torch")  # to compile each test's own small network takes longer than to run it
 # Files that take ten seconds or more; of those with a browser no two at once, as far as that can be known.
 LONG = [
-    *("app", "training", "engine", "recipes", "attack", "inside", "gan", "scale", "survey", "zero", "evaluate"),
-    *("viz_report", "accessible", "live", "compare"),
+    *("app", "training", "engine", "recipes", "attack", "inside", "viz_cli", "gan", "cli", "scale", "evaluate"),
+    *("viz_report", "faces", "accessible", "compare", "attack_models", "survey", "live", "checkpoints", "maps", "zero"),
 ]
 
 

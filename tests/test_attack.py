@@ -313,12 +313,14 @@ def test_more_files_or_bytes_than_a_request_may_have_are_refused_and_leave_nothi
 
 def test_a_large_body_is_refused_before_it_has_come(page):
     held = resident(page.process)
+    kind = "Content-Type: application/json"
     for headers, body in (
         (("Content-Length: 200000000",), b""),
         (("Transfer-Encoding: chunked",), b"%x\r\n" % MEGABYTE + b"[" * MEGABYTE + b"\r\n"),
     ):
-        for route in ("call/restore", "queue/join", "component_server", "reset"):
-            with begun(page.address, route, "Content-Type: application/json", *headers, body=body) as connection:
+        routes = ("call/restore", "queue/join", "component_server", "reset")
+        for connection in [begun(page.address, route, kind, *headers, body=body) for route in routes]:
+            with connection:
                 assert b" 413 " in connection.recv(100)
     assert resident(page.process) - held < 20 * MEGABYTE
 

@@ -18,3 +18,17 @@ tools.py        the endpoints as tools for assistants
 zero.py         a Space on ZeroGPU: what runs a network borrows a GPU
 theme.py        how all of it looks, dark and light
 """
+
+import inspect
+from unittest import mock
+
+
+def _file_of(thing: object, file_of=inspect.getfile) -> str:
+    """No file of Gradio's classes: it would write type stubs of them all, at every start for a third of its import."""
+    if getattr(thing, "__module__", "").startswith("gradio."):
+        raise OSError("There are no stubs.")
+    return file_of(thing)
+
+
+with mock.patch("inspect.getfile", _file_of):
+    import gradio  # noqa: F401
