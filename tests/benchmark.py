@@ -21,6 +21,9 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
+if "--avx2" in sys.argv:  # before the libraries are loaded, which read it
+    os.environ.update(ATEN_CPU_CAPABILITY="avx2", ONEDNN_MAX_CPU_ISA="AVX2", MKL_ENABLE_INSTRUCTIONS="AVX2")
+
 import numpy as np
 import openvino
 import skimage
@@ -54,8 +57,11 @@ def main():
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--only", choices=parts, action="append", help="repeatable")
     parser.add_argument("--network", choices=networks(), action="append", help="for engines; repeatable")
+    parser.add_argument("--avx2", action="store_true", help="no instruction that a processor with AVX2 alone lacks")
     options = parser.parse_args()
     print_machine()
+    if options.avx2:
+        print("          of them AVX2 alone, by what PyTorch, oneDNN and MKL let themselves be told")
     chosen = options.only or parts
     if "engines" in chosen:
         time_the_engines(options.rounds, options.network)
@@ -97,10 +103,11 @@ def engines(model: SPARNet) -> dict[str, Callable[[torch.Tensor], list[torch.Ten
         "PyTorch, folded, float32, maps": engine_for(model, "torch").outputs,
     }
     core, settings = openvino.Core(), openvino_settings()
+    rounds = "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES") and "--avx2" not in sys.argv
     for maps in (False, True):
         graph = openvino_graph(model, maps)
         for precision, name in PRECISIONS.items():
-            if name == "float32" or "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+            if name == "float32" or rounds:
                 compiled = core.compile_model(graph, "CPU", settings | {PRECISION: precision})
                 ways[f"OpenVINO, {name}{', maps' * maps}"] = runner(compiled)
     return ways
@@ -128,7 +135,8 @@ def time_the_engines(rounds: int, chosen: list[str] | None = None):
             ratio, share = np.median(reference / values), cost(model.config)[0] / values.min() / peak
             text = f"{np.median(values) * 1000:7.0f} ms   x {ratio:.2f}   {share:4.0%} of the peak"
             print(f"  {way:40} {text}   {losses[way]:+.4f} dB")
-        print(f"  chosen: {engine_for(model)}")
+        if "--avx2" not in sys.argv:
+            print(f"  chosen: {engine_for(model)}")
 
 
 def in_turns(runs: dict[str, Callable[[], object]], rounds: int) -> dict[str, np.ndarray]:
