@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import tempfile
 from functools import partial
 from pathlib import Path
 
@@ -17,6 +18,11 @@ from sparnet.attention import figure_png
 
 __all__ = ["local_hub"]
 
+# Gradio's client leaves files in the system's temporary folder, in one that is another user's if he came first. Here
+# they go at the end; pytest's own stay where they are.
+os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", tempfile.gettempdir())
+TEMPORARY = tempfile.TemporaryDirectory(prefix="tests-", ignore_cleanup_errors=True)
+os.environ["TMPDIR"] = tempfile.tempdir = TEMPORARY.name
 os.environ.setdefault("SPARNET_ENGINE", "torch")  # to compile each test's own small network takes longer than to run it
 # Files that take ten seconds or more; of those with a browser no two at once, as far as that can be known.
 LONG = [
