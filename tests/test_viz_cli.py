@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
+import time
 from hashlib import sha256
 from pathlib import Path
 
@@ -15,7 +16,7 @@ import skimage.data
 import torch
 from PIL import Image
 
-from sparnet import SPARNet, SPARNetConfig, images, load_model
+from sparnet import Restorer, SPARNet, SPARNetConfig, engine, images, load_model
 from sparnet.faces import Detector, Face, whole_landmarks
 from sparnet.hub import WEIGHTS
 from sparnet.regions import TEMPLATE68
@@ -187,6 +188,27 @@ def test_a_picture_that_is_a_face_is_measured_by_the_file_beside_it_else_by_the_
     assert eyes == pytest.approx(
         (points[36:48].mean(0) + 0.5) * 32 / len(FACE) - 0.5
     )  # in pixels of the network's face
+
+
+def test_all_faces_of_a_folder_are_looked_at_by_one_engine_however_long_it_takes_to_be_built(
+    folder, tmp_path, monkeypatch
+):
+    fill, looked = engine.Build.fill, []
+
+    def slow(*arguments):
+        time.sleep(0.3)
+        fill(*arguments)
+
+    def noted(restorer, *arguments):
+        looked.append(restoration := restored(restorer, *arguments))
+        return restoration
+
+    restored = Restorer.__call__
+    monkeypatch.setattr(engine.Build, "fill", slow)
+    monkeypatch.setattr(Restorer, "__call__", noted)
+    bench = cli.Bench(cli.Options(tmp_path / "out", model=str(folder / "flat")))
+    assert len(list(bench.faces_in(folder / "faces"))) == 3
+    assert {restoration.engine for restoration in looked} == {"PyTorch, folded, float32"}
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ import typer
 from sparnet import images
 from sparnet.checkpoints import DEFAULT_MODEL, load_model
 from sparnet.command import Device, ModelName, Revision, Simulate, Whole, Yunet
+from sparnet.engine import engine_for
 from sparnet.errors import UserError
 from sparnet.faces import Face, find_detector, transform_points, whole_box
 from sparnet.fan import FanLandmarks, is_fan
@@ -158,6 +159,7 @@ class FolderOfFaces:
         return len(self.paths)
 
     def __iter__(self) -> Iterator[Subject]:
+        engine_for((self.network or self.bench.network)[0])  # all by the same, however long it takes to be built
         return (self.bench.look(path, whole=True, network=self.network) for path in self.paths)
 
     def by(self, model: str) -> "FolderOfFaces":
