@@ -123,7 +123,9 @@ def test_a_run_leaves_its_curves_and_a_frame_at_every_validation(faces, tmp_path
     assert [entry.step for entry in logged.Images(tag)] == [3, 6]
     scores = load_checkpoint(out, pytest.fail)["history"]["validation/psnr"]
     assert [step for step, _ in scores] == [3, 6]
-    assert f"step 6: {scores[-1][1]:.3f} dB" in capsys.readouterr().err
+    told = f"step 6: {scores[-1][1]:.3f} dB"
+    assert capsys.readouterr().err.count(told) == 2, "when it was measured, and at the end"
+    assert f"Last validation: {told}" in (out / "model" / "README.md").read_text()
 
 
 def test_a_resumed_run_draws_the_curves_of_the_whole(faces, tmp_path):

@@ -235,8 +235,8 @@ def score(run: Run, faces: Sequence[Item], name: str) -> None:
     """Score the averaged weights on the held-out faces, called so; write the sample sheet; export them if the best."""
     progress, out = run.progress, run.job.out
     found = measure(run.averaged, faces, run.accelerator.device, run.lpips, run.job.crop)
-    progress.scores = f"{found} of {name}"
-    say(f"step {progress.step:,}: {progress.scores}")
+    progress.scores = f"step {progress.step:,}: {found} of {name}"  # the run may stop at a later one
+    say(progress.scores)
     for message in found.unreadable:
         if message not in progress.unreadable:
             progress.unreadable.add(message)
