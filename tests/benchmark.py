@@ -103,11 +103,11 @@ def engines(model: SPARNet) -> dict[str, Callable[[torch.Tensor], list[torch.Ten
         "PyTorch, folded, float32, maps": engine_for(model, "torch").outputs,
     }
     core, settings = openvino.Core(), openvino_settings()
-    rounds = "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES") and "--avx2" not in sys.argv
+    rounded = "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES") and "--avx2" not in sys.argv
     for maps in (False, True):
         graph = openvino_graph(model, maps)
         for precision, name in PRECISIONS.items():
-            if name == "float32" or rounds:
+            if name == "float32" or rounded:
                 compiled = core.compile_model(graph, "CPU", settings | {PRECISION: precision})
                 ways[f"OpenVINO, {name}{', maps' * maps}"] = runner(compiled)
     return ways

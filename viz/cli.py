@@ -31,7 +31,7 @@ from sparnet.files import check_targets, make_folder
 from sparnet.folders import check_outside, pictures_in
 from sparnet.images import save_png
 from sparnet.restorer import Progress
-from sparnet.text import plain
+from sparnet.text import listed, plain
 from viz import report as reports
 from viz import survey as surveys
 from viz.bench import Bench, FolderOfFaces, Options
@@ -113,8 +113,7 @@ def add(
 
 def show(bench: Bench, found: Finding | reports.Report | surveys.Survey, paths: Sequence[Path]) -> None:
     """What was found, in lines; `UserError` if pictures were left out."""
-    more = f" and {len(paths) - 4} more" if len(paths) > 4 else ""
-    written = f"Written: {', '.join(map(str, paths[:4]))}{more}"
+    written = f"Written: {listed(list(map(str, paths)), 4)}"
     lines = [bench.summary(), found.meaning, *shown(found.numbers), written]
     print("\n".join(plain(line) for line in lines))
     if bench.left_out:

@@ -113,7 +113,7 @@ class Page(gr.Blocks):
         answer = await super().postprocess_data(block_fn, predictions, state)
         _forget_answers(state)
         forget_the_oldest(self.state_holder, self._queue)
-        if block_fn.concurrency_id in (serving.QUICK["concurrency_id"], serving.SLOW["concurrency_id"]):
+        if block_fn.concurrency_id in serving.LANES:
             gc.collect()  # figures hold themselves, 200 MB each, until somebody looks for such
         return answer
 

@@ -79,7 +79,7 @@ class Tab:
         """Another face: nothing of the last one stays."""
         now = current(now, token)
         made = {self.face: _face(now), self.body: gr.update(visible=True), self.film: "", self.file: NOT_YET}
-        made |= {self.look: _look(now, look), self.rail: _rail(now, _open(rail))}
+        made |= {self.look: _look(now, look), self.rail: _rail(now, _of(rail, "open"))}
         for panel in self.panels.values():
             made |= panel.renewed(now)
         return made
@@ -96,7 +96,7 @@ class Tab:
 
     def open(self, now, token, rail, *done) -> dict:
         """The instrument that was chosen, measured if it is quick; done: the token of each panel's face."""
-        now, name = current(now, token), _open(rail)
+        now, name = current(now, token), _of(rail, "open")
         if name not in self.columns:
             raise UserError("There is no such instrument. Choose one of the list.")
         return self._shown(name) | self._asked(rail, now, done)
@@ -106,16 +106,16 @@ class Tab:
 
         Asked for sooner, the answer could come before `renew`, which would empty it. The rail then asks again.
         """
-        name = _open(rail)
+        name = _of(rail, "open")
         panel = self.panels.get(name)
-        if panel is None or panel.instrument.slow or _token(rail) != now.token:
+        if panel is None or panel.instrument.slow or _of(rail, "token") != now.token:
             return {}
         if done[list(self.panels).index(name)] == now.token:
             return {}
         return {panel.asked: (now.token, token_hex(4))}
 
     def open_report(self, now, token, rail) -> dict:
-        return self._shown(REPORT) | {self.rail: _rail(current(now, token), REPORT) | {"token": _token(rail)}}
+        return self._shown(REPORT) | {self.rail: _rail(current(now, token), REPORT) | {"token": _of(rail, "token")}}
 
     def open_at(self, instrument: object, unit: object) -> dict:
         """As a link asks, of the face that the page opens with; what is not here is let be."""
@@ -189,16 +189,10 @@ def _look(now: Opened, look: object) -> dict:
     }
 
 
-def _open(rail: object) -> str:
-    """The name that the browser says is open; none if it says none."""
-    name = rail.get("open") if isinstance(rail, dict) else None
-    return name if isinstance(name, str) else ""
-
-
-def _token(rail: object) -> str:
-    """Of the face whose panels the browser has; none if it says none."""
-    token = rail.get("token") if isinstance(rail, dict) else None
-    return token if isinstance(token, str) else ""
+def _of(rail: object, name: str) -> str:
+    """What the browser says is "open", or the "token" of the face whose panels it has; "" if it says none."""
+    value = rail.get(name) if isinstance(rail, dict) else None
+    return value if isinstance(value, str) else ""
 
 
 def _rail(now: Opened, opened: str) -> dict:

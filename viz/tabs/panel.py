@@ -161,7 +161,7 @@ class Panel:
             paths = paths or {}
             if kind not in paths:
                 finding, settings = self.find(now, look, values)
-                paths |= saved(finding, now.provenance(self.instrument.name, settings), [kind])
+                paths = paths | saved(finding, now.provenance(self.instrument.name, settings), [kind])
             return {self.files: self._offer(kind=kind, url=f"gradio_api/file={paths[kind]}"), self.saved: paths}
         except Exception as error:  # the same
             return {self.files: self._offer(kind=kind, error=sentence(error))}

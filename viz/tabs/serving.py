@@ -73,6 +73,7 @@ OPTIONS_MOST = {"steps": 200, "draws": 10, "noises": 20, "cells": 64, "levels": 
 # Two lanes, so that a restoration never waits behind an instrument of minutes; each runs one network at a time.
 QUICK: dict[str, Any] = {"concurrency_id": "quick", "concurrency_limit": 1}
 SLOW: dict[str, Any] = {"concurrency_id": "slow", "concurrency_limit": 1}
+LANES = {lane["concurrency_id"] for lane in (QUICK, SLOW)}
 # How events are wired. With a photo: Gradio's own preprocessing would open it with any format.
 UNOPENED: dict[str, Any] = {"preprocess": False}
 PRIVATE: dict[str, Any] = {"api_visibility": "private"}  # the page's own, no endpoint
